@@ -1,0 +1,366 @@
+"""Requests to the engine and events from it: frozen, numbered, plain data (JSON on the wire).
+
+A request is complete: the engine never asks back. Bulk data never travels in a message; it lies
+in ``.npy`` files of the scratch folder, named here by path. Every array of a volume is in *view
+order* (Z, Y, X); a 2D image is a volume of one slice.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from napari_attnseg.settings import TrainSettings, Tuning
+
+
+@dataclass(frozen=True)
+class ImageRef:
+    """An image the engine can open: a ``.npy`` file in view order (Z, Y, X) or (Z, Y, X, C).
+
+    ``flips``: which view axes must be reversed to stand as in training (see
+    ``Geometry.flips``). ``spacing_mm``: per view axis, or empty when unknown. ``key`` changes
+    whenever the pixels change, so that caches never answer for older pixels.
+    """
+
+    key: str
+    path: str
+    rgb: bool = False
+    flips: tuple[bool, bool, bool] = (False, False, False)
+    spacing_mm: tuple[float, ...] = ()
+
+
+# --- requests ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Request:
+    """Base of all requests; ``id`` is given by the client and returns in every event."""
+
+    id: int = 0
+
+
+@dataclass(frozen=True)
+class Describe(Request):
+    """Ask for models, attentions, tunables, argument schemas and devices as plain data."""
+
+
+@dataclass(frozen=True)
+class Diagnose(Request):
+    """Ask for a report on driver, torch build, devices, memory and the device self-test."""
+
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Predict(Request):
+    """Long: segment slices ``order`` of an image, the first one first.
+
+    Results are written into ``.npy`` files under ``out`` (created by the engine, ``r+``):
+    ``labels`` uint8 (Z,Y,X), ``probability`` float32 (Z,Y,X), ``step`` and ``received`` float32
+    (Z,h,w) on the attention grid. Events: ``Started``, ``SliceDone`` per slice, ``Finished``.
+    """
+
+    image: ImageRef = field(default_factory=lambda: ImageRef("", ""))
+    checkpoint: str = ""
+    device: str = "auto"
+    tuning: Tuning = field(default_factory=Tuning)
+    order: tuple[int, ...] = (0,)
+    out: str = ""
+
+
+@dataclass(frozen=True)
+class Retune(Request):
+    """Light, newest wins: gate and later stages of one slice with other values.
+
+    The answer is written into buffer ``buffer`` (0 or 1) of ``<out>/live_labels.npy``
+    (2,Y,X uint8) and ``<out>/live_probability.npy`` (2,Y,X float32). Event: ``Retuned``.
+    """
+
+    image: ImageRef = field(default_factory=lambda: ImageRef("", ""))
+    checkpoint: str = ""
+    device: str = "auto"
+    tuning: Tuning = field(default_factory=Tuning)
+    z: int = 0
+    out: str = ""
+    buffer: int = 0
+    compare: bool = False
+
+
+@dataclass(frozen=True)
+class Fingerprint(Request):
+    """Sweep all thresholds of slice ``z`` from one pass. Event: ``Fingerprinted``."""
+
+    image: ImageRef = field(default_factory=lambda: ImageRef("", ""))
+    checkpoint: str = ""
+    device: str = "auto"
+    tuning: Tuning = field(default_factory=Tuning)
+    z: int = 0
+    reference: str = ""
+    points: int = 64
+
+
+@dataclass(frozen=True)
+class AttentionRow(Request):
+    """What pixel (z, y, x) attends to, and attention received at this tuning.
+
+    ``y < 0`` asks only for ``received``. Written as ``<out>/row.npy`` (h,w float32, view
+    orientation) and ``<out>/received.npy`` (h,w). Event: ``RowDone``.
+    """
+
+    image: ImageRef = field(default_factory=lambda: ImageRef("", ""))
+    checkpoint: str = ""
+    device: str = "auto"
+    tuning: Tuning = field(default_factory=Tuning)
+    z: int = 0
+    y: int = -1
+    x: int = -1
+    out: str = ""
+
+
+@dataclass(frozen=True)
+class SplitObjects(Request):
+    """Connected components (optionally a distance watershed) of ``labels`` (.npy, Z,Y,X).
+
+    Writes uint16 ids to ``out`` (.npy). Event: ``ObjectsDone``.
+    """
+
+    labels: str = ""
+    out: str = ""
+    watershed: bool = False
+    min_distance: int = 5
+    min_size: int = 0
+
+
+@dataclass(frozen=True)
+class Train(Request):
+    """Long: train. Either folders (``images``, ``masks``) or one layer pair.
+
+    Layer pair: ``image`` and ``labels`` (.npy, Z,Y,X, re-read before every epoch so that strokes
+    painted meanwhile count). With ``settings.sparse`` label 0 is unlabelled (ignored), 1 is
+    background, 2 the first class, and so on; without, labels are class ids with 0 = background.
+    ``out``: checkpoint path (.safetensors) for the best model; the resume state lies beside it
+    as ``<out>.state.safetensors``. ``preview_z``: slice predicted after every epoch into
+    ``<scratch>/preview.npy`` (Y,X float32 probability); -1: the first validation pair.
+    Events: ``Started``, ``EpochDone``, ``Preview``, ``Finished``.
+    """
+
+    settings: TrainSettings = field(default_factory=TrainSettings)
+    images: str = ""
+    masks: str = ""
+    image: ImageRef | None = None
+    labels: str = ""
+    out: str = ""
+    scratch: str = ""
+    device: str = "auto"
+    resume: bool = False
+    preview_z: int = -1
+
+
+@dataclass(frozen=True)
+class SetPreview(Request):
+    """Tell the running training which slice the person looks at now. No event."""
+
+    z: int = 0
+
+
+@dataclass(frozen=True)
+class Cancel(Request):
+    """Stop request ``target`` at its next event; what was finished stays. Event: ``Finished``."""
+
+    target: int = 0
+
+
+# --- events -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Event:
+    """Base of all events; ``id`` is the request's, ``generation`` counts engine starts."""
+
+    id: int = 0
+
+
+@dataclass(frozen=True)
+class Described(Event):
+    """Answer to ``Describe``: see ``engine.describe`` for the layout of ``data``."""
+
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Diagnosed(Event):
+    """Answer to ``Diagnose``: ``report`` is plain data, ``text`` is for the clipboard."""
+
+    report: dict[str, Any] = field(default_factory=dict)
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Started(Event):
+    """Long work began: where (``device``, ``notes`` in words) and how many steps."""
+
+    device: str = ""
+    total: int = 0
+    notes: tuple[str, ...] = ()
+    files: dict[str, str] = field(default_factory=dict)
+    grid: tuple[int, int] = (0, 0)
+    stride: float = 1.0
+
+
+@dataclass(frozen=True)
+class Note(Event):
+    """Something the person must know while work goes on (for example: fell back to CPU)."""
+
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class SliceDone(Event):
+    """Slice ``z`` lies in the result files; ``done`` of ``total`` slices are ready."""
+
+    z: int = 0
+    done: int = 0
+    total: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Retuned(Event):
+    """The live answer for slice ``z`` is in ``buffer``; ``over`` = grid cells above threshold.
+
+    ``woken``: the stages that ran. With ``compare``: pixels gained, lost and kept against plain
+    attention at the same cut.
+    """
+
+    z: int = 0
+    buffer: int = 0
+    over: int = 0
+    cells: int = 0
+    area: int = 0
+    woken: tuple[str, ...] = ()
+    gained: int = 0
+    lost: int = 0
+    kept: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Fingerprinted(Event):
+    """Curves over ``thresholds`` (ascending); ``dice``/``iou`` are empty without a reference.
+
+    ``step``: all grid values of ``step`` in this slice, for the histogram.
+    """
+
+    z: int = 0
+    thresholds: tuple[float, ...] = ()
+    area: tuple[int, ...] = ()
+    components: tuple[int, ...] = ()
+    dice: tuple[float, ...] = ()
+    iou: tuple[float, ...] = ()
+    step: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class RowDone(Event):
+    """The row of the clicked pixel and the received map are written."""
+
+    z: int = 0
+    row: str = ""
+    received: str = ""
+
+
+@dataclass(frozen=True)
+class ObjectsDone(Event):
+    """Ids are written; ``count`` objects."""
+
+    out: str = ""
+    count: int = 0
+
+
+@dataclass(frozen=True)
+class EpochDone(Event):
+    """One epoch ended. ``validation``: metric name to value (at least ``dice``, ``iou``)."""
+
+    epoch: int = 0
+    epochs: int = 0
+    loss: float = 0.0
+    validation_loss: float = 0.0
+    validation: dict[str, float] = field(default_factory=dict)
+    best: bool = False
+    seconds: float = 0.0
+    seconds_left: float = 0.0
+    gamma: float = 0.0
+
+
+@dataclass(frozen=True)
+class Preview(Event):
+    """The current model's probability of slice ``z`` lies in ``path`` (.npy, Y,X)."""
+
+    z: int = 0
+    path: str = ""
+
+
+@dataclass(frozen=True)
+class Finished(Event):
+    """Long work ended. ``reason``: ``"done"``, ``"cancelled"``, ``"early stop: ..."``."""
+
+    reason: str = "done"
+    outputs: dict[str, str] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Failed(Event):
+    """A request failed: one clear sentence, its error class and a report to copy."""
+
+    kind: str = "AttnSegError"
+    message: str = ""
+    report: str = ""
+
+
+@dataclass(frozen=True)
+class EngineLost(Event):
+    """The engine process died; ``cause`` says why if known. The next request starts a new one."""
+
+    cause: str = ""
+
+
+def _subclasses(base: type) -> dict[str, type]:
+    found = {base.__name__: base}
+    for cls in base.__subclasses__():
+        found |= _subclasses(cls)
+    return found
+
+
+MESSAGES: dict[str, type] = {**_subclasses(Request), **_subclasses(Event)}
+
+
+def encode(message: Request | Event) -> bytes:
+    """One JSON document (UTF-8) for the wire."""
+    data: dict[str, Any] = {"type": type(message).__name__}
+    for f in fields(message):
+        value = getattr(message, f.name)
+        if isinstance(value, (Tuning, TrainSettings)):
+            value = value.to_json()
+        elif isinstance(value, ImageRef):
+            value = asdict(value)
+        data[f.name] = value
+    return json.dumps(data, allow_nan=True).encode()
+
+
+def _revive(name: str, value: Any) -> Any:
+    if name == "tuning":
+        return Tuning.from_json(value)
+    if name == "settings":
+        return TrainSettings.from_json(value)
+    if name == "image" and value is not None:
+        return ImageRef(**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})
+    return tuple(value) if isinstance(value, list) else value
+
+
+def decode(raw: bytes) -> Request | Event:
+    """The inverse of :func:`encode`; an unknown type or field raises ``KeyError``/``TypeError``."""
+    data = json.loads(raw)
+    cls = MESSAGES[data.pop("type")]
+    return cls(**{name: _revive(name, value) for name, value in data.items()})
