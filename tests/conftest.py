@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import tempfile
 from pathlib import Path
@@ -11,6 +12,9 @@ import pytest
 _CONFIG = tempfile.mkdtemp(prefix="attnseg-test-")
 os.environ["NAPARI_CONFIG"] = os.path.join(_CONFIG, "settings.yaml")
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+if importlib.util.find_spec("napari") is None:  # the headless half is tested without napari
+    collect_ignore = ["viewer", "widgets"]
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -1,0 +1,40 @@
+"""The command line: train, predict, evaluate, sweep, models, info, demo.
+
+Exit code 0 only when everything asked for was written and verified.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from napari_attnseg.cli import demo, evaluate, models, predict, train
+from napari_attnseg.errors import AttnSegError
+
+app = typer.Typer(
+    name="napari-attnseg",
+    help="Train, run, tune and compare attention segmentation models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("train")(train.train)
+app.command("predict")(predict.predict)
+app.command("evaluate")(evaluate.evaluate)
+app.command("sweep")(evaluate.sweep)
+app.command("models")(models.models)
+app.command("info")(models.info)
+app.command("demo")(demo.demo)
+
+
+def main() -> None:
+    """Run the command line; a known problem is one sentence on standard error, exit code 1."""
+    try:
+        app()
+    except AttnSegError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("stopped by the keyboard; what was finished is kept", file=sys.stderr)
+        raise SystemExit(130) from None

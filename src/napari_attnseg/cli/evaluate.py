@@ -1,0 +1,93 @@
+"""``evaluate`` and ``sweep``: figures against reference masks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from napari_attnseg.cli._common import (
+    Cut,
+    Device,
+    Gamma,
+    Model,
+    Rule,
+    Threshold,
+    ensure_folder,
+    say,
+    tuning_of,
+)
+
+if TYPE_CHECKING:
+    from napari_attnseg.io.pairs import Pairing
+
+Images = Annotated[Path, typer.Option(help="Folder of images (2D or NIfTI).")]
+Masks = Annotated[Path, typer.Option(help="Folder of masks, paired by file name.")]
+
+
+def pairs_of(images: Path, masks: Path) -> Pairing:
+    """Pair two folders and list on standard error what stays unpaired."""
+    from napari_attnseg.io.pairs import pair_folders
+
+    pairing = pair_folders(images, masks)
+    for path in (*pairing.unpaired_images, *pairing.unpaired_masks):
+        say(f"note: {path} has no partner and is left out")
+    return pairing
+
+
+def evaluate(
+    model: Model,
+    images: Images,
+    masks: Masks,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    per_image: Annotated[bool, typer.Option(help="Add the figures of every image.")] = False,
+    threshold: Threshold = None,
+    rule: Rule = None,
+    gamma: Gamma = None,
+    cut: Cut = None,
+    device: Device = "auto",
+) -> None:
+    """Dice, IoU, precision, recall, accuracy, specificity, F1 and AUC over a folder."""
+    pairing = pairs_of(images, masks)
+    from napari_attnseg.engine.evaluate import evaluate as run
+    from napari_attnseg.models.checkpoint import load_checkpoint
+
+    checkpoint = load_checkpoint(model)
+    tuning = tuning_of(checkpoint.card, threshold, rule, gamma, cut)
+    result = run(checkpoint, pairing.pairs, device=device, tuning=tuning)
+    if not per_image:
+        result.pop("per_image", None)
+    if as_json:
+        print(json.dumps(result, indent=1, default=str))
+        return
+    for name, value in result.items():
+        print(f"{name:>12}  {value:.4f}" if isinstance(value, float) else f"{name:>12}  {value}")
+
+
+def sweep(
+    model: Model,
+    images: Images,
+    masks: Masks,
+    out: Annotated[Path, typer.Option(help="Folder for sweep.md and sweep.png.")],
+    rule: Rule = None,
+    gamma: Gamma = None,
+    cut: Cut = None,
+    device: Device = "auto",
+) -> None:
+    """The paper's table: thresholds 0.1 to 0.9 and 2.0 from one pass of the encoder."""
+    pairing = pairs_of(images, masks)
+    ensure_folder(out)
+    from napari_attnseg.engine.sweep import plot, to_markdown
+    from napari_attnseg.engine.sweep import sweep as run
+    from napari_attnseg.models.checkpoint import load_checkpoint
+
+    checkpoint = load_checkpoint(model)
+    tuning = tuning_of(checkpoint.card, None, rule, gamma, cut)
+    rows = run(checkpoint, pairing.pairs, device=device, tuning=tuning)
+    table = to_markdown(rows)
+    (out / "sweep.md").write_text(table)
+    plot(rows, out / "sweep.png")
+    print(table)
+    say(f"written: {out / 'sweep.md'}, {out / 'sweep.png'}")

@@ -1,0 +1,62 @@
+"""``models`` and ``info``: what can be chosen, what a file holds, what this machine offers."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from napari_attnseg.cards import Card, read_card, resolve_checkpoint, shipped_checkpoints
+
+
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """List the architectures that can be trained and the checkpoints that ship."""
+    from napari_attnseg.models import list_models
+
+    shipped = {name: read_card(path) for name, path in shipped_checkpoints().items()}
+    if as_json:
+        data = {"models": list_models(), "checkpoints": {n: c.metrics for n, c in shipped.items()}}
+        print(json.dumps(data, indent=1))
+        return
+    print("architectures:")
+    for name in list_models():
+        print(f"  {name}")
+    print("shipped checkpoints:")
+    for name, card in shipped.items():
+        print(f"  {name:<28} {card.title}")
+
+
+def info(
+    model: Annotated[str | None, typer.Argument(help="Checkpoint file or shipped name.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    device: Annotated[str, typer.Option(help="Device to examine: auto, cpu, cuda:0, mps")] = "auto",
+) -> None:
+    """Show a checkpoint's card, or without MODEL the state of this machine."""
+    if model is not None:
+        card = read_card(resolve_checkpoint(model))
+        print(json.dumps(card.to_json(), indent=1) if as_json else card_text(card))
+        return
+    from napari_attnseg.engine.device import diagnose, report_text
+
+    report = diagnose(device)
+    print(json.dumps(report, indent=1) if as_json else report_text(report))
+
+
+def card_text(card: Card) -> str:
+    """The card as a person reads it."""
+    lines = [
+        card.title,
+        card.text,
+        f"model: {card.spec.get('name')} {json.dumps(card.spec.get('options', {}))}",
+        f"input channels: {card.preprocessing.channels}, intensity: {card.preprocessing.intensity}",
+        f"classes: {', '.join(card.class_names)}",
+        f"tuning: {json.dumps(card.tuning.to_json())}",
+        f"parameters: {card.parameters:,}",
+        f"metrics: {json.dumps(card.metrics)}",
+        f"command: {card.provenance.get('command', 'not recorded')}",
+        f"digest: {card.digest}",
+    ]
+    return "\n".join(line for line in lines if line)

@@ -1,0 +1,162 @@
+"""``predict``: one verified mask per input, more only on request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+
+from napari_attnseg.cli._common import (
+    Cut,
+    Device,
+    Gamma,
+    Model,
+    Rule,
+    Threshold,
+    ensure_folder,
+    say,
+    tuning_of,
+)
+from napari_attnseg.errors import AttnSegError, InputError
+
+if TYPE_CHECKING:
+    from napari_attnseg.engine.session import Session
+    from napari_attnseg.io.volume import Volume
+    from napari_attnseg.settings import Tuning
+
+SUFFIXES = (".nii.gz", ".nii", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
+EXTRAS = ("probability", "objects")
+
+
+def stem_of(path: Path) -> str:
+    """File name without its image suffix (``scan.nii.gz`` gives ``scan``)."""
+    lower = path.name.lower()
+    for suffix in SUFFIXES:
+        if lower.endswith(suffix):
+            return path.name[: -len(suffix)]
+    return path.stem
+
+
+def is_volume(path: Path) -> bool:
+    """Whether the name says NIfTI."""
+    return path.name.lower().endswith((".nii", ".nii.gz"))
+
+
+def collect(inputs: list[Path]) -> list[Path]:
+    """Files as given; folders give the images right inside them, our own masks left out."""
+    found: list[Path] = []
+    for path in inputs:
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.name.lower().endswith(SUFFIXES))
+            found += [p for p in inside if not stem_of(p).endswith("_mask")]
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise InputError(f"got {path}, which does not exist; expected an image or a folder")
+    if not found:
+        raise InputError(f"no image found; expected files ending in {', '.join(SUFFIXES)}")
+    return found
+
+
+def targets(files: list[Path], out: Path) -> dict[Path, Path]:
+    """Where each mask goes; two inputs that would write one mask are refused before work."""
+    places: dict[Path, Path] = {}
+    for path in files:
+        mask = out / f"{stem_of(path)}_mask{'.nii.gz' if is_volume(path) else '.png'}"
+        clash = next((p for p, m in places.items() if m == mask and p != path), None)
+        if clash:
+            raise InputError(
+                f"{clash} and {path} would both be written to {mask.name}; "
+                "predict them into different folders"
+            )
+        places[path] = mask
+    return places
+
+
+def predict(
+    model: Model,
+    inputs: Annotated[list[Path], typer.Argument(help="2D images, NIfTI files, or folders.")],
+    out: Annotated[Path, typer.Option(help="Folder for the masks (made when absent).")],
+    threshold: Threshold = None,
+    rule: Rule = None,
+    gamma: Gamma = None,
+    cut: Cut = None,
+    volume: Annotated[
+        int | None, typer.Option(min=0, help="Which volume of a 4D NIfTI (from 0).")
+    ] = None,
+    save: Annotated[
+        list[str] | None, typer.Option(help=f"Also write: {', '.join(EXTRAS)} (repeatable).")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Segment images: INPUT... -> one mask each, re-read and verified."""
+    for name in save or []:
+        if name not in EXTRAS:
+            raise InputError(f"got --save {name}, expected one of {', '.join(EXTRAS)}")
+    places = targets(collect(inputs), out)
+    from napari_attnseg.engine.session import Session
+
+    session = Session(model, device=device)
+    tuning = tuning_of(session.card, threshold, rule, gamma, cut)
+    ensure_folder(out)
+    failed = 0
+    for path, mask in places.items():
+        try:
+            _one(session, path, mask, tuning, volume, set(save or []))
+        except AttnSegError as error:  # the rest of a folder is still worth having
+            say(f"error: {path}: {error}")
+            failed += 1
+    say(f"{len(places) - failed} of {len(places)} masks written and verified in {out}")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _one(
+    session: Session,
+    path: Path,
+    mask: Path,
+    tuning: Tuning,
+    volume: int | None,
+    extras: set[str],
+) -> None:
+    from napari_attnseg.io.export import write_mask
+    from napari_attnseg.io.image import read_image
+
+    source = read_image(path, volume=volume)
+    session.set_image(source)
+    labels = np.zeros(source.view.shape[:3], np.uint8)
+    probability = np.zeros(labels.shape, np.float32) if "probability" in extras else None
+    for z, prediction in session.run(tuning=tuning):
+        labels[z] = prediction.labels
+        if probability is not None:
+            probability[z] = prediction.probability
+    for note in session.notes:
+        say(f"note: {path.name}: {note}")
+    classes = dict(enumerate(session.card.class_names))
+    verified = write_mask(
+        mask, labels, source, classes=classes, provenance=session.provenance(tuning)
+    )
+    say(f"{path.name} -> {verified.path} ({verified.message})")
+    _extras(mask, labels, probability, source, extras)
+
+
+def _extras(
+    mask: Path,
+    labels: np.ndarray,
+    probability: np.ndarray | None,
+    source: Volume,
+    extras: set[str],
+) -> None:
+    from napari_attnseg.engine.objects import split_objects
+    from napari_attnseg.io.export import write_mask, write_scalar
+
+    suffix = ".nii.gz" if is_volume(mask) else ".tif"
+    stem = stem_of(mask).removesuffix("_mask")
+    if probability is not None:
+        write_scalar(mask.with_name(f"{stem}_probability{suffix}"), probability, source)
+    if "objects" in extras:
+        ids, count = split_objects(labels)
+        write_mask(mask.with_name(f"{stem}_objects{suffix}"), ids, source)
+        say(f"{stem}: {count} objects")
