@@ -11,7 +11,24 @@ import shutil
 import subprocess
 import sys
 
-PACKAGES = ["xvfb", "xauth", "libegl1", "libgl1", "libgl1-mesa-dri", "libopengl0", "libfontconfig1", "libglib2.0-0", "libdbus-1-3", "libxkbcommon-x11-0", "libxcb-cursor0", "libxcb-icccm4", "libxcb-keysyms1", "libxcb-shape0", "fonts-dejavu-core", "x11-utils"]
+PACKAGES = (
+    "xvfb",
+    "xauth",
+    "libegl1",
+    "libgl1",
+    "libgl1-mesa-dri",
+    "libopengl0",
+    "libfontconfig1",
+    "libglib2.0-0",
+    "libdbus-1-3",
+    "libxkbcommon-x11-0",
+    "libxcb-cursor0",
+    "libxcb-icccm4",
+    "libxcb-keysyms1",
+    "libxcb-shape0",
+    "fonts-dejavu-core",
+    "x11-utils",
+)
 RENAMED = {"libglib2.0-0": "libglib2.0-0t64"}
 """Names that newer releases gave to the same library."""
 
