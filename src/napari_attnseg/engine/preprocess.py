@@ -1,7 +1,6 @@
-"""Raw pixels to what the network sees: one owner, shared by training and prediction.
+"""From raw pixels to what the network saw in training; shared by training and prediction.
 
-Order: upright standing, channels, intensity, ``(x - mean) / std``, working size. Every step is
-stored in :class:`~napari_attnseg.settings.Preprocessing`, so a checkpoint repeats it exactly.
+Legend: Z, Y, X = view axes of a volume; C = channels. A slice is (Y, X) or (Y, X, 3).
 """
 
 from __future__ import annotations
@@ -13,99 +12,110 @@ from torch.nn import functional as F
 from napari_attnseg.errors import InputError
 from napari_attnseg.settings import Preprocessing
 
-LUMINANCE = np.array((0.299, 0.587, 0.114), np.float32)
-"""Rec. 601 weights of red, green and blue in a grey image."""
-
-MAX_SAMPLES = 1_000_000
-"""Percentiles of a volume are taken from at most about this many evenly spaced pixels."""
-
 Limits = tuple[float, float]
-Flips = tuple[bool, bool, bool]
+SAMPLE = 2_000_000
+"""Voxels looked at for the percentiles of a volume."""
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+"""Weights of red, green and blue in luminance (ITU-R BT.601)."""
 
 
-def upright(plane: np.ndarray, flips: Flips) -> np.ndarray:
-    """A slice (Y, X[, C]) turned to stand as in training: row down = P, column right = L.
+def channel_note(image_channels: int, wanted: int) -> str | None:
+    """Say how an image of ``image_channels`` is given to a model of ``wanted`` channels.
 
-    Its own inverse. A view, no copy; ``flips[0]`` (the order of slices) does not matter here.
+    ``None`` when they agree. Raises ``InputError`` for combinations without a usual meaning.
     """
-    rows = slice(None, None, -1) if flips[1] else slice(None)
-    columns = slice(None, None, -1) if flips[2] else slice(None)
-    return plane[rows, columns]
-
-
-def channel_note(have: int, want: int) -> str:
-    """What happens to an image of ``have`` channels in a model for ``want``; "" when nothing.
-
-    Raises:
-        InputError: no sensible conversion exists.
-    """
-    if have == want:
-        return ""
-    if have == 1:
-        return f"the image is grey and the model wants {want} channels: grey is repeated"
-    if have == 3 and want == 1:
-        return "the image has colours and the model wants grey: its luminance is used"
+    if image_channels == wanted:
+        return None
+    if image_channels == 1 and wanted == 3:
+        return "the model was trained on colour images; the grey image is repeated in 3 channels"
+    if image_channels == 3 and wanted == 1:
+        return "the model was trained on grey images; the colour image is used by its luminance"
     raise InputError(
-        f"got an image of {have} channels, expected {want}; choose a model trained on such images"
+        f"got an image of {image_channels} channels, expected {wanted}; "
+        f"choose a model trained for {image_channels} channels"
     )
 
 
-def to_channels(plane: np.ndarray, channels: int) -> np.ndarray:
-    """(Y, X) or (Y, X, C) in raw units to float32 (channels, Y, X); NaN becomes 0."""
-    pixels = np.nan_to_num(np.asarray(plane, np.float32))
-    stack = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
-    channel_note(len(stack), channels)
-    if len(stack) == channels:
-        return np.ascontiguousarray(stack)
-    if len(stack) == 1:
-        return np.repeat(stack, channels, axis=0)
-    return np.tensordot(LUMINANCE, stack, axes=1)[None].astype(np.float32)
+def to_channels(array: np.ndarray, rgb: bool, wanted: int) -> np.ndarray:
+    """The array with the model's channels as last axis: (..., Y, X, C) float32."""
+    channels = array.shape[-1] if rgb else 1
+    channel_note(channels, wanted)
+    data = np.asarray(array, np.float32)
+    if not rgb:
+        return np.repeat(data[..., None], wanted, -1)
+    return data if wanted == channels else (data @ LUMA)[..., None]
 
 
-def unit_maximum(dtype: np.dtype) -> float:
-    """What "full scale" means for a pixel type: 255 for uint8, 1 for floats and booleans."""
-    return float(np.iinfo(dtype).max) if np.issubdtype(dtype, np.integer) else 1.0
+def _subsample(volume: np.ndarray, rgb: bool) -> np.ndarray:
+    """Every n-th voxel along each spatial axis, at most about :data:`SAMPLE` voxels."""
+    shape = volume.shape[:3]
+    step = max(1, int(np.ceil((np.prod(shape, dtype=float) / SAMPLE) ** (1 / 3))))
+    steps = [min(step, max(1, n // 8)) for n in shape]
+    return volume[:: steps[0], :: steps[1], :: steps[2]]
 
 
-def limits_of(view: np.ndarray, pre: Preprocessing) -> Limits:
-    """Raw values that become 0 and 1, for a whole image or volume (Z, Y, X[, C]).
+def intensity_limits(volume: np.ndarray, rgb: bool, p: Preprocessing) -> Limits:
+    """Raw values that become 0 and 1, for a whole volume (Z, Y, X[, 3]) or a 2D image (Z = 1).
 
-    Percentiles come from all pixels of a small volume and from an even subset of a large one,
-    so every slice of a volume shares one scale.
+    Percentiles are taken over finite pixels: all of a 2D image, every n-th voxel of a volume.
+    Raises ``InputError`` when no pixel is finite.
     """
-    if pre.intensity == "unit":
-        return 0.0, unit_maximum(view.dtype)
-    if pre.intensity == "window":
-        return float(pre.low), float(pre.high)
-    jump = max(1, round((view.size / MAX_SAMPLES) ** (1 / 3)))
-    sample = view[:: jump if len(view) > 1 else 1, ::jump, ::jump]
-    grey = np.stack([to_channels(plane, pre.channels) for plane in sample])
-    low, high = np.percentile(grey, (pre.low, pre.high))
+    if p.intensity == "window":
+        return float(p.low), float(p.high)
+    if p.intensity == "unit":
+        if np.issubdtype(volume.dtype, np.integer):
+            return 0.0, float(np.iinfo(volume.dtype).max)
+        return 0.0, 1.0
+    sample = volume if volume.shape[0] == 1 else _subsample(volume, rgb)
+    data = to_channels(sample, rgb, p.channels) if rgb else np.asarray(sample, np.float32)
+    finite = data[np.isfinite(data)]
+    if finite.size == 0:
+        raise InputError(
+            "got an image without a single finite pixel (all NaN or infinite); open another image"
+        )
+    low, high = np.percentile(finite, [p.low, p.high])
     return float(low), float(high)
 
 
-def normalise(pixels: np.ndarray, pre: Preprocessing, limits: Limits) -> np.ndarray:
-    """float32 (C, Y, X) in raw units to network units; a flat image becomes 0 before mean/std."""
+def normalize(slice_: np.ndarray, rgb: bool, p: Preprocessing, limits: Limits) -> np.ndarray:
+    """One slice (Y, X) or (Y, X, 3) as the network sees it: (C, Y, X) float32.
+
+    Values become ``(v - low) / (high - low)``, clipped to [0, 1] unless ``intensity`` is
+    ``"unit"``, then ``(v - mean) / std`` per channel. NaN counts as ``low``; infinities as the
+    ends of the range.
+    """
     low, high = limits
-    scaled = (pixels - np.float32(low)) / np.float32((high - low) or 1.0)
-    if pre.intensity != "unit":
-        scaled = scaled.clip(0, 1)
-    mean = np.asarray(pre.mean, np.float32).reshape(-1, 1, 1)
-    std = np.asarray(pre.std, np.float32).reshape(-1, 1, 1)
-    return ((scaled - mean) / std).astype(np.float32)
+    data = to_channels(slice_, rgb, p.channels)
+    span = high - low
+    scaled = (data - low) / span if span > 0 else np.zeros_like(data)
+    scaled = np.nan_to_num(scaled, nan=0.0, posinf=1.0, neginf=0.0)
+    if p.intensity != "unit":
+        scaled = np.clip(scaled, 0.0, 1.0)
+    mean = np.asarray(p.mean, np.float32)
+    std = np.asarray(p.std, np.float32)
+    out = ((scaled - mean) / std).transpose(2, 0, 1)
+    return np.ascontiguousarray(out, dtype=np.float32)
 
 
-def resize(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """(B, C, H, W) resampled bilinearly to ``size`` = (rows, columns); the identity if equal."""
-    if tuple(x.shape[-2:]) == tuple(size):
-        return x
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=False)
+def working_size(
+    shape: tuple[int, int], p: Preprocessing, spacing_mm: tuple[float, ...] = ()
+) -> tuple[int, int]:
+    """Rows and columns at which the network works on a slice of ``shape`` (Y, X).
+
+    ``p.size`` gives a square; ``p.spacing_mm`` (its last two values: row, column) the size at
+    which a slice of known ``spacing_mm`` has that spacing; otherwise the slice's own size.
+    """
+    if p.size:
+        return p.size, p.size
+    if p.spacing_mm and len(spacing_mm) >= 2:
+        wanted, own = p.spacing_mm[-2:], spacing_mm[-2:]
+        rows, cols = (max(1, round(n * o / w)) for n, o, w in zip(shape, own, wanted, strict=True))
+        return rows, cols
+    return shape
 
 
-def prepare(
-    plane: np.ndarray, pre: Preprocessing, limits: Limits, flips: Flips = (False, False, False)
-) -> torch.Tensor:
-    """A raw slice (Y, X[, C]) in view order to the network's input (1, C, h, w)."""
-    pixels = to_channels(upright(plane, flips), pre.channels)
-    x = torch.from_numpy(normalise(pixels, pre, limits))[None]
-    return resize(x, (pre.size, pre.size)) if pre.size else x
+def resize(x_BCHW: torch.Tensor, size: tuple[int, int], antialias: bool) -> torch.Tensor:
+    """Bilinear resize of (B, C, H, W) to ``size``; the same tensor when the size is right."""
+    if tuple(x_BCHW.shape[-2:]) == tuple(size):
+        return x_BCHW
+    return F.interpolate(x_BCHW, size, mode="bilinear", align_corners=False, antialias=antialias)

@@ -1,0 +1,142 @@
+"""A chain of stages with chained keys and one least-recently-used cache, limited by bytes.
+
+A stage's key is the key of the stage before it plus the values it needs itself, so moving a
+value wakes its own stage and those after it, nothing before.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import numpy as np
+
+
+def bytes_of(value: Any) -> int:
+    """Memory held by arrays and tensors in a value (tuples and dataclasses included)."""
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if hasattr(value, "element_size"):
+        return int(value.element_size() * value.nelement())
+    if isinstance(value, tuple | list):
+        return sum(bytes_of(item) for item in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return sum(bytes_of(getattr(value, f.name)) for f in fields(value))
+    return 0
+
+
+class ByteCache:
+    """Keeps the most recently used values whose sizes add up to at most ``limit`` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+        self._items: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._items
+
+    def get(self, key: Hashable) -> tuple[bool, Any]:
+        """``(True, value)`` and the value becomes the youngest, or ``(False, None)``."""
+        if key not in self._items:
+            return False, None
+        self._items.move_to_end(key)
+        return True, self._items[key][0]
+
+    def put(self, key: Hashable, value: Any) -> None:
+        """Keep ``value``; the oldest values leave until the limit holds.
+
+        A value larger than the limit is not kept at all.
+        """
+        self.discard(key)
+        size = bytes_of(value)
+        if size > self.limit:
+            return
+        self._items[key] = (value, size)
+        self.used += size
+        while self.used > self.limit:
+            _, (_, gone) = self._items.popitem(last=False)
+            self.used -= gone
+
+    def discard(self, key: Hashable) -> None:
+        """Forget one value if it is there."""
+        _, size = self._items.pop(key, (None, 0))
+        self.used -= size
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._items.clear()
+        self.used = 0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step: ``run(previous_output, values) -> output``.
+
+    ``needs``: names of the values that belong to this stage's key. ``keep``: whether the output
+    is worth caching.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    run: Callable[[Any, Mapping[str, Any]], Any]
+    keep: bool = True
+
+
+class Chain:
+    """Stages in order over one shared cache.
+
+    ``woken`` lists the stages that ran in the last :meth:`ask`, ``counts`` all since creation.
+    """
+
+    def __init__(self, stages: tuple[Stage, ...], cache: ByteCache) -> None:
+        self.stages = stages
+        self.cache = cache
+        self.woken: tuple[str, ...] = ()
+        self.counts: Counter[str] = Counter()
+
+    def keys(self, root: Hashable, values: Mapping[str, Any]) -> list[tuple[Hashable, ...]]:
+        """The chained key of every stage; ``root`` identifies the input."""
+        keys: list[tuple[Hashable, ...]] = []
+        key: tuple[Hashable, ...] = (root,)
+        for stage in self.stages:
+            key = (*key, (stage.name, *(values[name] for name in stage.needs)))
+            keys.append(key)
+        return keys
+
+    def ask(
+        self, root: Hashable, values: Mapping[str, Any], upto: str | None = None, fresh: bool = True
+    ) -> Any:
+        """The output of stage ``upto`` (default: the last), from the youngest cached stage on.
+
+        ``fresh=False`` adds to the list of woken stages instead of starting a new one.
+        """
+        last = self._index(upto)
+        keys = self.keys(root, values)
+        start, value = self._resume(keys, last)
+        woken = [] if fresh else list(self.woken)
+        for stage, key in zip(self.stages[start : last + 1], keys[start : last + 1], strict=True):
+            value = stage.run(value, values)
+            woken.append(stage.name)
+            self.counts[stage.name] += 1
+            if stage.keep:
+                self.cache.put(key, value)
+        self.woken = tuple(woken)
+        return value
+
+    def _index(self, name: str | None) -> int:
+        if name is None:
+            return len(self.stages) - 1
+        return [stage.name for stage in self.stages].index(name)
+
+    def _resume(self, keys: list[tuple[Hashable, ...]], last: int) -> tuple[int, Any]:
+        for i in range(last, -1, -1):
+            found, value = self.cache.get(keys[i])
+            if found:
+                return i + 1, value
+        return 0, None
