@@ -8,8 +8,9 @@ order* (Z, Y, X); a 2D image is a volume of one slice.
 from __future__ import annotations
 
 import json
+import struct
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import IO, Any
 
 from napari_attnseg.settings import TrainSettings, Tuning
 
@@ -74,7 +75,8 @@ class Retune(Request):
     """Light, newest wins: gate and later stages of one slice with other values.
 
     The answer is written into buffer ``buffer`` (0 or 1) of ``<out>/live_labels.npy``
-    (2,Y,X uint8) and ``<out>/live_probability.npy`` (2,Y,X float32). Event: ``Retuned``.
+    (2,Y,X uint8) and ``<out>/live_probability.npy`` (2,Y,X float32). With ``compare`` the labels
+    under plain attention go into ``<out>/live_plain.npy`` (2,Y,X uint8). Event: ``Retuned``.
     """
 
     image: ImageRef = field(default_factory=lambda: ImageRef("", ""))
@@ -209,6 +211,11 @@ class Started(Event):
 
 
 @dataclass(frozen=True)
+class Stopping(Event):
+    """A ``Cancel`` was seen between two steps; the work is being closed (training saves)."""
+
+
+@dataclass(frozen=True)
 class Note(Event):
     """Something the person must know while work goes on (for example: fell back to CPU)."""
 
@@ -321,9 +328,13 @@ class Failed(Event):
 
 @dataclass(frozen=True)
 class EngineLost(Event):
-    """The engine process died; ``cause`` says why if known. The next request starts a new one."""
+    """The engine process died; ``cause`` says why if known. The next request starts a new one.
+
+    ``lost``: numbers of the requests that it had not answered.
+    """
 
     cause: str = ""
+    lost: tuple[int, ...] = ()
 
 
 def _subclasses(base: type) -> dict[str, type]:
@@ -355,12 +366,37 @@ def _revive(name: str, value: Any) -> Any:
     if name == "settings":
         return TrainSettings.from_json(value)
     if name == "image" and value is not None:
-        return ImageRef(**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})
+        parts: dict[str, Any] = value
+        return ImageRef(**{k: tuple(v) if isinstance(v, list) else v for k, v in parts.items()})
     return tuple(value) if isinstance(value, list) else value
 
 
 def decode(raw: bytes) -> Request | Event:
     """The inverse of :func:`encode`; an unknown type or field raises ``KeyError``/``TypeError``."""
     data = json.loads(raw)
-    cls = MESSAGES[data.pop("type")]
+    cls: type = MESSAGES[data.pop("type")]
     return cls(**{name: _revive(name, value) for name, value in data.items()})
+
+
+MAX_FRAME = 1 << 28
+"""Bytes; a longer frame can only be noise on the pipe."""
+
+
+def write_frame(stream: IO[bytes], payload: bytes) -> None:
+    """Send one frame whole: 4-byte little-endian length, then the payload."""
+    view = memoryview(struct.pack("<I", len(payload)) + payload)
+    while view:  # a raw stream may take a part only
+        view = view[stream.write(view) :]
+    stream.flush()
+
+
+def read_frame(stream: IO[bytes]) -> bytes | None:
+    """The next frame, or ``None`` at the end of the stream (or in the middle of a frame)."""
+    head = stream.read(4)
+    if len(head) < 4:
+        return None
+    size = struct.unpack("<I", head)[0]
+    if size > MAX_FRAME:
+        return None
+    body = stream.read(size)
+    return body if len(body) == size else None

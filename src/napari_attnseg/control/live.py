@@ -1,0 +1,383 @@
+"""The live lane as the docks see it: state, commands, signals. Knows no Qt, napari or torch."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from psygnal import Signal
+
+from napari_attnseg.control.client import EngineClient
+from napari_attnseg.control.describing import read_description, write_description
+from napari_attnseg.control.latest import Latest
+from napari_attnseg.control.messages import (
+    AttentionRow,
+    Describe,
+    Described,
+    Diagnose,
+    Diagnosed,
+    EngineLost,
+    Event,
+    Failed,
+    Fingerprint,
+    Fingerprinted,
+    Finished,
+    ImageRef,
+    Note,
+    ObjectsDone,
+    Predict,
+    Request,
+    Retune,
+    Retuned,
+    RowDone,
+    SliceDone,
+    SplitObjects,
+    Started,
+)
+from napari_attnseg.control.scratch import Scratch, save_image
+from napari_attnseg.control.state import LiveState, Results, outward
+from napari_attnseg.settings import Tuning
+
+KEPT_FOLDERS = 4
+
+
+class LiveController:
+    """Runs, tunes and asks the live engine; answers to an older image or model are dropped.
+
+    Signals arrive in the thread of the client's ``dispatch``. ``retuned`` carries the event, the
+    labels (Y,X) uint8, the probability (Y,X) float32 and, with ``compare``, the labels under
+    plain attention (else ``None``); all are copies.
+    """
+
+    started = Signal(object)  # Started (results are in ``state.results``)
+    slice_done = Signal(object)  # SliceDone
+    note = Signal(str)
+    finished = Signal(object)  # Finished
+    failed = Signal(object)  # Failed
+    retuned = Signal(object, object, object, object)  # Retuned, labels, probability, plain|None
+    fingerprinted = Signal(object)  # Fingerprinted
+    row_done = Signal(object, object, object)  # RowDone, row (h,w)|None, received (h,w)|None
+    objects_done = Signal(object, object)  # ObjectsDone, ids (Z,Y,X) uint16
+    described = Signal(dict)
+    diagnosed = Signal(object)  # Diagnosed
+    engine_lost = Signal(str)
+    busy_changed = Signal(bool)
+    state_changed = Signal(object)  # LiveState
+
+    def __init__(self, client: EngineClient, scratch: Scratch) -> None:
+        self.client = client
+        self.scratch = scratch
+        self.state = LiveState()
+        self._lock = threading.RLock()
+        self._run = 0
+        self._order: tuple[int, ...] = ()
+        self._others: set[int] = set()
+        self._folders: list[str] = []
+        self._buffer = 0
+        self._retune = Latest(client)
+        self._row = Latest(client)
+        self._curve = Latest(client)
+        self._unsubscribe = client.subscribe(self._on_event)
+
+    # --- what is worked on ---------------------------------------------------------------------
+
+    def open_image(
+        self,
+        array: Any,
+        rgb: bool = False,
+        flips: tuple[bool, bool, bool] = (False, False, False),
+        spacing: Sequence[float] = (),
+    ) -> ImageRef:
+        """Hand over an image in view order, (Z,Y,X) or (Z,Y,X,3); work on an older one is dropped.
+
+        Equal pixels give an equal reference, and nothing is written or dropped twice. Raises
+        ``InputError`` for pixels that are no numbers, a wrong shape, or a full scratch.
+        """
+        ref = save_image(self.scratch, array, rgb, flips, tuple(float(s) for s in spacing))
+        with self._lock:
+            if self.state.image != ref:
+                self._drop_work()
+                shape = (int(array.shape[0]), int(array.shape[1]), int(array.shape[2]))
+                z = min(self.state.z, shape[0] - 1)
+                self._set(image=ref, shape=shape, z=z, results=None)
+        return ref
+
+    def set_model(
+        self, checkpoint: str, device: str = "auto", tuning: Tuning | None = None
+    ) -> None:
+        """Choose checkpoint (path or shipped name), device and, usually the card's, tuning."""
+        with self._lock:
+            if (self.state.checkpoint, self.state.device) != (checkpoint, device):
+                self._drop_work()
+                self._set(checkpoint=checkpoint, device=device, results=None)
+            if tuning is not None and tuning != self.state.tuning:
+                self._set(tuning=tuning)
+
+    def set_slice(self, z: int) -> None:
+        """The slice that the person looks at: live answers are for this one."""
+        with self._lock:
+            if z != self.state.z:
+                self._set(z=z)
+
+    # --- long work -----------------------------------------------------------------------------
+
+    def run(self, order: Sequence[int] | None = None) -> int:
+        """Segment the slices of ``order`` (default: all, the seen one first) into new results."""
+        with self._lock:
+            return self._start(order, self._new_folder("run"))
+
+    def release(self) -> None:
+        """The slider came to rest: bring the other slices of the run to the present tuning."""
+        with self._lock:
+            if self.state.results is None or not self._order:
+                return
+            z = self.state.z
+            order = tuple(sorted(self._order, key=lambda k: (abs(k - z), k)))
+            self._start(order, self.state.results.folder)
+
+    def cancel(self) -> None:
+        """Stop the run; slices that were finished stay. ``finished`` follows."""
+        if self._run:
+            self.client.cancel(self._run)
+
+    # --- live answers --------------------------------------------------------------------------
+
+    def set_tuning(self, tuning: Tuning, z: int | None = None) -> None:
+        """Move the live values: the seen slice follows, the others wait for ``release``."""
+        with self._lock:
+            self._set(tuning=tuning, z=self.state.z if z is None else z)
+            self.refresh()
+
+    def compare(self, on: bool) -> None:
+        """Whether live answers also carry plain attention's labels and gained/lost/kept counts."""
+        with self._lock:
+            self._set(compare=on)
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Ask again for the seen slice at the present tuning."""
+        with self._lock:
+            if not self.state.ready:
+                return
+            self._buffer ^= 1
+            s = self.state
+            self._retune.ask(
+                Retune(out=self._folder(), buffer=self._buffer, compare=s.compare, **self._target())
+            )
+
+    def request_fingerprint(self, reference: np.ndarray | None = None, points: int = 64) -> None:
+        """Curves over the threshold for the seen slice; ``reference``: (Y,X) class ids."""
+        with self._lock:
+            if not self.state.ready:
+                return
+            path = (
+                ""
+                if reference is None
+                else str(self.scratch.save(np.ascontiguousarray(reference)[None], "reference"))
+            )
+            self._curve.ask(Fingerprint(reference=path, points=points, **self._target()))
+
+    def request_row(self, y: int = -1, x: int = -1, z: int | None = None) -> None:
+        """What pixel (y, x) attends to; ``y < 0``: only the attention received."""
+        with self._lock:
+            if not self.state.ready:
+                return
+            target = self._target() | ({} if z is None else {"z": z})
+            self._row.ask(AttentionRow(y=y, x=x, out=self._folder(), **target))
+
+    # --- other questions -----------------------------------------------------------------------
+
+    def split_objects(
+        self, labels: Any, watershed: bool = False, min_distance: int = 5, min_size: int = 0
+    ) -> int:
+        """Number the objects of class labels (Z,Y,X); ``objects_done`` follows."""
+        with self._lock:
+            source = self.scratch.save(labels, "objects_from")
+            out = self.scratch.folder("objects") / "ids.npy"
+            return self._send(
+                SplitObjects(0, str(source), str(out), watershed, min_distance, min_size)
+            )
+
+    def diagnose(self, device: str | None = None) -> int:
+        """Report on driver, torch, devices and self-test; ``diagnosed`` follows."""
+        return self._send(Diagnose(device=device or self.state.device))
+
+    def describe(self) -> int:
+        """Models, attentions, devices: at once from the disk cache, then fresh from the engine."""
+        cached = read_description()
+        if cached is not None:
+            self.described.emit(cached)
+        return self._send(Describe())
+
+    def close(self) -> None:
+        """Stop listening; the owner closes client and scratch."""
+        self._unsubscribe()
+
+    # --- inside --------------------------------------------------------------------------------
+
+    def _target(self) -> dict[str, Any]:
+        s = self.state
+        return {
+            "image": s.image,
+            "checkpoint": s.checkpoint,
+            "device": s.device,
+            "tuning": s.tuning,
+            "z": s.z,
+        }
+
+    def _folder(self) -> str:
+        """Where answers for this image and model go, whether or not it was run."""
+        s = self.state
+        if s.results is None and s.image is not None:
+            self._set(results=Results(s.image, s.checkpoint, self._new_folder("live")))
+        assert self.state.results is not None
+        return self.state.results.folder
+
+    def _new_folder(self, name: str) -> str:
+        """A folder for answers; of older ones the last few stay for layers that show them."""
+        self._folders.append(str(self.scratch.folder(name)))
+        while len(self._folders) > KEPT_FOLDERS:
+            self.scratch.drop(self._folders.pop(0))
+        return self._folders[-1]
+
+    def _start(self, order: Sequence[int] | None, folder: str) -> int:
+        s = self.state
+        if s.image is None or not s.checkpoint:
+            return 0
+        if self._run:
+            self.client.cancel(self._run)
+        self._order = tuple(order) if order is not None else outward(s.z, s.shape[0])
+        results = s.results
+        if results is None or results.folder != folder:
+            results = Results(s.image, s.checkpoint, folder)
+        self._run = self.client.new_id()
+        self._set(results=results, busy=True)
+        self.client.send(
+            Predict(self._run, s.image, s.checkpoint, s.device, s.tuning, self._order, folder)
+        )
+        return self._run
+
+    def _send(self, request: Request) -> int:
+        number = self.client.new_id()
+        with self._lock:
+            self._others.add(number)
+        self.client.send(replace(request, id=number))
+        return number
+
+    def _set(self, **values: Any) -> None:
+        before, self.state = self.state, replace(self.state, **values)
+        if self.state != before:
+            self.state_changed.emit(self.state)
+        if self.state.busy != before.busy:
+            self.busy_changed.emit(self.state.busy)
+
+    def _drop_work(self) -> None:
+        run, self._run = self._run, 0
+        for latest in (self._retune, self._row, self._curve):
+            latest.drop()
+        if run:
+            self.client.cancel(run)
+        self._order = ()
+        self._set(busy=False)
+
+    def _on_event(self, event: Event) -> None:
+        with self._lock:
+            if isinstance(event, EngineLost):
+                self._on_lost(event)
+            elif event.id == self._run and self._run:
+                self._on_run(event)
+            elif event.id in self._others:
+                self._on_other(event)
+            elif isinstance(event, (Failed, Finished)):
+                self._on_live_end(event)
+            elif isinstance(event, Retuned):
+                self._on_retuned(event)
+            elif isinstance(event, RowDone):
+                self._on_row(event)
+            elif isinstance(event, Fingerprinted) and self._curve.answered(event.id):
+                self.fingerprinted.emit(event)
+
+    def _on_run(self, event: Event) -> None:
+        if isinstance(event, Started) and self.state.results:
+            files = tuple(sorted(event.files.items()))
+            results = replace(self.state.results, files=files, grid=event.grid, stride=event.stride)
+            self._set(results=results)
+            self.started.emit(event)
+            for text in event.notes:
+                self.note.emit(text)
+        elif isinstance(event, SliceDone):
+            self.slice_done.emit(event)
+        elif isinstance(event, Note):
+            self.note.emit(event.text)
+        elif isinstance(event, (Finished, Failed)):
+            self._run = 0
+            self._set(busy=False)
+            (self.finished if isinstance(event, Finished) else self.failed).emit(event)
+
+    def _on_other(self, event: Event) -> None:
+        if isinstance(event, Note):
+            self.note.emit(event.text)
+            return
+        self._others.discard(event.id)
+        if isinstance(event, ObjectsDone):
+            ids = np.load(event.out, mmap_mode="r", allow_pickle=False)
+            self.objects_done.emit(event, ids)
+        elif isinstance(event, Described):
+            write_description(event.data)
+            self.described.emit(event.data)
+        elif isinstance(event, Diagnosed):
+            self.diagnosed.emit(event)
+        elif isinstance(event, Failed):
+            self.failed.emit(event)
+
+    def _on_live_end(self, event: Event) -> None:
+        mine = [k for k in (self._retune, self._row, self._curve) if k.holds(event.id)]
+        for latest in mine:
+            latest.drop()
+            if isinstance(event, Failed):
+                self.failed.emit(event)
+
+    def _on_retuned(self, event: Retuned) -> None:
+        request = self._retune.answered(event.id)
+        if not isinstance(request, Retune):
+            return
+        # the next request, if one waits, is already on its way into the other buffer
+        folder = Path(request.out)
+        labels = _buffer_of(folder / "live_labels.npy", event.buffer)
+        probability = _buffer_of(folder / "live_probability.npy", event.buffer)
+        plain = None
+        if request.compare:
+            plain = _buffer_of(folder / "live_plain.npy", event.buffer)
+        if labels is not None:
+            self.retuned.emit(event, labels, probability, plain)
+
+    def _on_row(self, event: RowDone) -> None:
+        if not self._row.holds(event.id):
+            return
+        row, received = _copy_of(event.row), _copy_of(event.received)
+        self._row.answered(event.id)
+        self.row_done.emit(event, row, received)
+
+    def _on_lost(self, event: EngineLost) -> None:
+        for latest in (self._retune, self._row, self._curve):
+            latest.drop()
+        self._others -= set(event.lost)
+        if self._run in event.lost:
+            self._run = 0
+            self._set(busy=False)
+        self.engine_lost.emit(event.cause)
+
+
+def _buffer_of(path: Path, buffer: int) -> np.ndarray | None:
+    with contextlib.suppress(FileNotFoundError):
+        return np.array(np.load(path, mmap_mode="r", allow_pickle=False)[buffer])
+    return None
+
+
+def _copy_of(path: str) -> np.ndarray | None:
+    return np.load(path, allow_pickle=False) if path else None

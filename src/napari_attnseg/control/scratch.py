@@ -1,0 +1,186 @@
+"""Scratch folders for bulk data: capped in size, swept when their owner died.
+
+Arrays go to the engine and come back as ``.npy`` files, so that a crash on either side loses
+nothing that was finished.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_attnseg.control.messages import ImageRef
+from napari_attnseg.errors import InputError
+
+CAP_BYTES = 16 << 30
+"""Most bytes that one owner may keep in scratch."""
+FREE_BYTES = 256 << 20
+"""Bytes left free on the disk whatever happens."""
+ROOT_VARIABLE = "NAPARI_ATTNSEG_SCRATCH"
+
+
+def default_root() -> Path:
+    """``$NAPARI_ATTNSEG_SCRATCH``, or a folder in the user's cache."""
+    if given := os.environ.get(ROOT_VARIABLE):
+        return Path(given)
+    import platformdirs
+
+    return platformdirs.user_cache_path("napari-attnseg") / "scratch"
+
+
+def _owner_token(pid: int) -> str | None:
+    """Name of a living process that a later process with its number cannot have."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        return f"{pid}-{int(psutil.Process(pid).create_time() * 100)}"
+    return None
+
+
+def sweep(root: Path) -> list[Path]:
+    """Remove the folders of owners that are gone; returns what was removed."""
+    removed = []
+    for folder in root.glob("*-*-*") if root.is_dir() else ():
+        pid, _, rest = folder.name.partition("-")
+        if not pid.isdigit() or not folder.is_dir():
+            continue
+        token = _owner_token(int(pid))
+        if token is None or not f"{pid}-{rest}".startswith(f"{token}-"):
+            shutil.rmtree(folder, ignore_errors=True)
+            removed.append(folder)
+    return removed
+
+
+class Scratch:
+    """One owner's folder. ``root`` is swept of dead owners' folders when it is opened."""
+
+    def __init__(self, root: Path | str | None = None, cap_bytes: int = CAP_BYTES) -> None:
+        base = Path(root) if root is not None else default_root()
+        try:
+            base.mkdir(parents=True, exist_ok=True)
+            sweep(base)
+            prefix = f"{_owner_token(os.getpid())}-"
+            self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=base))
+        except OSError as error:
+            raise InputError(
+                f"cannot make a scratch folder in {base}: {error.strerror}; "
+                f"set {ROOT_VARIABLE} to a folder on a disk with free space"
+            ) from error
+        self.cap_bytes = cap_bytes
+        self._numbers = itertools.count(1)
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of all files here."""
+        total = 0
+        for file in self.path.rglob("*"):
+            with contextlib.suppress(OSError):
+                total += file.stat().st_size
+        return total
+
+    def ensure_room(self, nbytes: int) -> None:
+        """Refuse with one sentence what would exceed the cap or fill the disk."""
+        used = self.used_bytes
+        free = shutil.disk_usage(self.path).free - FREE_BYTES
+        if used + nbytes > self.cap_bytes or nbytes > free:
+            room = max(0, min(self.cap_bytes - used, free))
+            raise InputError(
+                f"this needs {nbytes / 1e9:.1f} GB of scratch space but {room / 1e9:.1f} GB are "
+                f"left in {self.path.parent}; free some disk space, or set {ROOT_VARIABLE} to a "
+                "folder on a larger disk"
+            )
+
+    def folder(self, name: str) -> Path:
+        """A new empty folder ``<name>-<number>``."""
+        path = self.path / f"{name}-{next(self._numbers)}"
+        path.mkdir()
+        return path
+
+    def save(self, array: Any, name: str) -> Path:
+        """Write ``<name>.npy`` whole or not at all, slice by slice (lazy arrays included).
+
+        An existing file is replaced: a reader sees the old or the new array, never a mixture.
+        """
+        dtype, shape = np.dtype(array.dtype), tuple(int(n) for n in array.shape)
+        self.ensure_room(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
+        path = self.path / f"{name}.npy"
+        part = self.path / f"{name}.{next(self._numbers)}.part"
+        try:
+            with open(part, "wb") as file:
+                np.lib.format.write_array_header_2_0(
+                    file,
+                    {
+                        "descr": np.lib.format.dtype_to_descr(dtype),
+                        "fortran_order": False,
+                        "shape": shape,
+                    },
+                )
+                for z in range(shape[0]):
+                    file.write(np.ascontiguousarray(array[z]).data)
+            os.replace(part, path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise InputError(
+                f"cannot write scratch data in {self.path.parent}: {error.strerror}; free some "
+                f"disk space, or set {ROOT_VARIABLE} to a folder on a larger disk"
+            ) from error
+        return path
+
+    def drop(self, path: Path | str) -> None:
+        """Forget a file or folder here; one still mapped on Windows stays until the end."""
+        path = Path(path)
+        if self.path not in path.parents:
+            raise ValueError(f"{path} is not in this scratch folder")
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Remove everything."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def pixel_key(array: Any) -> str:
+    """A digest of pixels, shape and type, taken slice by slice."""
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(repr((tuple(int(n) for n in array.shape), np.dtype(array.dtype).str)).encode())
+    for z in range(int(array.shape[0])):
+        digest.update(np.ascontiguousarray(array[z]).data)
+    return digest.hexdigest()
+
+
+def save_image(
+    scratch: Scratch,
+    array: Any,
+    rgb: bool = False,
+    flips: tuple[bool, bool, bool] = (False, False, False),
+    spacing_mm: tuple[float, ...] = (),
+) -> ImageRef:
+    """Hand an image (Z,Y,X) or (Z,Y,X,C) to the engine; equal pixels are written once."""
+    wanted, word = (4, "(Z, Y, X, channels)") if rgb else (3, "(Z, Y, X)")
+    shape = tuple(int(n) for n in array.shape)
+    if len(shape) != wanted or 0 in shape:
+        raise InputError(
+            f"got an image of shape {shape}, expected {word} with at least one pixel; "
+            "choose another image layer"
+        )
+    if np.dtype(array.dtype).kind not in "biuf":
+        raise InputError(
+            f"got pixels of type {np.dtype(array.dtype)}, expected whole or real numbers; "
+            "convert the layer first"
+        )
+    key = pixel_key(array)
+    path = scratch.path / f"image-{key}.npy"
+    if not path.is_file():
+        path = scratch.save(array, path.stem)
+    return ImageRef(key, str(path), rgb, tuple(bool(f) for f in flips), spacing_mm)  # type: ignore[arg-type]

@@ -1,0 +1,190 @@
+"""The training lane as the Train dock sees it: start, stop, resume, watch."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from psygnal import Signal
+
+from napari_attnseg.control.client import EngineClient
+from napari_attnseg.control.messages import (
+    EngineLost,
+    EpochDone,
+    Event,
+    Failed,
+    Finished,
+    ImageRef,
+    Note,
+    Preview,
+    SetPreview,
+    Started,
+    Train,
+)
+from napari_attnseg.control.scratch import Scratch, save_image
+from napari_attnseg.errors import InputError
+from napari_attnseg.settings import TrainSettings
+
+
+class TrainingController:
+    """One training at a time; events of an older one are dropped.
+
+    ``preview`` carries the event and a copy of the probability (Y,X) float32.
+    """
+
+    started = Signal(object)  # Started
+    epoch_done = Signal(object)  # EpochDone
+    preview = Signal(object, object)  # Preview, probability (Y,X)
+    note = Signal(str)
+    finished = Signal(object)  # Finished
+    failed = Signal(object)  # Failed
+    engine_lost = Signal(str)
+    busy_changed = Signal(bool)
+
+    def __init__(self, client: EngineClient, scratch: Scratch) -> None:
+        self.client = client
+        self.scratch = scratch
+        self.request: Train | None = None
+        self._id = 0
+        self._labels = ""
+        self._lock = threading.RLock()
+        self._unsubscribe = client.subscribe(self._on_event)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a training runs."""
+        return self._id != 0
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether the last training left a state to go on from."""
+        out = self.request.out if self.request else ""
+        return bool(out) and not self.busy and Path(f"{out}.state.safetensors").is_file()
+
+    def open_image(
+        self,
+        array: Any,
+        rgb: bool = False,
+        flips: tuple[bool, bool, bool] = (False, False, False),
+        spacing: tuple[float, ...] = (),
+    ) -> ImageRef:
+        """Hand over an image in view order for training from layers."""
+        return save_image(self.scratch, array, rgb, flips, spacing)
+
+    def start(
+        self,
+        settings: TrainSettings,
+        out: str | Path,
+        *,
+        images: str | Path = "",
+        masks: str | Path = "",
+        device: str = "auto",
+        resume: bool = False,
+    ) -> int:
+        """Train from a folder of images and a folder of masks."""
+        return self._start(
+            Train(
+                settings=settings,
+                images=str(images),
+                masks=str(masks),
+                out=str(out),
+                scratch=str(self.scratch.path),
+                device=device,
+                resume=resume,
+            )
+        )
+
+    def start_layers(
+        self,
+        settings: TrainSettings,
+        out: str | Path,
+        image: ImageRef,
+        labels: Any,
+        *,
+        device: str = "auto",
+        preview_z: int = 0,
+        resume: bool = False,
+    ) -> int:
+        """Train from one image and its labels (Z,Y,X); see ``Train`` for sparse strokes."""
+        with self._lock:
+            self._labels = str(self.scratch.save(labels, f"train_labels_{self.client.new_id()}"))
+            return self._start(
+                Train(
+                    settings=settings,
+                    image=image,
+                    labels=self._labels,
+                    out=str(out),
+                    scratch=str(self.scratch.path),
+                    device=device,
+                    preview_z=preview_z,
+                    resume=resume,
+                )
+            )
+
+    def stop(self) -> None:
+        """End the training; the best model and the state to resume from are kept."""
+        if self._id:
+            self.client.cancel(self._id)
+
+    def resume(self) -> int:
+        """Go on where the last training stopped (bit-exactly on CPU)."""
+        if self.request is None:
+            raise InputError("there is no training to resume; press Train to start one")
+        return self._start(replace(self.request, id=0, resume=True))
+
+    def set_preview(self, z: int) -> None:
+        """The slice that the person looks at: previews show this one."""
+        if self._id:
+            self.client.send(SetPreview(z=z))
+
+    def update_labels(self, labels: Any) -> None:
+        """New strokes for the running training: they count from its next epoch on."""
+        with self._lock:
+            if self._labels:
+                self.scratch.save(labels, Path(self._labels).stem)
+
+    def close(self) -> None:
+        """Stop listening; the owner closes client and scratch."""
+        self._unsubscribe()
+
+    def _start(self, request: Train) -> int:
+        with self._lock:
+            if self._id:
+                raise InputError("a training is running; press Stop before starting another")
+            self._id = self.client.new_id()
+            self.request = replace(request, id=self._id)
+            self.busy_changed.emit(True)
+            number = self._id
+        self.client.send(self.request)
+        return number
+
+    def _end(self) -> None:
+        self._id = 0
+        self.busy_changed.emit(False)
+
+    def _on_event(self, event: Event) -> None:
+        with self._lock:
+            if isinstance(event, EngineLost):
+                if self._id and self._id in event.lost:
+                    self._end()
+                self.engine_lost.emit(event.cause)
+            elif self._id and event.id == self._id:
+                self._on_training(event)
+
+    def _on_training(self, event: Event) -> None:
+        if isinstance(event, Started):
+            self.started.emit(event)
+            for text in event.notes:
+                self.note.emit(text)
+        elif isinstance(event, EpochDone):
+            self.epoch_done.emit(event)
+        elif isinstance(event, Preview):
+            self.preview.emit(event, np.load(event.path, allow_pickle=False))
+        elif isinstance(event, Note):
+            self.note.emit(event.text)
+        elif isinstance(event, (Finished, Failed)):
+            self._end()
+            (self.finished if isinstance(event, Finished) else self.failed).emit(event)

@@ -1,0 +1,145 @@
+"""The order in which an engine serves requests: live first, newest wins, long work in steps.
+
+The same desk stands in the child process (``engine.host``) and in the in-process client, so that
+both forms behave alike. It knows nothing of torch.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from napari_attnseg.control.messages import (
+    AttentionRow,
+    Cancel,
+    Event,
+    Failed,
+    Fingerprint,
+    Finished,
+    Predict,
+    Request,
+    Retune,
+    Stopping,
+    Train,
+)
+from napari_attnseg.errors import AttnSegError
+
+NEWEST_WINS: tuple[type[Request], ...] = (Retune, AttentionRow, Fingerprint)
+"""Most urgent first; a newer request of the same class replaces one that still waits."""
+LONG: tuple[type[Request], ...] = (Predict, Train)
+
+
+class Worker(Protocol):
+    """What answers requests: ``engine.service.Engine``, or a part of a test."""
+
+    def handle(self, request: Request) -> Iterator[Event | None]:
+        """Events of one request; ``None`` is a heartbeat between two steps of long work."""
+
+    def stop(self, request_id: int) -> None:
+        """Ask long work to end at its next step with ``Finished``."""
+
+    def close(self) -> None:
+        """Give back memory and device."""
+
+
+def failure(request: Request, error: BaseException) -> Failed:
+    """One sentence for the person and a report to copy."""
+    report = "".join(traceback.format_exception(error))
+    head = f"request: {type(request).__name__} {request.id}\nPython {sys.version}\n"
+    head += f"{platform.platform()}\n\n"
+    if isinstance(error, AttnSegError):
+        return Failed(request.id, type(error).__name__, str(error), head + report)
+    words = f"the engine met an error of its own ({type(error).__name__}: {error}); "
+    words += "copy the report to tell the developers"
+    return Failed(request.id, "EngineError", words, head + report)
+
+
+class Desk:
+    """Takes requests with ``submit``; each ``step`` does one piece of work and emits its events."""
+
+    def __init__(self, worker: Worker, emit: Callable[[Event], None]) -> None:
+        self._worker = worker
+        self._emit = emit
+        self._newest: dict[type[Request], Request] = {}
+        self._light: deque[Request] = deque()
+        self._waiting: deque[Request] = deque()
+        self._active: tuple[Request, Iterator[Event | None]] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a next ``step`` would do something."""
+        return bool(self._newest or self._light or self._waiting or self._active)
+
+    def submit(self, request: Request) -> None:
+        """Queue a request; ``Cancel`` takes effect at once."""
+        if isinstance(request, Cancel):
+            self._cancel(request.target)
+        elif isinstance(request, NEWEST_WINS):
+            self._newest[type(request)] = request
+        elif isinstance(request, LONG):
+            self._waiting.append(request)
+        else:
+            self._light.append(request)
+
+    def step(self) -> bool:
+        """Do one piece of work; false when there is nothing to do."""
+        for cls in NEWEST_WINS:
+            if cls in self._newest:
+                self._serve(self._newest.pop(cls))
+                return True
+        if self._light:
+            self._serve(self._light.popleft())
+            return True
+        if self._active is None and self._waiting:
+            request = self._waiting.popleft()
+            self._active = request, self._worker.handle(request)
+        if self._active is None:
+            return False
+        self._advance(*self._active)
+        return True
+
+    def close(self) -> None:
+        """Close running work (its ``finally`` saves) and the worker."""
+        if self._active:
+            events = self._active[1]
+            self._active = None
+            getattr(events, "close", lambda: None)()
+        self._worker.close()
+
+    def _serve(self, request: Request) -> None:
+        try:
+            for event in self._worker.handle(request):
+                if event is not None:
+                    self._emit(event)
+        except Exception as error:
+            self._emit(failure(request, error))
+
+    def _advance(self, request: Request, events: Iterator[Event | None]) -> None:
+        try:
+            event = next(events)
+        except StopIteration:
+            self._active = None
+        except Exception as error:
+            self._active = None
+            self._emit(failure(request, error))
+        else:
+            if event is not None:
+                self._emit(event)
+
+    def _cancel(self, target: int) -> None:
+        if self._active and self._active[0].id == target:
+            self._emit(Stopping(target))
+            self._worker.stop(target)
+            return
+        queues: list[deque[Request]] = [self._waiting, self._light]
+        for queue in queues:
+            for request in [r for r in queue if r.id == target]:
+                queue.remove(request)
+                self._emit(Finished(target, "cancelled"))
+        for cls in [c for c, r in self._newest.items() if r.id == target]:
+            del self._newest[cls]
+            self._emit(Finished(target, "cancelled"))
