@@ -1,0 +1,389 @@
+"""What all docks of one viewer share: the chosen image and model, the engine, the results.
+
+A dock never talks to another dock. It changes something here (or on ``hub.live``), and everybody
+who listens follows. Knows napari's model classes, no Qt and no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from psygnal import Signal
+
+from napari_attnseg.cards import Card, read_card, resolve_checkpoint, shipped_checkpoints
+from napari_attnseg.control.child import ChildClient
+from napari_attnseg.control.live import LiveController
+from napari_attnseg.control.scratch import Scratch
+from napari_attnseg.control.training import TrainingController
+from napari_attnseg.errors import AttnSegError, InputError
+from napari_attnseg.settings import Tuning
+from napari_attnseg.viewer.layers import METADATA, layer_source
+from napari_attnseg.viewer.preferences import recall, remember
+from napari_attnseg.viewer.results import MapGrid, ResultLayers, outward, visible_slice
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Layer
+    from napari.viewer import ViewerModel
+
+Dispatch = Callable[[Callable[[], None]], None]
+_hubs: weakref.WeakKeyDictionary[Any, Hub] = weakref.WeakKeyDictionary()
+_dispatch: Dispatch | None = None
+
+
+def set_dispatcher(dispatch: Dispatch | None) -> None:
+    """How events reach the main thread; importing any dock sets Qt's way."""
+    global _dispatch
+    _dispatch = dispatch
+
+
+def hub_for(viewer: ViewerModel) -> Hub:
+    """The one hub of ``viewer`` (made at the first call; nothing is started yet)."""
+    if viewer not in _hubs or _hubs[viewer].closed:
+        _hubs[viewer] = Hub(viewer, _dispatch)
+    return _hubs[viewer]
+
+
+def is_result(layer: Layer) -> bool:
+    """Whether a layer was made by us from another one."""
+    entry = layer.metadata.get(METADATA)
+    return isinstance(entry, dict) and "result_of" in entry
+
+
+class Hub:
+    """Choices, engine and results of one viewer. All signals come in the main thread."""
+
+    source_changed = Signal(object)  # Image layer | None
+    model_changed = Signal(str)  # checkpoint: shipped name or path, "" when none
+    models_changed = Signal(list)  # all checkpoints to choose from
+    device_changed = Signal(str)
+    results_changed = Signal(object)  # ResultLayers | None
+    slice_changed = Signal(int)  # the visible slice of the source
+    failed = Signal(str, str)  # sentence, report: what went wrong on this side of the engine
+
+    def __init__(self, viewer: ViewerModel, dispatch: Dispatch | None = None) -> None:
+        self._viewer = weakref.ref(viewer)
+        self._dispatch = dispatch
+        self.closed = False
+        self.scratch = Scratch()
+        self.client = ChildClient("live", dispatch)
+        self.live = LiveController(self.client, self.scratch)
+        self._training: TrainingController | None = None
+        self.source: Image | None = None
+        self.checkpoint = ""
+        self.card: Card | None = None
+        self.device = str(recall("device", "auto"))
+        self._models = self._known_models()
+        self._results: dict[tuple[int, str], ResultLayers] = {}
+        self._opened: tuple[int, int] | None = None
+        self._arrays: dict[str, np.ndarray | None] = {}
+        self._z = 0
+        self._listen(viewer)
+        self._choose_first(viewer)
+
+    # --- choices ------------------------------------------------------------------------------
+
+    @property
+    def viewer(self) -> ViewerModel:
+        """The viewer; raises ``ReferenceError`` when it is gone."""
+        viewer = self._viewer()
+        if viewer is None:
+            raise ReferenceError("the viewer is gone")
+        return viewer
+
+    @property
+    def training(self) -> TrainingController:
+        """The training lane: an engine of its own at low priority, made at the first call."""
+        if self._training is None:
+            client = ChildClient("training", self._dispatch)
+            self._training = TrainingController(client, self.scratch)
+        return self._training
+
+    @property
+    def results(self) -> ResultLayers | None:
+        """Layers of the chosen image and model, if they have any."""
+        if self.source is None:
+            return None
+        return self._results.get((id(self.source), self.checkpoint))
+
+    @property
+    def models(self) -> list[str]:
+        """Checkpoints to choose from: shipped names, then files (newest last)."""
+        return [name for name in self._models if name in shipped_checkpoints() or _is_file(name)]
+
+    @property
+    def tuning(self) -> Tuning:
+        """The live values."""
+        return self.live.state.tuning
+
+    def set_source(self, layer: Image | None) -> None:
+        """Choose the image layer that is segmented."""
+        if layer is self.source:
+            return
+        self.source = layer
+        self._opened = None
+        self._follow_dims()
+        self.source_changed.emit(layer)
+        self.results_changed.emit(self.results)
+
+    def set_model(self, checkpoint: str) -> Card | None:
+        """Choose a model by shipped name or path; its card's tuning becomes the live one.
+
+        Raises ``CheckpointError`` (and keeps the former choice) when the file cannot be used.
+        """
+        if not checkpoint:
+            self.checkpoint, self.card = "", None
+            self.model_changed.emit("")
+            return None
+        card = read_card(resolve_checkpoint(checkpoint))
+        known = checkpoint in self._models
+        self.checkpoint, self.card = checkpoint, card
+        self.live.set_model(checkpoint, self.device, card.tuning)
+        remember("model", checkpoint)
+        if not known:
+            self._add(checkpoint)
+        self.model_changed.emit(checkpoint)
+        self.results_changed.emit(self.results)
+        return card
+
+    def set_device(self, device: str) -> None:
+        """Choose ``"auto"``, ``"cpu"``, ``"cuda:0"``, ..."""
+        self.device = device
+        remember("device", device)
+        if self.checkpoint:
+            self.live.set_model(self.checkpoint, device)
+        self.device_changed.emit(device)
+
+    def add_model(self, path: str | Path) -> None:
+        """Offer a checkpoint file in every dock's list (a finished training calls this)."""
+        name = str(path)
+        read_card(resolve_checkpoint(name))
+        if name not in self._models:
+            self._add(name)
+        else:
+            self.models_changed.emit(self.models)
+
+    # --- work ---------------------------------------------------------------------------------
+
+    def visible_z(self) -> int:
+        """The slice of the source that the person looks at."""
+        if self.source is None:
+            return 0
+        depth = 1 if self.source.ndim == 2 else int(self.source.data.shape[0])
+        return visible_slice(self.viewer, self.source, depth)
+
+    def prepare(self) -> ResultLayers:
+        """Hand the chosen image and model to the engine client; cheap when nothing changed.
+
+        Raises ``InputError`` with a sentence saying what is still to be chosen.
+        """
+        if self.source is None:
+            raise InputError(
+                "there is no image to segment; open one with Open..., or choose File > Open Sample."
+            )
+        if not self.checkpoint:
+            raise InputError("no model is chosen; choose one from the list or load a file.")
+        source = layer_source(self.source)
+        opened = (id(self.source), id(self.source.data))
+        if self._opened != opened or self.live.state.image is None:
+            self.live.open_image(source.array, source.rgb, source.flips, source.spacing)
+            self._opened = opened
+        self.live.set_model(self.checkpoint, self.device)
+        self.live.set_slice(self.visible_z())
+        return self._results_for(source.array.shape[:3])
+
+    def run(self) -> None:
+        """Segment the chosen image: the visible slice first, then the others outward."""
+        self._opened = None  # pixels may have been changed in place since
+        results = self.prepare()
+        self.live.run(outward(self.visible_z(), results.shape[0]))
+
+    def cancel(self) -> None:
+        """Stop the run; finished slices stay."""
+        self.live.cancel()
+
+    def tune(self, **values: Any) -> None:
+        """Move live values (``threshold=0.3, cut=0.4``): the visible slice follows at once."""
+        self.prepare()
+        self.live.set_tuning(self.tuning.replace(**values), self.visible_z())
+
+    def ask_row(self, y: int, x: int) -> None:
+        """Ask what pixel (y, x) of the visible slice attends to; the ``row`` map follows."""
+        self.prepare()
+        self.live.request_row(y, x, self.visible_z())
+
+    def split_objects(self, watershed: bool, min_size: int = 0) -> None:
+        """Number the objects of the present labels, hand edits included."""
+        results = self.results
+        if results is None or results.edits is None or results.layer("labels") is None:
+            raise InputError("there are no labels to split yet; press Run first.")
+        self.live.split_objects(results.edits.data, watershed=watershed, min_size=min_size)
+
+    def close(self) -> None:
+        """End engines and remove scratch; layers stay as they are. May be called twice."""
+        if self.closed:
+            return
+        self.closed = True
+        self.live.close()
+        self.client.close()
+        if self._training is not None:
+            self._training.close()
+            self._training.client.close()
+        self._arrays.clear()
+        self.scratch.close()
+
+    # --- answers into layers --------------------------------------------------------------------
+
+    def _on_started(self, event: Any) -> None:
+        results = self.results
+        files = self.live.state.results
+        if results is None or files is None:
+            return
+        self._arrays = {k: files.array(k) for k in ("labels", "probability", "step", "received")}
+        results.ensure_labels()
+        results.grid = self._grid(files.grid, files.stride)
+        for what in ("probability", "step", "received"):
+            if self._arrays[what] is not None:
+                results.ensure_map(what, None if what == "probability" else results.grid)
+        self.results_changed.emit(results)
+
+    def _grid(self, grid: tuple[int, int], stride: float) -> MapGrid | None:
+        """Where the engine's map lies: it pads at the far end of the network's standing."""
+        if not self.source or 0 in grid:
+            return None
+        source = layer_source(self.source)
+        size = source.array.shape[1:3]
+        offset = [
+            size[i] - grid[i] * stride if source.flips[i + 1] else 0.0 for i in range(2)
+        ]
+        return MapGrid(grid, (stride, stride), (offset[0], offset[1]))
+
+    def _on_slice(self, event: Any) -> None:
+        results = self.results
+        if results is None:
+            return
+        for what, array in self._arrays.items():
+            if array is None:
+                continue
+            if what == "labels":
+                results.write_labels(event.z, array[event.z])
+            else:
+                results.write(what, event.z, array[event.z])
+
+    def _on_finished(self, event: Any) -> None:
+        self._arrays = {}
+        if self.results is not None:
+            self.results.settle()
+
+    def _on_retuned(self, event: Any, labels: Any, probability: Any, plain: Any) -> None:
+        results = self.results
+        if results is None:
+            return
+        results.ensure_labels()
+        results.write_labels(event.z, labels)
+        if probability is not None:
+            results.write("probability", event.z, probability)
+
+    def _on_row(self, event: Any, row: Any, received: Any) -> None:
+        results = self.results
+        if results is None:
+            return
+        for what, values in (("row", row), ("received", received)):
+            if values is None:
+                continue
+            grid = results.grid or self._grid_of(values.shape)
+            layer = results.ensure_map(what, grid, **({"visible": True} if what == "row" else {}))
+            results.write(what, event.z, values)
+            if what == "row" and layer.visible:
+                results.fit_contrast("row")
+
+    def _grid_of(self, shape: tuple[int, int]) -> MapGrid | None:
+        """The grid of a map that came before any run: whole cells over the image."""
+        if self.source is None:
+            return None
+        size = layer_source(self.source).array.shape[1:3]
+        stride = max(2.0 ** np.ceil(np.log2(max(size[i] / shape[i], 1))) for i in range(2))
+        return self._grid(shape, float(stride))
+
+    def _on_objects(self, event: Any, ids: np.ndarray) -> None:
+        if self.results is not None:
+            self.results.show_objects(ids)
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    def _listen(self, viewer: ViewerModel) -> None:
+        live = self.live
+        live.started.connect(self._on_started)
+        live.slice_done.connect(self._on_slice)
+        live.finished.connect(self._on_finished)
+        live.retuned.connect(self._on_retuned)
+        live.row_done.connect(self._on_row)
+        live.objects_done.connect(self._on_objects)
+        viewer.layers.events.inserted.connect(self._on_inserted)
+        viewer.layers.events.removed.connect(self._on_removed)
+        viewer.dims.events.point.connect(self._follow_dims)
+
+    def _choose_first(self, viewer: ViewerModel) -> None:
+        """The first opening preselects an image, if there is one, and a model."""
+        self.set_source(self._first_image(viewer))
+        last = recall("model", "")
+        for name in [last, *self.models]:
+            if name in self.models:
+                with contextlib.suppress(AttnSegError):
+                    self.set_model(name)
+                    return
+
+    def _first_image(self, viewer: ViewerModel) -> Any:
+        from napari.layers import Image
+
+        images = [x for x in viewer.layers if isinstance(x, Image) and not is_result(x)]
+        active = viewer.layers.selection.active
+        return active if active in images else (images[-1] if images else None)
+
+    def _on_inserted(self, event: Any) -> None:
+        if self.source is None:
+            self.set_source(self._first_image(self.viewer))
+
+    def _on_removed(self, event: Any) -> None:
+        if event.value is not self.source:
+            return
+        self.cancel()
+        for key in [k for k in self._results if k[0] == id(event.value)]:
+            del self._results[key]
+        self.set_source(self._first_image(self.viewer))
+
+    def _follow_dims(self, event: Any = None) -> None:
+        z = self.visible_z()
+        if z != self._z:
+            self._z = z
+            self.live.set_slice(z)
+            self.slice_changed.emit(z)
+
+    def _results_for(self, shape: tuple[int, ...]) -> ResultLayers:
+        assert self.source is not None
+        key = (id(self.source), self.checkpoint)
+        found = self._results.get(key)
+        if found is None or found.shape != shape:
+            model = Path(self.checkpoint).stem
+            found = ResultLayers(self.viewer, self.source, model, self.card)
+            self._results[key] = found
+            self.results_changed.emit(found)
+        return found
+
+    def _known_models(self) -> list[str]:
+        files = [str(p) for p in recall("model_files", []) if _is_file(str(p))]
+        return [*shipped_checkpoints(), *files]
+
+    def _add(self, name: str) -> None:
+        self._models.append(name)
+        if name not in shipped_checkpoints():
+            remember("model_files", [m for m in self._models if _is_file(m)][-20:])
+        self.models_changed.emit(self.models)
+
+
+def _is_file(name: str) -> bool:
+    return Path(name).is_file()

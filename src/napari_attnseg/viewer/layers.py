@@ -1,0 +1,194 @@
+"""From volumes to napari layers and back, without ever moving a pixel.
+
+World of a volume: millimetres in the order (S, P, L) of the view axes (Z, Y, X), so that with
+napari's default camera an axial slice has anterior at the top and the patient's right on the
+left. A 2D image is a layer of two axes and, for the engine, a volume of one slice.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_attnseg.errors import InputError
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+
+    from napari_attnseg.io.volume import Volume
+
+METADATA = "attnseg"
+"""Key of our entry in ``layer.metadata``: ``{"volume": Volume}`` or ``{"result_of": name}``."""
+
+LayerData = tuple[Any, dict[str, Any], str]
+_CT_WINDOW_HU = (-160.0, 240.0)
+
+
+class LayerSource(NamedTuple):
+    """What the engine needs of an image layer.
+
+    ``array`` (Z, Y, X) or (Z, Y, X, 3); ``flips``: view axes to reverse to run S+, P+, L+;
+    ``spacing`` in mm (or the layer's own unit) per view axis; ``volume`` if the layer has one.
+    """
+
+    array: npt.NDArray[Any]
+    rgb: bool
+    flips: tuple[bool, bool, bool]
+    spacing: tuple[float, ...]
+    volume: Volume | None
+
+
+def is_flat(volume: Volume) -> bool:
+    """Whether a volume came from a 2D picture, and so becomes a layer of two axes."""
+    return volume.geometry is None and volume.data.ndim - int(volume.rgb) == 2
+
+
+def volume_to_layer_data(volume: Volume, name: str | None = None) -> LayerData:
+    """The ``(data, settings, "image")`` of a volume, with its display transform."""
+    data = volume.view[0] if is_flat(volume) else volume.view
+    settings: dict[str, Any] = {
+        "name": name or layer_name(volume.path),
+        "metadata": {METADATA: {"volume": volume}},
+        **display_transform(volume),
+    }
+    if volume.rgb:
+        settings["rgb"] = True
+    else:
+        settings["contrast_limits"] = contrast_limits(data)
+        settings["colormap"] = "gray"
+    return data, settings, "image"
+
+
+def display_transform(volume: Volume) -> dict[str, Any]:
+    """``scale``, ``translate``, ``units`` and ``axis_labels`` for a layer of this volume."""
+    if not volume.spacing_mm:
+        return {}
+    n = 2 if is_flat(volume) else 3
+    return {
+        "scale": tuple(volume.display_scale)[-n:],
+        "translate": tuple(volume.display_translate)[-n:],
+        "units": ("mm",) * n,
+        "axis_labels": ("z", "y", "x")[-n:],
+    }
+
+
+def layer_name(path: Path | str | None) -> str:
+    """A file's name without its (double) suffix."""
+    if path is None:
+        return "image"
+    name = Path(path).name
+    for suffix in (".nii.gz", Path(name).suffix):
+        if suffix and name.lower().endswith(suffix.lower()):
+            return name[: -len(suffix)]
+    return name
+
+
+def contrast_limits(data: npt.NDArray[Any]) -> tuple[float, float]:
+    """A window in which something is to be seen, from a thinned copy of the pixels."""
+    step = tuple(slice(None, None, max(1, n // 96)) for n in data.shape)
+    sample = np.asarray(data[step], dtype=np.float64)
+    sample = sample[np.isfinite(sample)]
+    if not sample.size:
+        return 0.0, 1.0
+    if np.issubdtype(data.dtype, np.signedinteger) and sample.min() <= -500:
+        return _CT_WINDOW_HU
+    low, high = (float(v) for v in np.percentile(sample, (0.5, 99.5)))
+    return (low, high) if high > low else (low, low + 1.0)
+
+
+def layer_volume(layer: Layer) -> Volume | None:
+    """The volume a layer was made from, if we (or a NIfTI plugin that left a path) know it."""
+    entry = layer.metadata.get(METADATA)
+    if isinstance(entry, dict) and entry.get("volume") is not None:
+        return entry["volume"]
+    path = layer.source.path
+    if path is None or not Path(path).is_file():
+        return None
+    return _volume_behind(str(path), _spatial_shape(layer))
+
+
+def layer_source(layer: Layer) -> LayerSource:
+    """What the engine needs of any image layer: ours, another plugin's, a plain or dask array.
+
+    Raises :class:`InputError` when the layer has more than three spatial axes or is empty.
+    """
+    rgb = bool(getattr(layer, "rgb", False))
+    data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
+    axes = data.ndim - int(rgb)
+    if axes not in (2, 3):
+        raise InputError(
+            f"layer {layer.name!r} has {axes} axes, expected 2 (an image) or 3 (a volume); "
+            "take one time point or channel of it into a layer of its own "
+            "(right-click the layer, Split Stack)."
+        )
+    array = np.asarray(data)
+    if not array.size:
+        raise InputError(f"layer {layer.name!r} has no pixels {array.shape}; choose another.")
+    array = array[None] if axes == 2 else array
+    entry = layer.metadata.get(METADATA)
+    volume = entry.get("volume") if isinstance(entry, dict) else None
+    spacing = (1.0,) * (3 - axes) + tuple(abs(float(s)) for s in layer.scale)
+    return LayerSource(array[..., :3] if rgb else array, rgb, _flips(layer, volume), spacing, volume)
+
+
+def _flips(layer: Layer, volume: Volume | None) -> tuple[bool, bool, bool]:
+    """A negative scale means that the axis runs against S+, P+, L+ (2D images never flip)."""
+    if layer.ndim != 3:
+        return (False, False, False)
+    if volume is not None:
+        return volume.flips
+    z, y, x = (bool(s < 0) for s in layer.scale)
+    return (z, y, x)
+
+
+def _spatial_shape(layer: Layer) -> tuple[int, ...]:
+    data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
+    shape = tuple(data.shape[:-1] if getattr(layer, "rgb", False) else data.shape)
+    return (1, *shape) if len(shape) == 2 else shape
+
+
+def _volume_behind(path: str, shape: tuple[int, ...]) -> Volume | None:
+    """The file behind a layer, when its pixels stand as in the layer."""
+    from napari_attnseg.io.image import read_image
+
+    try:
+        volume = read_image(path)
+    except InputError:
+        return None
+    return volume if tuple(volume.view.shape[:3]) == shape else None
+
+
+def transform_of(layer: Layer) -> dict[str, Any]:
+    """Every part of a layer's transform, to be given to an overlay of the same pixels."""
+    return {
+        "scale": layer.scale,
+        "translate": layer.translate,
+        "rotate": layer.rotate,
+        "shear": layer.shear,
+        "affine": layer.affine,
+        "units": layer.units,
+        "axis_labels": layer.axis_labels,
+    }
+
+
+def map_transform(
+    layer: Layer, cell: tuple[float, float], offset: tuple[float, float] = (0.0, 0.0)
+) -> dict[str, Any]:
+    """The transform of a coarse map over ``layer``.
+
+    ``cell``: pixels (rows, columns) covered by one cell of the map; ``offset``: the pixel
+    coordinate of the map's first edge, 0 when it starts at the image's own edge. Cell ``i`` is
+    centred on pixel ``offset + (i + 1/2) * cell - 1/2`` (napari's pixel centres are integers).
+    """
+    n = layer.ndim
+    factor, first = np.ones(n), np.zeros(n)
+    factor[-2:] = cell
+    first[-2:] = np.asarray(offset) + (factor[-2:] - 1) / 2
+    world = np.asarray(layer.data_to_world(first))
+    return transform_of(layer) | {
+        "scale": np.asarray(layer.scale) * factor,
+        "translate": layer.affine.inverse(world),
+    }

@@ -1,0 +1,290 @@
+"""The layers that hold the answers for one image and one model.
+
+Each is created once, named ``<image>_<model>_<what>``, given the image's own transform, and from
+then on only its pixels change. The person may hide, rename, recolour or delete any of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_attnseg.viewer.edits import HandEdits
+from napari_attnseg.viewer.layers import METADATA, layer_source, map_transform, transform_of
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Labels, Layer
+    from napari.viewer import ViewerModel
+
+    from napari_attnseg.cards import Card
+
+FULL_PRECISION_VOXELS = 64_000_000
+"""Larger probability volumes are kept as float16 (steps of 0.0005 near 1)."""
+_THROTTLE_SECONDS = 0.5
+_COLORS = ("#ff9f1c", "#2ec4b6", "#e71d36", "#8ac926", "#9b5de5", "#00bbf9", "#fee440", "#f15bb5")
+_LOOKS: dict[str, dict[str, Any]] = {
+    "probability": {"colormap": "magma", "contrast_limits": (0.0, 1.0)},
+    "step": {"colormap": "viridis"},
+    "received": {"colormap": "inferno"},
+    "row": {"colormap": "inferno"},
+}
+
+
+@dataclass(frozen=True)
+class MapGrid:
+    """Where a coarse map lies: cells (h, w), pixels per cell and first edge (rows, columns)."""
+
+    shape: tuple[int, int]
+    cell: tuple[float, float]
+    offset: tuple[float, float] = (0.0, 0.0)
+
+
+class ResultLayers:
+    """Labels, probability and attention maps of ``source`` as seen by one model.
+
+    ``labels`` is the uint8 Labels layer or ``None`` before the first answer; ``edits`` guards
+    it. ``maps`` holds every other layer by its word (``"probability"``, ``"step"``, ...).
+    """
+
+    def __init__(
+        self, viewer: ViewerModel, source: Image, model: str, card: Card | None = None
+    ) -> None:
+        self.viewer = viewer
+        self.source = source
+        self.model = model
+        self.card = card
+        array = layer_source(source).array
+        self.shape: tuple[int, int, int] = array.shape[:3]
+        self.labels: Labels | None = None
+        self.edits: HandEdits | None = None
+        self.maps: dict[str, Layer] = {}
+        self.grid: MapGrid | None = None
+        self._refreshed: dict[str, float] = {}
+
+    # --- names and places ---------------------------------------------------------------------
+
+    def name(self, what: str) -> str:
+        """``<image>_<model>_<what>``."""
+        return f"{self.source.name}_{self.model}_{what}"
+
+    def visible_z(self) -> int:
+        """The slice the person looks at (0 for a 2D image)."""
+        return visible_slice(self.viewer, self.source, self.shape[0])
+
+    def alive(self, layer: Layer | None) -> bool:
+        """Whether ``layer`` still stands in the layer list."""
+        return layer is not None and layer in self.viewer.layers
+
+    def layer(self, what: str) -> Layer | None:
+        """The living layer called ``what`` (``"labels"`` included), or ``None``."""
+        found = self.labels if what == "labels" else self.maps.get(what)
+        return found if self.alive(found) else None
+
+    # --- creation -----------------------------------------------------------------------------
+
+    def ensure_labels(self) -> Labels:
+        """The labels layer, created empty (and selected) when it is not there."""
+        if self.labels is None or not self.alive(self.labels):
+            self.labels = self.add_labels("labels", self._colors(), self._class_names())
+            self.edits = HandEdits(self.labels, self.shape, self._paintable)
+            self.viewer.layers.selection.active = self.labels
+        return self.labels
+
+    def ensure_map(self, what: str, grid: MapGrid | None = None, **look: Any) -> Image:
+        """The image layer called ``what``: full size, or on ``grid``; created hidden, below."""
+        found = self.maps.get(what)
+        shape = self.shape if grid is None else (self.shape[0], *grid.shape)
+        if self.alive(found) and self._pixels(found).shape == shape:
+            return found
+        if self.alive(found):
+            self.viewer.layers.remove(found)
+        return self._new_map(what, shape, grid, look)
+
+    def add_labels(
+        self, what: str, colors: Mapping[int, Any], names: Mapping[int, str] | None = None
+    ) -> Labels:
+        """A new empty uint8 Labels layer over the image, on top, in the given colours."""
+        from napari.layers import Labels
+        from napari.utils.colormaps import DirectLabelColormap
+
+        table = {0: "transparent", None: "#888888", **colors}
+        named = {"index": [*(names or {})], "class": [*(names or {}).values()]}
+        layer = Labels(
+            self._empty(np.uint8),
+            name=self.name(what),
+            colormap=DirectLabelColormap(color_dict=table),
+            features=named if names else None,
+            opacity=0.55,
+            metadata={METADATA: {"result_of": self.source.name, "what": what}},
+            **transform_of(self.source),
+        )
+        layer.selected_label = 1
+        self._insert(layer, len(self.viewer.layers))
+        if what != "labels":
+            self.maps[what] = layer
+        return layer
+
+    # --- writing ------------------------------------------------------------------------------
+
+    def write(self, what: str, z: int, values: npt.NDArray[Any]) -> None:
+        """Put one slice into a map layer and repaint it if it is the one on screen."""
+        layer = self.maps.get(what)
+        if self.alive(layer):
+            self._pixels(layer)[z] = values
+            self.repaint(layer, z)
+
+    def write_labels(self, z: int, labels_YX: npt.NDArray[Any]) -> None:
+        """Put the model's answer for slice ``z`` under the hand edits."""
+        if self.edits is not None and self.alive(self.labels) and self.edits.write(z, labels_YX):
+            self.repaint(self.labels, z)
+
+    def repaint(self, layer: Layer, z: int) -> None:
+        """Refresh what is on screen and nothing else (no extent, highlight or thumbnail)."""
+        if not layer.visible:
+            return
+        if self._shows_only(z):
+            layer.refresh(extent=False, highlight=False, thumbnail=False)
+        elif self._crosses_slices() and self._due(layer.name):
+            layer.refresh(extent=False, highlight=False, thumbnail=False)
+
+    def show_objects(self, ids: npt.NDArray[Any]) -> Labels:
+        """Numbered objects (Z, Y, X) as a labels layer in napari's own colours."""
+        from napari.layers import Labels
+
+        data = np.array(ids[0] if self.source.ndim == 2 else ids)
+        found = self.layer("objects")
+        if found is not None:
+            found.data = data
+            return found
+        layer = Labels(
+            data,
+            name=self.name("objects"),
+            metadata={METADATA: {"result_of": self.source.name, "what": "objects"}},
+            **transform_of(self.source),
+        )
+        self.maps["objects"] = layer
+        self._insert(layer, len(self.viewer.layers))
+        return layer
+
+    def settle(self) -> None:
+        """At the end of long work: a last full repaint, thumbnails and contrast included."""
+        for what, layer in {"labels": self.labels, **self.maps}.items():
+            if self.alive(layer):
+                if what in ("step", "received"):
+                    self.fit_contrast(what)
+                layer.refresh(extent=False)
+
+    def fit_contrast(self, what: str) -> None:
+        """Spread the colours of a map over its values."""
+        layer = self.maps.get(what)
+        if not self.alive(layer):
+            return
+        values = self._pixels(layer)
+        top = float(np.nanmax(values)) if values.size else 0.0
+        if top > 0 and abs(top - layer.contrast_limits[1]) > 1e-3 * top:
+            layer.contrast_limits_range = (0.0, top)
+            layer.contrast_limits = (0.0, top)
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _new_map(
+        self, what: str, shape: tuple[int, ...], grid: MapGrid | None, look: Mapping[str, Any]
+    ) -> Image:
+        from napari.layers import Image
+
+        big = np.prod(shape, dtype=np.int64) > FULL_PRECISION_VOXELS
+        place = (
+            transform_of(self.source)
+            if grid is None
+            else map_transform(self.source, grid.cell, grid.offset)
+        )
+        style = {"contrast_limits": (0.0, 1.0), "visible": False, **_LOOKS.get(what, {}), **look}
+        layer = Image(
+            self._empty(np.float16 if big else np.float32, shape),
+            name=self.name(what),
+            blending="translucent",
+            opacity=0.7,
+            rgb=False,
+            metadata={METADATA: {"result_of": self.source.name, "what": what}},
+            **style,
+            **place,
+        )
+        self.maps[what] = layer
+        self._insert(layer, self._below_labels())
+        return layer
+
+    def _insert(self, layer: Layer, index: int) -> None:
+        """Add a layer without taking the person's selection away."""
+        chosen = self.viewer.layers.selection.active
+        self.viewer.layers.insert(index, layer)
+        if chosen is not None and chosen in self.viewer.layers:
+            self.viewer.layers.selection.active = chosen
+
+    def _below_labels(self) -> int:
+        layers = self.viewer.layers
+        return layers.index(self.labels) if self.alive(self.labels) else len(layers)
+
+    def _empty(self, dtype: Any, shape: tuple[int, ...] | None = None) -> npt.NDArray[Any]:
+        array = np.zeros(shape or self.shape, dtype)
+        return array[0] if self.source.ndim == 2 else array
+
+    def _pixels(self, layer: Layer) -> npt.NDArray[Any]:
+        data = np.asarray(layer.data)
+        return data[None] if data.ndim == 2 else data
+
+    def _colors(self) -> dict[int, Any]:
+        given = tuple(self.card.class_colors) if self.card else ()
+        count = max(len(self._class_names()) + 1, 2)
+        return {
+            i: given[i] if i < len(given) and given[i] else _COLORS[(i - 1) % len(_COLORS)]
+            for i in range(1, max(count, 10))
+        }
+
+    def _class_names(self) -> dict[int, str]:
+        names = tuple(self.card.class_names) if self.card else ()
+        return {i: name for i, name in enumerate(names) if i}
+
+    def _paintable(self) -> Any:
+        """Slices that a stroke can have touched."""
+        if self.shape[0] == 1:
+            return (0,)
+        flat = self.labels is None or self.labels.n_edit_dimensions == 2
+        if flat and not self._crosses_slices():
+            return (self.visible_z(),)
+        return range(self.shape[0])
+
+    def _crosses_slices(self) -> bool:
+        """Whether the view shows more than one slice (3D, or cut along another axis)."""
+        dims = self.viewer.dims
+        return self.shape[0] > 1 and (dims.ndisplay == 3 or dims.ndim - 3 in dims.displayed)
+
+    def _shows_only(self, z: int) -> bool:
+        return not self._crosses_slices() and z == self.visible_z()
+
+    def _due(self, key: str) -> bool:
+        if self.viewer.dims.ndisplay == 3:  # a volume repaint takes seconds in software
+            return False
+        now = time.monotonic()
+        if now - self._refreshed.get(key, 0.0) < _THROTTLE_SECONDS:
+            return False
+        self._refreshed[key] = now
+        return True
+
+
+def visible_slice(viewer: ViewerModel, layer: Layer, depth: int) -> int:
+    """Index of the slice of ``layer`` (with ``depth`` slices) under the viewer's dims point."""
+    if layer.ndim == 2 or depth == 1:
+        return 0
+    point = np.asarray(viewer.dims.point)[-layer.ndim :]
+    z = float(np.asarray(layer.world_to_data(point))[0])
+    return int(np.clip(np.floor(z + 0.5), 0, depth - 1))
+
+
+def outward(start: int, count: int) -> tuple[int, ...]:
+    """All slices, the visible one first, then its neighbours on both sides in turn."""
+    return tuple(sorted(range(count), key=lambda z: (abs(z - start), z < start)))
