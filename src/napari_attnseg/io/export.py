@@ -1,0 +1,207 @@
+"""Write masks so that they lie where the scan lies, and prove it by reading them again.
+
+A file is first written beside its place under another name, brought to the disk, read again with
+a library that did not write it, compared, and only then moved to its place: a failure leaves
+nothing behind and an older file untouched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_attnseg.errors import ExportError
+from napari_attnseg.io.limits import readable_bytes
+from napari_attnseg.io.volume import Volume
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+SUFFIXES = (".nii.gz", ".nii", ".tif", ".tiff", ".png")
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was read back from the disk and found equal.
+
+    ``voxel_to_world_equal``: the affine is the source's, bit for bit in float64 (True when the
+    format has no affine). ``counts``: pixels per id, background included.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    voxel_to_world_equal: bool
+    counts: dict[int, int] = field(default_factory=dict)
+    message: str = ""
+
+
+def write_mask(
+    path: str | Path,
+    labels_ZYX: np.ndarray,
+    source: Volume | None = None,
+    classes: Mapping[int, str] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Verified:
+    """Write ids (Z, Y, X) as .nii, .nii.gz, .tif or (one slice) .png and read them again.
+
+    NIfTI carries the header and the affine of ``source``; TIFF its resolution. ``classes`` and
+    ``provenance`` travel inside (NIfTI extension, TIFF description, PNG text). Raises
+    ``ExportError`` when it cannot be written or does not read back equal.
+    """
+    labels = as_ids(labels_ZYX)
+    comment = {"classes": {str(k): v for k, v in (classes or {}).items()}}
+    if provenance:
+        comment["provenance"] = dict(provenance)
+    return _write(Path(path), labels, source, comment)
+
+
+def write_scalar(
+    path: str | Path,
+    values_ZYX: np.ndarray,
+    source: Volume | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Verified:
+    """Write a map (Z, Y, X), for example a probability, as float32 NIfTI or TIFF, verified."""
+    path = Path(path)
+    if path.suffix.lower() == ".png":
+        raise ExportError(f"got {path.name}; expected .tif or .nii.gz, PNG holds no float values")
+    comment = {"provenance": dict(provenance)} if provenance else {}
+    return _write(path, np.asarray(values_ZYX, np.float32), source, comment)
+
+
+def as_ids(labels_ZYX: np.ndarray) -> np.ndarray:
+    """uint8, or uint16 where ids pass 255. Raises ``ExportError`` for anything else."""
+    labels = np.asarray(labels_ZYX)
+    if labels.ndim != 3 or labels.size == 0 or labels.dtype.kind not in "biu":
+        raise ExportError(
+            f"got labels of shape {labels.shape} and type {labels.dtype}; expected whole-numbered "
+            "ids with the axes (Z, Y, X)"
+        )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high > 65535:
+        raise ExportError(
+            f"got ids from {low} to {high}; expected 0 to 65535, number them anew first"
+        )
+    small = labels.dtype in (np.dtype(bool), np.dtype(np.uint8)) or (
+        labels.dtype != np.uint16 and high <= 255
+    )
+    return labels.astype(np.uint8 if small else np.uint16, copy=False)
+
+
+def _write(
+    path: Path, array_ZYX: np.ndarray, source: Volume | None, comment: dict[str, Any]
+) -> Verified:
+    if source is not None and array_ZYX.shape != source.shape:
+        raise ExportError(
+            f"the mask is {array_ZYX.shape} (Z, Y, X) but the image is {source.shape}; "
+            "export the mask of this image"
+        )
+    suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), None)
+    text = json.dumps(comment, sort_keys=True, default=str)
+    if suffix in (".nii", ".nii.gz"):
+        from napari_attnseg.io import export_nifti as writer
+    elif suffix is not None:
+        from napari_attnseg.io import export_raster as writer  # type: ignore[no-redef]
+    else:
+        raise ExportError(f"got {path.name}; expected a name ending in .nii.gz, .nii, .tif or .png")
+    job = writer.prepare(suffix, array_ZYX, source, text)
+    with _beside(path, suffix) as draft:
+        job.write(draft)
+        _to_disk(draft)
+        equal = job.verify(draft)
+        os.replace(draft, path)
+    _sync_folder(path.parent)
+    counts = _counts(array_ZYX) if array_ZYX.dtype.kind == "u" else {}
+    return Verified(path, job.shape, equal, counts, _message(job, counts, comment))
+
+
+@contextlib.contextmanager
+def _beside(path: Path, suffix: str) -> Any:
+    """A new file in the same folder; removed again whatever goes wrong, said in one sentence."""
+    draft = None
+    try:
+        handle, name = tempfile.mkstemp(prefix=".attnseg-", suffix=suffix, dir=path.parent)
+        os.close(handle)
+        draft = Path(name)
+        draft.chmod(0o666 & ~_umask())
+        yield draft
+    except OSError as error:
+        raise ExportError(_why(path, error)) from error
+    finally:
+        if draft is not None:
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
+
+
+def _why(path: Path, error: OSError) -> str:
+    if error.errno in FULL:
+        with contextlib.suppress(OSError):
+            free = readable_bytes(shutil.disk_usage(path.parent).free)
+            return (
+                f"no space left for {path.name} in {path.parent} ({free} free); nothing was "
+                "written, free some space or choose another folder"
+            )
+    return (
+        f"cannot write {path}: {error.strerror or error}; nothing was changed, "
+        "choose another folder"
+    )
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def _to_disk(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # not possible on Windows, not vital anywhere
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _counts(ids: np.ndarray) -> dict[int, int]:
+    count = np.bincount(ids.reshape(-1), minlength=1)
+    return {int(i): int(count[i]) for i in np.flatnonzero(count)}
+
+
+def _message(job: Any, counts: dict[int, int], comment: dict[str, Any]) -> str:
+    size = " x ".join(str(n) for n in job.shape)
+    parts = [f"read back and equal: {size}"]
+    if job.space:
+        parts.append(job.space)
+    names = comment.get("classes", {})
+    labelled = {i: n for i, n in counts.items() if i}
+    if counts and len(labelled) <= 8:
+        parts += [f"{names.get(str(i), f'id {i}')} {n}" for i, n in labelled.items()] or ["empty"]
+    elif counts:
+        parts.append(f"{len(labelled)} ids")
+    return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A prepared export: ``write`` fills a file, ``verify`` reads it and compares.
+
+    ``verify`` returns whether the affine is bit-equal and raises ``ExportError`` on a mismatch.
+    """
+
+    shape: tuple[int, ...]
+    write: Callable[[Path], None]
+    verify: Callable[[Path], bool]
+    space: str = ""

@@ -1,0 +1,122 @@
+"""NIfTI export: the source's header bytes, another data type, the same affine."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.nifti1 import Nifti1Extension
+
+from napari_attnseg.errors import ExportError
+from napari_attnseg.geometry import Geometry
+from napari_attnseg.io.export import Job
+from napari_attnseg.io.volume import Volume
+
+COMMENT = 6
+"""NIfTI extension code for plain text."""
+LABEL_INTENT = 1002
+DESCRIPTION = "napari-attnseg"
+XFORM_ALIGNED = 2
+
+
+def prepare(suffix: str, array_ZYX: np.ndarray, source: Volume | None, text: str) -> Job:
+    """Everything decided before a byte is written."""
+    data, affine = _placed(array_ZYX, source)
+    header = _header(data, affine, source, text)
+    expected = header.get_best_affine()
+    exact = bool(np.array_equal(expected, affine))
+    codes = int(header["qform_code"]), int(header["sform_code"])
+
+    def write(path: Path) -> None:
+        _write(path, suffix, header, data)
+
+    def verify(path: Path) -> bool:
+        _verify(path, data, expected, codes)
+        return exact
+
+    space = "same place in the world" if exact else "same place in the world (float32)"
+    return Job(data.shape, write, verify, space if source and source.geometry else "")
+
+
+def _placed(array_ZYX: np.ndarray, source: Volume | None) -> tuple[np.ndarray, np.ndarray]:
+    if source is not None and source.geometry is not None:
+        return source.to_file_order(array_ZYX), source.geometry.affine
+    # without a space: i runs left, j posterior, k up, so that it looks as it did on the screen
+    z, y, x = (source.spacing_mm if source else ()) or (1.0, 1.0, 1.0)
+    return array_ZYX.transpose(2, 1, 0), np.diag([-x, -y, z, 1.0])
+
+
+def _header(
+    data: np.ndarray, affine: np.ndarray, source: Volume | None, text: str
+) -> nib.Nifti1Header:
+    header = _start(affine, source)
+    header.set_data_dtype(data.dtype)
+    header.set_data_shape(data.shape)
+    header.set_slope_inter(1, 0)
+    header["cal_min"] = header["cal_max"] = 0
+    header["magic"] = b"n+2\0\r\n\x1a\n"[: header["magic"].dtype.itemsize]
+    if isinstance(header, nib.Nifti2Header):
+        header["magic"] = b"n+2"
+    else:
+        header["magic"] = b"n+1"
+    header["descrip"] = DESCRIPTION.encode()
+    is_ids = data.dtype.kind == "u"
+    header["intent_code"] = LABEL_INTENT if is_ids else 0
+    header["intent_name"] = b""
+    header.extensions.append(Nifti1Extension(COMMENT, text.encode()))
+    header["vox_offset"] = _offset(header)
+    return header
+
+
+def _start(affine: np.ndarray, source: Volume | None) -> Any:
+    if source is not None and source.header is not None:
+        kind = nib.Nifti2Header if len(source.header) == 540 else nib.Nifti1Header
+        return kind(source.header).as_byteswapped("<")
+    header = nib.Nifti1Header(endianness="<")
+    geometry: Geometry | None = source.geometry if source else None
+    header.set_data_shape((1, 1, 1))
+    header.set_zooms(np.linalg.norm(affine[:3, :3], axis=0))
+    header.set_sform(affine, code=(geometry.sform_code if geometry else 0) or XFORM_ALIGNED)
+    header.set_xyzt_units("mm")
+    return header
+
+
+def _offset(header: Any) -> int:
+    block = 544 if isinstance(header, nib.Nifti2Header) else 352
+    return block + sum(e.get_sizeondisk() for e in header.extensions)
+
+
+def _write(path: Path, suffix: str, header: Any, data: np.ndarray) -> None:
+    with path.open("wb") as raw:
+        # no name and no time inside: equal masks give equal files
+        packed = gzip.GzipFile("", "wb", 6, raw, mtime=0) if suffix == ".nii.gz" else None
+        file: Any = packed or raw
+        header.write_to(file)
+        missing = int(header["vox_offset"]) - file.tell()
+        file.write(b"\0" * missing)
+        little = data.astype(data.dtype.newbyteorder("<"), copy=False)
+        for k in range(data.shape[-1]):  # slice by slice: no second copy of the volume
+            file.write(little[..., k].tobytes(order="F"))
+        if packed:
+            packed.close()
+
+
+def _verify(path: Path, data: np.ndarray, affine: np.ndarray, codes: tuple[int, int]) -> None:
+    """Read with nibabel's own image class, which took no part in writing."""
+    try:
+        image: Any = nib.load(path)
+        again = np.asarray(image.dataobj)
+        found = image.affine
+        header = image.header
+    except Exception as error:
+        raise ExportError(
+            f"the written file cannot be read back ({error}); nothing was changed, export again"
+        ) from error
+    if again.shape != data.shape or again.dtype != data.dtype or not np.array_equal(again, data):
+        raise ExportError("the written voxels do not read back as written; nothing was changed")
+    same_codes = (int(header["qform_code"]), int(header["sform_code"])) == codes
+    if not np.array_equal(found, affine) or not same_codes:
+        raise ExportError("the written affine does not read back as written; nothing was changed")

@@ -1,0 +1,86 @@
+"""TIFF and PNG export: ids as grey values, resolution kept, class names inside."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from PIL import Image, PngImagePlugin
+
+from napari_attnseg.errors import ExportError
+from napari_attnseg.io.export import Job
+from napari_attnseg.io.volume import Volume
+
+PNG_KEY = "napari-attnseg"
+
+
+def prepare(suffix: str, array_ZYX: np.ndarray, source: Volume | None, text: str) -> Job:
+    """PNG for one slice; TIFF for one slice or a stack."""
+    flat = len(array_ZYX) == 1
+    if suffix == ".png" and not flat:
+        raise ExportError(
+            f"got {len(array_ZYX)} slices for a PNG, which holds one; expected .nii.gz or .tif"
+        )
+    data = np.ascontiguousarray(array_ZYX[0] if flat else array_ZYX)
+    save = _save_png if suffix == ".png" else _save_tiff
+    load = _load_png if suffix == ".png" else _load_tiff
+
+    def write(path: Path) -> None:
+        save(path, data, source, text)
+
+    def verify(path: Path) -> bool:
+        try:
+            again = load(path)
+        except Exception as error:
+            raise ExportError(
+                f"the written file cannot be read back ({error}); nothing was changed"
+            ) from error
+        if again.dtype != data.dtype or not np.array_equal(again, data):
+            raise ExportError("the written pixels do not read back as written; nothing was changed")
+        return True
+
+    return Job(data.shape, write, verify)
+
+
+def _save_png(path: Path, data: np.ndarray, source: Volume | None, text: str) -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text(PNG_KEY, text)
+    Image.fromarray(data).save(path, format="PNG", pnginfo=info)
+
+
+def _load_png(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        image.load()
+        return np.array(image)
+
+
+def _save_tiff(path: Path, data: np.ndarray, source: Volume | None, text: str) -> None:
+    options: dict[str, Any] = {}
+    resolution = source.resolution if source else None
+    spacing = source.spacing_mm if source else ()
+    if resolution is not None and resolution.unit != "NONE":
+        options["resolution"] = (resolution.x, resolution.y)
+        options["resolutionunit"] = resolution.unit
+    elif spacing:
+        options["resolution"] = (10 / spacing[2], 10 / spacing[1])
+        options["resolutionunit"] = "CENTIMETER"
+    axes = "YX" if data.ndim == 2 else "ZYX"
+    metadata = {"axes": axes, **json.loads(text)}
+    if spacing:
+        metadata["spacing_mm"] = list(spacing)
+    tifffile.imwrite(
+        path,
+        data,
+        compression="zlib",
+        photometric="minisblack",
+        metadata=metadata,
+        software="napari-attnseg",
+        **options,
+    )
+
+
+def _load_tiff(path: Path) -> np.ndarray:
+    return np.asarray(tifffile.imread(path))

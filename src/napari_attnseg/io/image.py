@@ -1,0 +1,109 @@
+"""Open any supported file: what it is is told by its content, not by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from napari_attnseg.errors import InputError
+from napari_attnseg.io.limits import check_numbers
+from napari_attnseg.io.sniff import sniff
+from napari_attnseg.io.volume import Volume
+
+
+def read_image(path: str | Path, volume: int | None = None) -> Volume:
+    """Read NIfTI, PNG, JPEG, GIF, TIFF or BMP.
+
+    Grey stays grey and colour becomes RGB (an alpha channel is left out, with a note unless it is
+    opaque; a palette is looked up); 8, 16 and 32 bit and float values stay as they are, 1 bit
+    becomes 0 and 255. ``volume`` chooses from a 4D NIfTI. Raises ``InputError`` (one sentence)
+    for absent, empty, truncated, corrupt, foreign, oversized or non-finite files.
+    """
+    path = Path(path)
+    kind = sniff(path)
+    if kind == "nifti":
+        from napari_attnseg.io.nifti import read_nifti
+
+        return read_nifti(path, volume)
+    if volume:
+        raise InputError(
+            f"got volume {volume}, but {path.name} is not a 4D NIfTI; leave the volume out"
+        )
+    result = _read_tiff(path) if kind == "tiff" else _read_raster(path, kind)
+    check_numbers(path, result.data)
+    return result
+
+
+def image_size(path: str | Path) -> tuple[int, int, int]:
+    """(Z, Y, X) in view order from the header alone. Raises ``InputError`` like `read_image`."""
+    path = Path(path)
+    kind = sniff(path)
+    if kind == "nifti":
+        from napari_attnseg.io.nifti import geometry_of, read_header
+
+        return geometry_of(read_header(path)).view_shape
+    if kind == "tiff":
+        from napari_attnseg.io import tiff
+
+        return tiff.size_of(path)
+    from napari_attnseg.io import raster
+
+    return (1, *raster.size_of(path))
+
+
+def require_same_size(image: Volume, mask: Volume) -> None:
+    """Raise ``InputError`` when image and mask do not have the same (Z, Y, X)."""
+    if image.shape == mask.shape:
+        return
+    names = [v.path.name if v.path else w for v, w in ((image, "image"), (mask, "mask"))]
+    raise InputError(
+        f"mask {names[1]} is {_size(mask.shape)} but image {names[0]} is {_size(image.shape)}; "
+        "export the mask from the same image, or resample it first"
+    )
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(str(n) for n in (shape[1:] if shape[0] == 1 else shape))
+
+
+def _read_raster(path: Path, kind: str) -> Volume:
+    from napari_attnseg.io import raster
+
+    data, rgb, notes = raster.to_image(raster.decode(path, kind))
+    return Volume(data, None, rgb, path, note="; ".join(notes))
+
+
+def _read_tiff(path: Path) -> Volume:
+    from napari_attnseg.io import tiff
+
+    page = tiff.decode(path)
+    data, notes = page.data, []
+    if page.palette is not None and data.max(initial=0) < len(page.palette):
+        data = page.palette[data]
+    if data.dtype == bool:
+        data = data.astype(np.uint8) * np.uint8(255)
+    if page.samples and data.shape[-1] in (2, 4):
+        top = np.iinfo(data.dtype).max if data.dtype.kind in "iu" else 1
+        if (data[..., -1] != top).any():
+            notes.append("the alpha channel was left out")
+        data = data[..., :3] if data.shape[-1] == 4 else data[..., 0]
+    rgb = data.ndim > 2 and (page.palette is not None or page.samples) and data.shape[-1] == 3
+    if rgb and page.samples and data.dtype.kind == "f":
+        notes.append("three float channels are taken as red, green and blue")
+    return Volume(
+        np.ascontiguousarray(data),
+        None,
+        rgb,
+        path,
+        note="; ".join(notes),
+        pixel_mm=page.pixel_mm,
+        resolution=page.resolution,
+    )
+
+
+def read_mask(path: str | Path, volume: int | None = None) -> Volume:
+    """Read class or object ids as uint8 or uint16, 0 = background; see `io.mask` for the rules."""
+    from napari_attnseg.io import mask
+
+    return mask.read_mask(Path(path), volume)

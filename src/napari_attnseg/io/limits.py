@@ -1,0 +1,62 @@
+"""Refuse what cannot be right, or cannot fit, before any memory is taken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from napari_attnseg.errors import InputError
+
+MAX_RATIO = 4200
+"""No codec read here packs more bytes into one: deflate reaches 1032, LZW of a GIF about 2730."""
+SLACK = 1 << 20
+"""Bytes that any file may claim, however small it is."""
+
+
+def readable_bytes(count: float) -> str:
+    """``1536`` as ``"1.5 KB"``."""
+    for unit in ("B", "KB", "MB", "GB", "TB"):
+        if count < 1024 or unit == "TB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError
+
+
+def check_claim(path: Path, need: int, ratio: float = MAX_RATIO) -> None:
+    """Raise ``InputError`` when ``need`` bytes of pixels cannot come from this file or not fit."""
+    size = path.stat().st_size
+    if need > size * ratio + (SLACK if ratio > 1 else 0):
+        raise InputError(
+            f"{path.name} claims {readable_bytes(need)} of pixels but has only "
+            f"{readable_bytes(size)}: the file is truncated or its header is damaged; "
+            "copy or download it again"
+        )
+    free = psutil.virtual_memory().available
+    if need > free:
+        raise InputError(
+            f"{path.name} needs {readable_bytes(need)} of memory but only "
+            f"{readable_bytes(free)} are free; cut or downsample it first"
+        )
+
+
+def check_numbers(path: Path, data: np.ndarray) -> None:
+    """Raise ``InputError`` for empty arrays, complex values, NaN and infinity."""
+    if data.size == 0:
+        raise InputError(
+            f"{path.name} has no pixels (its size is {data.shape}); export the image again"
+        )
+    if data.dtype.kind not in "biuf":
+        raise InputError(
+            f"{path.name} holds {data.dtype} values; expected real numbers "
+            "(save the magnitude of complex data)"
+        )
+    if data.dtype.kind != "f":
+        return
+    bad = data.size - int(np.isfinite(data).sum())
+    if bad:
+        raise InputError(
+            f"{path.name} has {bad} of {data.size} values that are not numbers (NaN or infinite); "
+            "replace them first (for example by the lowest value of the image)"
+        )

@@ -1,0 +1,177 @@
+"""Read NIfTI-1 and NIfTI-2 (.nii, .nii.gz): array order, affine and header stay as they are."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+from typing import IO, cast
+
+import nibabel as nib
+import numpy as np
+from nibabel.spatialimages import HeaderDataError
+
+from napari_attnseg.errors import InputError
+from napari_attnseg.geometry import Geometry
+from napari_attnseg.io.limits import check_claim, check_numbers
+from napari_attnseg.io.sniff import is_gzip
+from napari_attnseg.io.volume import Volume
+
+Header = nib.Nifti1Header  # Nifti2Header is a subclass
+DEFLATE_RATIO = 1032.0
+CHUNK = 1 << 24
+
+
+class ManyVolumes(InputError):
+    """A 4D file was opened without saying which volume; ``count`` of them are there."""
+
+    def __init__(self, message: str, count: int) -> None:
+        super().__init__(message)
+        self.count = count
+
+
+def open_stream(path: Path) -> IO[bytes]:
+    """The uncompressed bytes of the file."""
+    return cast(IO[bytes], gzip.open(path) if is_gzip(path) else path.open("rb"))
+
+
+def read_header(path: Path) -> Header:
+    """The checked header. Raises ``InputError`` for a damaged one and for .hdr/.img pairs."""
+    try:
+        with open_stream(path) as file:
+            start = file.read(8)
+            file.seek(0)
+            kind = nib.Nifti2Header if start[4:8] in (b"n+2\0", b"ni2\0") else Header
+            block = file.read(540 if kind is nib.Nifti2Header else 348)
+        header = kind(block)
+        header.get_data_dtype()
+        shape = header.get_data_shape()
+    except (HeaderDataError, OSError, EOFError, zlib.error, ValueError, KeyError) as error:
+        raise InputError(
+            f"the NIfTI header of {path.name} is damaged ({_words(error)}); "
+            "copy, download or export the file again"
+        ) from error
+    if bytes(header["magic"].item())[:3] in (b"ni1", b"ni2"):
+        raise InputError(
+            f"{path.name} is one half of a .hdr/.img pair; save it as a single .nii or .nii.gz file"
+        )
+    if not shape or min(shape) <= 0:
+        raise InputError(
+            f"{path.name} has no voxels (its size is {tuple(shape)}); export the image again"
+        )
+    return header
+
+
+def spatial_shape(header: Header) -> tuple[tuple[int, ...], int]:
+    """(I, J[, K]) and the number of volumes behind it; axes of length 1 at the end are dropped."""
+    shape = tuple(int(n) for n in header.get_data_shape())
+    if len(shape) == 1:
+        shape = (*shape, 1)
+    return shape[:3], math.prod(shape[3:])
+
+
+def geometry_of(header: Header) -> Geometry:
+    """The best affine of the header (sform, else qform, else voxel sizes) as a ``Geometry``."""
+    shape, _ = spatial_shape(header)
+    return Geometry(
+        header.get_best_affine(),
+        (*shape, 1)[:3],  # type: ignore[arg-type]
+        int(header["qform_code"]),
+        int(header["sform_code"]),
+    )
+
+
+def read_nifti(path: str | Path, volume: int | None = None) -> Volume:
+    """One volume in file order with its geometry.
+
+    ``volume`` chooses from a 4D file (from 0); without it such a file raises ``ManyVolumes``.
+    Integers stay integers, also under a whole-numbered slope and intercept; other scaled data
+    become float32. Raises ``InputError`` for damaged, truncated, empty or non-finite data.
+    """
+    path = Path(path)
+    header = read_header(path)
+    shape, count = spatial_shape(header)
+    index = _chosen(path, count, volume)
+    geometry = geometry_of(header)
+    raw = _read_raw(path, header, shape, count, index)
+    rgb = raw.dtype.names is not None
+    if rgb:
+        data = np.stack([raw[c] for c in "RGB"], axis=-1)
+    else:
+        check_numbers(path, raw)
+        data = _scaled(raw, *header.get_slope_inter())
+        check_numbers(path, data)
+    note = f"volume {index} of {count}" if count > 1 else ""
+    return Volume(data, geometry, rgb, path, header.binaryblock, note)
+
+
+def _words(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return text[0].rstrip(".;") if text else type(error).__name__
+
+
+def _chosen(path: Path, count: int, volume: int | None) -> int:
+    if volume is None and count > 1:
+        raise ManyVolumes(
+            f"{path.name} is 4D with {count} volumes; choose one with --volume K "
+            f"(0 to {count - 1})",
+            count,
+        )
+    if volume is not None and not 0 <= volume < count:
+        raise InputError(
+            f"got volume {volume}, but {path.name} has {count}; expected 0 to {count - 1}"
+        )
+    return volume or 0
+
+
+def _read_raw(
+    path: Path, header: Header, shape: tuple[int, ...], count: int, index: int
+) -> np.ndarray:
+    """Unscaled voxels of one volume, native byte order; the gzip checksum is verified too."""
+    dtype = header.get_data_dtype()
+    need = math.prod(shape) * dtype.itemsize
+    offset = int(header.get_data_offset())
+    check_claim(path, need * count + offset, DEFLATE_RATIO if is_gzip(path) else 1.0)
+    data = np.empty(shape, dtype, order="F")
+    target = memoryview(data.reshape(-1, order="F").view(np.uint8).data)
+    try:
+        with open_stream(path) as file:
+            file.seek(offset + index * need)
+            got = _fill(file, target)
+            while file.read(CHUNK):  # to the end: gzip checks its CRC there
+                pass
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(
+            f"{path.name} is damaged or cut short ({_words(error)}); copy or download it again"
+        ) from error
+    if got < need:
+        raise InputError(
+            f"{path.name} is truncated: {got} of {need} bytes of voxels are there; "
+            "copy or download it again"
+        )
+    return data.astype(dtype.newbyteorder("="), copy=False)
+
+
+def _fill(file: IO[bytes], target: memoryview) -> int:
+    got = 0
+    while got < len(target):
+        block = file.read(min(CHUNK, len(target) - got))
+        if not block:
+            break
+        target[got : got + len(block)] = block
+        got += len(block)
+    return got
+
+
+def _scaled(raw: np.ndarray, slope: float | None, inter: float | None) -> np.ndarray:
+    slope, inter = 1.0 if slope is None else slope, 0.0 if inter is None else inter
+    if raw.dtype.kind == "f" and raw.dtype.itemsize > 8:
+        raw = raw.astype(np.float64)
+    if slope == 1 and inter == 0:
+        return raw
+    if raw.dtype.kind in "iu" and raw.dtype.itemsize <= 2 and slope % 1 == 0 and inter % 1 == 0:
+        largest = abs(slope) * 65536 + abs(inter)
+        if largest < 2**31:
+            return raw.astype(np.int32) * int(slope) + int(inter)
+    return (raw.astype(np.float64) * slope + inter).astype(np.float32)

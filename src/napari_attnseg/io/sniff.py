@@ -1,0 +1,98 @@
+"""What a file is, told by its first bytes and never by its name."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+
+from napari_attnseg.errors import InputError
+
+MAGIC = (
+    (b"\x89PNG\r\n\x1a\n", "png"),
+    (b"\xff\xd8\xff", "jpeg"),
+    (b"GIF87a", "gif"),
+    (b"GIF89a", "gif"),
+    (b"BM", "bmp"),
+    (b"II*\x00", "tiff"),
+    (b"MM\x00*", "tiff"),
+    (b"II+\x00", "tiff"),
+    (b"MM\x00+", "tiff"),
+)
+READABLE = "NIfTI, PNG, JPEG, GIF, TIFF or BMP"
+SUFFIXES = (".nii.gz", ".nii", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
+
+
+def stem_of(path: Path) -> str:
+    """File name without its image suffix (``scan.nii.gz`` gives ``scan``)."""
+    lower = path.name.lower()
+    for suffix in SUFFIXES:
+        if lower.endswith(suffix) and len(lower) > len(suffix):
+            return path.name[: -len(suffix)]
+    return path.stem
+
+
+def sniff(path: Path) -> str:
+    """``"nifti"``, ``"png"``, ``"jpeg"``, ``"gif"``, ``"bmp"`` or ``"tiff"``.
+
+    Raises ``InputError`` when the file is absent, a folder, empty, unreadable or something else.
+    """
+    head = _head(path)
+    for magic, kind in MAGIC:
+        if head.startswith(magic):
+            return kind
+    if head.startswith(b"\x1f\x8b"):
+        head = _gunzipped_head(path)
+    if _is_nifti(head):
+        return "nifti"
+    raise InputError(_foreign(path, head))
+
+
+def is_gzip(path: Path) -> bool:
+    """Whether the file is gzip compressed, whatever its name says."""
+    return _head(path).startswith(b"\x1f\x8b")
+
+
+def _head(path: Path) -> bytes:
+    if path.is_dir():
+        raise InputError(f"got {path}, which is a folder; expected an image file")
+    try:
+        with path.open("rb") as file:
+            head = file.read(600)
+    except FileNotFoundError:
+        raise InputError(f"got {path}, which does not exist; expected an image file") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    if not head:
+        raise InputError(f"got {path.name}, which is empty (0 bytes); copy or download it again")
+    return head
+
+
+def _gunzipped_head(path: Path) -> bytes:
+    try:
+        with gzip.open(path) as file:
+            return file.read(600)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(
+            f"got {path.name}, whose compressed data is damaged or cut short; "
+            "copy or download it again"
+        ) from error
+
+
+def _is_nifti(head: bytes) -> bool:
+    if head[344:348] in (b"n+1\0", b"ni1\0"):
+        return True
+    return head[4:8] in (b"n+2\0", b"ni2\0")
+
+
+def _foreign(path: Path, head: bytes) -> str:
+    if head[128:132] == b"DICM":
+        return f"got {path.name}, a DICOM file; convert the series to NIfTI first (dcm2niix)"
+    if head.startswith((b"NRRD", b"ObjectType", b"\x89HDF", b"CDF")):
+        return f"got {path.name}, a NRRD, MetaImage, HDF5 or NetCDF file; convert it to NIfTI first"
+    if path.name.lower().endswith(SUFFIXES):
+        return (
+            f"got {path.name}, whose content is not what its name says, or whose beginning is "
+            f"damaged or cut short; expected {READABLE}, copy or export it again"
+        )
+    return f"got {path.name}, which is not an image this program reads; expected {READABLE}"

@@ -1,0 +1,222 @@
+"""Read TIFF with tifffile: 2D, stacks (Z, Y, X) and colour; the resolution is kept."""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from napari_attnseg.errors import InputError
+from napari_attnseg.io import raster
+from napari_attnseg.io.limits import check_claim
+from napari_attnseg.io.volume import Resolution
+
+UNIT_MM = {
+    "mm": 1.0,
+    "millimeter": 1.0,
+    "cm": 10.0,
+    "nm": 1e-6,
+    "um": 1e-3,
+    "µm": 1e-3,
+    "\\u00b5m": 1e-3,
+    "micron": 1e-3,
+    "microns": 1e-3,
+}
+DAMAGE = (
+    tifffile.TiffFileError,
+    *raster.DAMAGE,
+    zlib.error,
+    struct.error,
+    RuntimeError,
+    AttributeError,
+    ArithmeticError,
+)
+
+
+@dataclass(frozen=True)
+class Tiff:
+    """``data`` (Y, X) or (Z, Y, X), with a last axis of 2 to 4 samples if ``samples``.
+
+    Values are as stored (no palette applied), except that "white is zero" is turned around.
+    """
+
+    data: np.ndarray
+    samples: bool
+    pixel_mm: tuple[float, float, float] | None = None
+    resolution: Resolution | None = None
+    palette: np.ndarray | None = None
+
+
+def size_of(path: Path) -> tuple[int, int, int]:
+    """(Z, Y, X) from the header alone."""
+    try:
+        with tifffile.TiffFile(path) as file:
+            series = _first(path, file)
+            _, target = _layout(path, series)
+            sizes = dict(zip(series.axes, series.shape, strict=True))
+    except InputError:
+        raise
+    except DAMAGE as error:
+        raise _damaged(path, error) from error
+    z, y, x = (1, *(sizes[a] for a in target if a not in "SC"))[-3:]
+    return z, y, x
+
+
+def decode(path: Path) -> Tiff:
+    """Pixels of the first series. Raises ``InputError`` for damaged, truncated or odd files."""
+    try:
+        with tifffile.TiffFile(path) as file:
+            series = _first(path, file)
+            _check_bytes(path, file, series)
+            squeezed, target = _layout(path, series)
+            data = _pixels(path, series).reshape([n for _, n in squeezed])
+            source = [a for a, _ in squeezed]
+            data = np.transpose(data, [source.index(a) for a in target])
+            page: Any = series.keyframe
+            if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and data.dtype.kind in "bu":
+                data = ~data if data.dtype == bool else np.iinfo(data.dtype).max - data
+            resolution = _resolution(page)
+            pixel_mm = _pixel_mm(file, resolution)
+            palette = _palette(page)
+    except InputError:
+        raise
+    except DAMAGE as error:
+        raise _damaged(path, error) from error
+    return Tiff(data, target[-1] in "SC", pixel_mm, resolution, palette)
+
+
+def _first(path: Path, file: tifffile.TiffFile) -> Any:
+    if not file.series or not all(file.series[0].shape):
+        raise InputError(f"{path.name} holds no pixels; export the image again")
+    return file.series[0]
+
+
+def _layout(path: Path, series: Any) -> tuple[list[tuple[str, int]], list[str]]:
+    """The axes as stored without those of length 1, and the same in the order [Z] Y X [S]."""
+    stored = [(a, n) for a, n in zip(series.axes, series.shape, strict=True) if n > 1 or a in "YX"]
+    names = [a for a, _ in stored]
+    stack = [a for a in names if a not in "YXSC"]
+    colour = [a for a in names if a in "SC"]
+    sizes = dict(stored)
+    if len(stack) > 1 or len(colour) > 1 or "Y" not in names or "X" not in names:
+        raise InputError(
+            f"{path.name} has axes {'x'.join(map(str, series.shape))} ({series.axes}); expected a "
+            "2D image or one stack of slices, save one time point or channel of it"
+        )
+    if colour and not 2 <= sizes[colour[0]] <= 4:
+        raise InputError(
+            f"{path.name} has {sizes[colour[0]]} channels; expected grey or RGB, "
+            "save the channel to be segmented on its own"
+        )
+    if colour == ["C"] and sizes["C"] != 3:
+        raise InputError(
+            f"{path.name} has {sizes['C']} separate channels; expected grey or RGB, "
+            "save the channel to be segmented on its own"
+        )
+    return stored, [*stack, "Y", "X", *colour]
+
+
+def _check_bytes(path: Path, file: tifffile.TiffFile, series: Any) -> None:
+    """Every strip must lie inside the file: tifffile would fill the rest with zeros."""
+    check_claim(path, int(np.prod(series.shape, dtype=object)) * series.dtype.itemsize)
+    size = path.stat().st_size
+    ends = [series.dataoffset + series.nbytes] if series.dataoffset is not None else []
+    for page in series.pages:
+        if page is not None:
+            pairs = zip(page.dataoffsets, page.databytecounts, strict=False)
+            ends += [offset + count for offset, count in pairs]
+    if not ends or max(ends) > size:
+        raise InputError(
+            f"{path.name} is truncated: its pixels end at byte {max(ends, default=0)} of {size}; "
+            "copy or download it again"
+        )
+
+
+def _pixels(path: Path, series: Any) -> np.ndarray:
+    try:
+        return np.asarray(series.asarray())
+    except (ValueError, ImportError) as error:
+        if "imagecodecs" not in str(error):
+            raise
+        return _with_pillow(path, series)
+
+
+def _with_pillow(path: Path, series: Any) -> np.ndarray:
+    """Compressions that tifffile alone cannot undo (LZW, JPEG, CCITT) are read with libtiff."""
+    name = getattr(series.keyframe.compression, "name", "unknown")
+    if series.dtype.itemsize > 1 and series.keyframe.samplesperpixel > 1:
+        raise InputError(
+            f"{path.name} is compressed with {name}, which needs: pip install imagecodecs"
+        )
+    with raster.opened(path) as image:
+        frames = []
+        for index in range(len(series.pages)):
+            image.seek(index)
+            frames.append(np.array(image))
+    data = np.stack(frames)
+    if series.keyframe.photometric == tifffile.PHOTOMETRIC.MINISWHITE and data.dtype != bool:
+        data = np.iinfo(data.dtype).max - data  # Pillow has turned it around already
+    elif series.keyframe.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+        data = ~data
+    return data
+
+
+def _resolution(page: Any) -> Resolution | None:
+    x, y = page.tags.get("XResolution"), page.tags.get("YResolution")
+    if x is None or y is None or not all((*x.value, *y.value)):
+        return None
+    unit = page.tags.get("ResolutionUnit")
+    name = getattr(unit.value, "name", "INCH") if unit is not None else "INCH"
+    return Resolution(x.value[0] / x.value[1], y.value[0] / y.value[1], name)
+
+
+def _pixel_mm(
+    file: tifffile.TiffFile, resolution: Resolution | None
+) -> tuple[float, float, float] | None:
+    """Pixel size in mm (Z, Y, X). Inches are a print size of scanners and cameras: not used."""
+    if file.ome_metadata:
+        return _ome_mm(file.ome_metadata)
+    imagej: dict[str, Any] = file.imagej_metadata or {}
+    unit = UNIT_MM.get(str(imagej.get("unit", "")).lower())
+    if resolution is None:
+        return None
+    if unit is None and resolution.unit == "CENTIMETER":
+        unit = 10.0
+    if unit is None:
+        return None
+    depth = float(imagej.get("spacing", 0) or 0) * unit
+    return depth or 1.0, unit / resolution.y, unit / resolution.x
+
+
+def _ome_mm(text: str) -> tuple[float, float, float] | None:
+    sizes: list[float] = []
+    for axis in "ZYX":
+        value = re.search(rf'PhysicalSize{axis}="([^"]+)"', text)
+        unit = re.search(rf'PhysicalSize{axis}Unit="([^"]+)"', text)
+        scale = UNIT_MM.get(unit.group(1).lower() if unit else "um")
+        if value is None or scale is None or float(value.group(1)) <= 0:
+            if axis != "Z":
+                return None
+            sizes.append(1.0)
+        else:
+            sizes.append(float(value.group(1)) * scale)
+    return sizes[0], sizes[1], sizes[2]
+
+
+def _palette(page: Any) -> np.ndarray | None:
+    if page.photometric != tifffile.PHOTOMETRIC.PALETTE or page.colormap is None:
+        return None
+    return (np.asarray(page.colormap).T >> 8).astype(np.uint8)
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    detail = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+    return InputError(
+        f"{path.name} is damaged or cut short ({detail[:80]}); copy or download it again"
+    )

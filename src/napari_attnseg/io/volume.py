@@ -1,0 +1,118 @@
+"""A volume: pixels as they lie in the file, and the way to view order and back.
+
+A 2D image is a volume of one slice, so there is no second code path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from napari_attnseg.errors import InputError
+from napari_attnseg.geometry import Geometry
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """Pixels per unit along x and y as a TIFF stores them; kept for the export."""
+
+    x: float
+    y: float
+    unit: str = "NONE"
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """Pixels and their space.
+
+    ``data``: file order, (I, J, K) or (I, J) for NIfTI, (Y, X) or (Z, Y, X) otherwise; with
+    ``rgb`` a last axis of 3. ``geometry``: ``None`` when the file has no space. ``header``: the
+    NIfTI header (348 or 540 bytes) for the export. ``pixel_mm``: size along (Z, Y, X) when a
+    file without geometry knows it. ``note``: what reading changed or left out, in words.
+    """
+
+    data: np.ndarray
+    geometry: Geometry | None = None
+    rgb: bool = False
+    path: Path | None = None
+    header: bytes | None = None
+    note: str = ""
+    pixel_mm: tuple[float, float, float] | None = None
+    resolution: Resolution | None = None
+
+    @classmethod
+    def from_array(cls, array: np.ndarray, rgb: bool | None = None) -> Volume:
+        """A volume without a file: (Y, X), (Z, Y, X), (Y, X, C) or (Z, Y, X, C).
+
+        ``rgb=None`` takes a last axis of 3 or 4 for colour when the others are longer; a fourth
+        channel (alpha) is dropped. Raises ``InputError`` for other shapes.
+        """
+        data = np.asarray(array)
+        if rgb is None:
+            rgb = data.ndim in (3, 4) and data.shape[-1] in (3, 4) and min(data.shape[-3:-1]) > 4
+        spatial = data.ndim - int(rgb)
+        if spatial not in (2, 3) or data.size == 0 or (rgb and data.shape[-1] not in (3, 4)):
+            raise InputError(
+                f"got an array of shape {data.shape}; expected (Y, X) or (Z, Y, X), with a last "
+                "axis of 3 or 4 for colour, none of them empty"
+            )
+        if data.dtype == bool:
+            data = data.astype(np.uint8)
+        return cls(data[..., :3] if rgb else data, rgb=rgb)
+
+    @property
+    def view(self) -> np.ndarray:
+        """(Z, Y, X) or, for colour, (Z, Y, X, 3): a transposed view, no copy."""
+        spatial = self.data.ndim - int(self.rgb)
+        if self.geometry is None:
+            return self.data[None] if spatial == 2 else self.data
+        data = self.data
+        if spatial == 2:
+            data = data.reshape(*data.shape[:2], 1, *data.shape[2:])
+        return np.transpose(data, (*self.geometry.order, *((3,) if self.rgb else ())))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(Z, Y, X)."""
+        z, y, x = self.view.shape[:3]
+        return z, y, x
+
+    def to_file_order(self, array_ZYX: np.ndarray) -> np.ndarray:
+        """The inverse of :attr:`view` for an array of one value per voxel (labels, maps)."""
+        if array_ZYX.shape[:3] != self.shape:
+            raise InputError(
+                f"got an array of {array_ZYX.shape}, but the image is {self.shape} (Z, Y, X); "
+                "use the mask made from this image"
+            )
+        if self.geometry is not None:
+            rest = range(3, array_ZYX.ndim)
+            array_ZYX = np.transpose(array_ZYX, (*self.geometry.inverse_order, *rest))
+        if self.data.ndim - int(self.rgb) == 3:
+            return array_ZYX
+        return array_ZYX[0] if self.geometry is None else array_ZYX[:, :, 0]
+
+    @property
+    def flips(self) -> tuple[bool, bool, bool]:
+        """See ``Geometry.flips``; none without a geometry."""
+        return self.geometry.flips if self.geometry else (False, False, False)
+
+    @property
+    def spacing_mm(self) -> tuple[float, ...]:
+        """Voxel size along (Z, Y, X); empty when the file does not know it."""
+        if self.geometry:
+            return self.geometry.spacing_mm
+        return self.pixel_mm or ()
+
+    @property
+    def display_scale(self) -> tuple[float, float, float]:
+        """Signed scale of the (Z, Y, X) axes for napari; 1 when unknown."""
+        if self.geometry:
+            return self.geometry.display_scale
+        return self.pixel_mm or (1.0, 1.0, 1.0)
+
+    @property
+    def display_translate(self) -> tuple[float, float, float]:
+        """Translation of voxel (0, 0, 0) for napari."""
+        return self.geometry.display_translate if self.geometry else (0.0, 0.0, 0.0)
