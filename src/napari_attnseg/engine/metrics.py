@@ -27,15 +27,16 @@ class Counts:
     """Pixels of one or more images, one entry per foreground class (int64 arrays, equal length).
 
     ``tp`` in mask and reference, ``fp`` in the mask alone, ``fn`` in the reference alone,
-    ``tn`` in neither. ``correct``/``total``: pixels whose class id is right / all pixels.
+    ``tn`` in neither. ``correct``/``total``: pixels whose class id is right / all pixels
+    (0 where unknown).
     """
 
     tp: np.ndarray
     fp: np.ndarray
     fn: np.ndarray
     tn: np.ndarray
-    correct: int
-    total: int
+    correct: int = 0
+    total: int = 0
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
@@ -126,8 +127,8 @@ def f1(c: Counts) -> float:
 
 
 def accuracy(c: Counts) -> float:
-    """Part of all pixels whose class id is right, background included; 1 without pixels."""
-    return c.correct / c.total if c.total else 1.0
+    """Part of all pixels whose class id is right, background included; ``nan`` if unknown."""
+    return c.correct / c.total if c.total else float("nan")
 
 
 METRICS: dict[str, Callable[[Counts], float]] = {

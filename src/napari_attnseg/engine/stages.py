@@ -1,4 +1,4 @@
-"""A chain of stages with chained keys and one least-recently-used cache, limited by bytes.
+"""A chain of stages with chained keys and least-recently-used caches, limited by bytes.
 
 A stage's key is the key of the stage before it plus the values it needs itself, so moving a
 value wakes its own stage and those after it, nothing before.
@@ -78,25 +78,24 @@ class ByteCache:
 class Stage:
     """One step: ``run(previous_output, values) -> output``.
 
-    ``needs``: names of the values that belong to this stage's key. ``keep``: whether the output
-    is worth caching.
+    ``needs``: names of the values that belong to this stage's key. ``cache``: where the output is
+    kept, ``None`` when making it again is cheap or something later keeps it.
     """
 
     name: str
     needs: tuple[str, ...]
     run: Callable[[Any, Mapping[str, Any]], Any]
-    keep: bool = True
+    cache: ByteCache | None = None
 
 
 class Chain:
-    """Stages in order over one shared cache.
+    """Stages in order.
 
     ``woken`` lists the stages that ran in the last :meth:`ask`, ``counts`` all since creation.
     """
 
-    def __init__(self, stages: tuple[Stage, ...], cache: ByteCache) -> None:
+    def __init__(self, stages: tuple[Stage, ...]) -> None:
         self.stages = stages
-        self.cache = cache
         self.woken: tuple[str, ...] = ()
         self.counts: Counter[str] = Counter()
 
@@ -109,23 +108,18 @@ class Chain:
             keys.append(key)
         return keys
 
-    def ask(
-        self, root: Hashable, values: Mapping[str, Any], upto: str | None = None, fresh: bool = True
-    ) -> Any:
-        """The output of stage ``upto`` (default: the last), from the youngest cached stage on.
-
-        ``fresh=False`` adds to the list of woken stages instead of starting a new one.
-        """
+    def ask(self, root: Hashable, values: Mapping[str, Any], upto: str | None = None) -> Any:
+        """The output of stage ``upto`` (default: the last), from the youngest cached stage on."""
         last = self._index(upto)
         keys = self.keys(root, values)
         start, value = self._resume(keys, last)
-        woken = [] if fresh else list(self.woken)
+        woken: list[str] = []
         for stage, key in zip(self.stages[start : last + 1], keys[start : last + 1], strict=True):
             value = stage.run(value, values)
             woken.append(stage.name)
             self.counts[stage.name] += 1
-            if stage.keep:
-                self.cache.put(key, value)
+            if stage.cache is not None:
+                stage.cache.put(key, value)
         self.woken = tuple(woken)
         return value
 
@@ -136,7 +130,8 @@ class Chain:
 
     def _resume(self, keys: list[tuple[Hashable, ...]], last: int) -> tuple[int, Any]:
         for i in range(last, -1, -1):
-            found, value = self.cache.get(keys[i])
+            cache = self.stages[i].cache
+            found, value = cache.get(keys[i]) if cache is not None else (False, None)
             if found:
                 return i + 1, value
         return 0, None

@@ -1,0 +1,211 @@
+"""The stages of one model: prepare -> encode -> attend -> gate -> decode -> fit -> cut.
+
+Two forms of the light half. *Cell select*, for decoders in which every grid cell owns one square
+of pixels: decode the answers with all cells at or below the threshold (``off``) and all above it
+(``on``) once, then a threshold is a choice per cell; bit-identical to the full pass. *General*:
+gate and decode again. In both, the key of the choice is the number of cells over the threshold:
+masks of one ``step`` are nested, so equal counts mean equal masks.
+
+Legend: B = 1, C = channels, H, W = working pixels, h, w = attention grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from napari_attnseg.engine.preprocess import resize
+from napari_attnseg.engine.stages import ByteCache, Chain, Stage
+from napari_attnseg.settings import PLAIN_THRESHOLD
+
+if TYPE_CHECKING:
+    from napari_attnseg.attention.base import Attended
+    from napari_attnseg.models.base import Encoded, SegmentationModel
+
+Values = Mapping[str, Any]
+ALL_OVER = -1.0
+"""A threshold that every ``step`` exceeds."""
+
+
+@dataclass(frozen=True)
+class Heavy:
+    """What no threshold changes: features and attention of one slice."""
+
+    encoded: Encoded
+    attended: Attended | None
+
+
+@dataclass(frozen=True)
+class Gated:
+    """Gated features on their way to the decoder; ``size``: (H, W) of the logits."""
+
+    features: torch.Tensor
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Variants:
+    """Logits with no cell (``off``) and with every cell (``on``) over the threshold."""
+
+    off: torch.Tensor
+    on: torch.Tensor
+    step: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Answer:
+    """End of the chain, in the network's standing: ``logits`` (C, Y, X), ``probability``
+    float32 (Y, X) and ``labels`` uint8 (Y, X)."""
+
+    logits: torch.Tensor
+    probability: torch.Tensor
+    labels: torch.Tensor
+
+
+def over_threshold(step: torch.Tensor, threshold: float) -> torch.Tensor:
+    """The mask ``[step > threshold]``, compared in the precision of ``step``."""
+    return step > threshold
+
+
+def spread_cells(mask_hw: torch.Tensor, cell: int, size: tuple[int, int]) -> torch.Tensor:
+    """A grid mask (h, w) as pixels (H, W): every entry fills its ``cell`` x ``cell`` square."""
+    h, w = mask_hw.shape
+    squares = mask_hw[:, None, :, None].expand(h, cell, w, cell)
+    return squares.reshape(h * cell, w * cell)[: size[0], : size[1]]
+
+
+def select_cells(variants: Variants, threshold: float, cell: int) -> torch.Tensor:
+    """Logits (1, C, H, W) for a threshold, by choosing one of two variants per cell."""
+    mask = over_threshold(variants.step, threshold)[0]
+    size = (variants.off.shape[-2], variants.off.shape[-1])
+    return torch.where(spread_cells(mask, cell, size), variants.on, variants.off)
+
+
+def cut_logits(logits_CYX: torch.Tensor, cut: float) -> Answer:
+    """Probability and labels from logits.
+
+    One channel: ``p = sigmoid(logit)``, label 1 where ``p >= cut``. Several (0 = background):
+    with the strongest foreground class f, ``p = p_f / (p_f + p_0) = sigmoid(l_f - l_0)``,
+    label f where ``p >= cut``.
+    """
+    if logits_CYX.shape[0] == 1:
+        probability = torch.sigmoid(logits_CYX[0].float())
+        return Answer(logits_CYX, probability, (probability >= cut).to(torch.uint8))
+    best, index = logits_CYX[1:].float().max(0)
+    probability = torch.sigmoid(best - logits_CYX[0].float())
+    labels = torch.where(probability >= cut, index + 1, 0).to(torch.uint8)
+    return Answer(logits_CYX, probability, labels)
+
+
+class Pipeline:
+    """One model's stages over a slice source.
+
+    ``prepare(z) -> (1, C, H, W)`` gives a slice as the network sees it at working size;
+    ``full_size() -> (Y, X)`` the size to which logits are brought back.
+    """
+
+    def __init__(
+        self,
+        model: SegmentationModel,
+        prepare: Callable[[int], torch.Tensor],
+        full_size: Callable[[], tuple[int, int]],
+        cache_bytes: int,
+        use_cells: bool = True,
+    ) -> None:
+        self.model = model
+        self._prepare = prepare
+        self.full_size = full_size
+        self.heavy = ByteCache(cache_bytes)
+        self.light = ByteCache(max(cache_bytes // 8, 1))
+        names = {tunable.name for tunable in model.tunables}
+        cell_ready = model.cell is not None and "threshold" in names
+        self.cell: int | None = model.cell if use_cells and cell_ready else None
+        self.chain = Chain(self._stages())
+
+    # -- stages ----------------------------------------------------------------------------------
+
+    def _needs(self, *stages: str) -> tuple[str, ...]:
+        return tuple(t.name for t in self.model.tunables if t.stage in stages)
+
+    def _stages(self) -> tuple[Stage, ...]:
+        gate = tuple(name for name in self._needs("gate") if name != "threshold")
+        decode = self._needs("decode")
+        head = (
+            Stage("prepare", (), lambda z, v: self._prepare(v["z"]), None),
+            Stage("encode", (), lambda x, v: self.model.encode(x), None),
+            Stage("attend", self._needs("attend"), self._attend, self.heavy),
+        )
+        if self.cell:
+            light = (
+                Stage("variants", (*gate, *decode), self._variants, self.heavy),
+                Stage("select", ("over",), self._select, None),
+            )
+        else:
+            light = (
+                Stage("gate", (*gate, "over"), self._gate, None),
+                Stage("decode", decode, self._decode, self.light),
+            )
+        tail = (
+            Stage("fit", (), self._fit, None),
+            Stage("cut", ("cut",), lambda x, v: cut_logits(x[0], v["cut"]), self.light),
+        )
+        return (*head, *light, *tail)
+
+    def _attend(self, encoded: Encoded, values: Values) -> Heavy:
+        return Heavy(encoded, self.model.attend(encoded))
+
+    def _gate_at(self, heavy: Heavy, values: Values, threshold: float | None) -> torch.Tensor:
+        wanted = {name: values[name] for name in self._needs("gate")}
+        if threshold is not None:
+            wanted["threshold"] = threshold
+        return self.model.gate(heavy.encoded, heavy.attended, **wanted)
+
+    def _gate(self, heavy: Heavy, values: Values) -> Gated:
+        return Gated(self._gate_at(heavy, values, None), heavy.encoded.size)
+
+    def _decode(self, gated: Gated, values: Values) -> torch.Tensor:
+        return self.model.decode(gated.features, gated.size)
+
+    def _variants(self, heavy: Heavy, values: Values) -> Variants:
+        assert heavy.attended is not None
+        off, on = (
+            self.model.decode(self._gate_at(heavy, values, t), heavy.encoded.size)
+            for t in (PLAIN_THRESHOLD, ALL_OVER)
+        )
+        return Variants(off, on, heavy.attended.step)
+
+    def _select(self, variants: Variants, values: Values) -> torch.Tensor:
+        assert self.cell is not None
+        return select_cells(variants, values["threshold"], self.cell)
+
+    def _fit(self, logits: torch.Tensor, values: Values) -> torch.Tensor:
+        return resize(logits, self.full_size(), antialias=False)
+
+    # -- asking ----------------------------------------------------------------------------------
+
+    def attended(self, z: int, values: Values) -> Heavy:
+        """Features and attention of slice ``z`` (heavy, cached)."""
+        return self.chain.ask(z, {**values, "z": z, "over": -1}, upto="attend")
+
+    def variants(self, z: int, values: Values) -> Variants:
+        """Both extreme answers of slice ``z``; only where :attr:`cell` is set."""
+        return self.chain.ask(z, {**values, "z": z, "over": -1}, upto="variants")
+
+    def answer(self, z: int, values: Values) -> tuple[Answer, Heavy, int]:
+        """Answer for slice ``z``, its heavy half and the count of cells over the threshold."""
+        heavy = self.attended(z, values)
+        woken = self.chain.woken
+        over = -1
+        if heavy.attended is not None and "threshold" in values:
+            over = int(over_threshold(heavy.attended.step, values["threshold"]).sum())
+        answer = self.chain.ask(z, {**values, "z": z, "over": over})
+        self.chain.woken = (*woken, *(s for s in self.chain.woken if s not in woken))
+        return answer, heavy, over
+
+    def clear(self) -> None:
+        """Forget all cached slices."""
+        self.heavy.clear()
+        self.light.clear()

@@ -1,0 +1,457 @@
+"""One model on one image: heavy once, light often.
+
+A session is the headless form of what the docks do: ``set_image``, ``predict``, then ``retune``
+as often as one likes. Everything it gives is in *view order* (Z, Y, X); the flips that bring a
+slice into the standing of training, and back, happen inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import psutil
+import torch
+
+from napari_attnseg.cards import Card
+from napari_attnseg.engine.device import (
+    Rung,
+    choose_device,
+    exact_float32,
+    ladder,
+    with_memory_ladder,
+)
+from napari_attnseg.engine.fingerprint import Fingerprint, trace_fingerprint
+from napari_attnseg.engine.pipeline import Answer, Heavy, Pipeline
+from napari_attnseg.engine.preprocess import (
+    channel_note,
+    intensity_limits,
+    normalize,
+    resize,
+    working_size,
+)
+from napari_attnseg.errors import AttnSegError, InputError
+from napari_attnseg.io.volume import Volume
+from napari_attnseg.settings import PLAIN_THRESHOLD, Preprocessing, Tuning
+
+if TYPE_CHECKING:
+    from napari_attnseg.models.base import SegmentationModel
+    from napari_attnseg.models.checkpoint import Checkpoint
+
+T = TypeVar("T")
+GIB = 1 << 30
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """Answer for one slice, in view orientation.
+
+    ``labels``: uint8 (Y, X) class ids. ``probability``: float32 (Y, X) of the strongest
+    foreground class against the background. ``logits``: float32 (C, Y, X). ``step``: float32
+    (h, w) on the attention grid, ``None`` for a model without one. ``over`` of ``cells``: grid
+    cells above the threshold. ``woken``: the stages that ran.
+    """
+
+    labels: np.ndarray
+    probability: np.ndarray
+    logits: np.ndarray
+    step: np.ndarray | None
+    over: int
+    cells: int
+    woken: tuple[str, ...]
+    _received: Callable[[], np.ndarray | None] = field(repr=False, default=lambda: None)
+
+    @property
+    def received(self) -> np.ndarray | None:
+        """Attention received (h, w) at this tuning; made on first use (see
+        :meth:`Session.received`)."""
+        return self._received()
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Foreground pixels against plain attention at the same cut: bool (Y, X) maps and counts.
+
+    ``gained``: only with the threshold; ``lost``: only without; ``kept``: in both.
+    """
+
+    gained: np.ndarray
+    lost: np.ndarray
+    kept: np.ndarray
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Pixels gained, lost, kept."""
+        return int(self.gained.sum()), int(self.lost.sum()), int(self.kept.sum())
+
+
+@dataclass(frozen=True)
+class MapScale:
+    """Where the attention grid lies on the slice: cell (i, j) has its centre at pixel
+    ``offset + scale * (i, j)`` (rows, columns; pixel centres are whole numbers)."""
+
+    scale: tuple[float, float]
+    offset: tuple[float, float]
+    grid: tuple[int, int]
+
+
+def default_cache_bytes() -> int:
+    """An eighth of the free memory, between 128 MiB and 2 GiB."""
+    return int(min(max(psutil.virtual_memory().available // 8, GIB // 8), 2 * GIB))
+
+
+def _load(source: Any, card: Card | None) -> tuple[SegmentationModel, Card, str]:
+    """Model, card and name from a checkpoint, its path or shipped name, or a bare model."""
+    from napari_attnseg.models.base import SegmentationModel
+    from napari_attnseg.models.checkpoint import load_checkpoint
+
+    if isinstance(source, SegmentationModel):
+        channels = source.spec.in_channels
+        plain = Preprocessing(channels=channels, mean=(0.0,) * channels, std=(1.0,) * channels)
+        made = Card(spec=source.spec.to_json(), preprocessing=plain, tuning=source.tuning())
+        return source, card or made, source.spec.name
+    checkpoint: Checkpoint = load_checkpoint(source) if isinstance(source, str | Path) else source
+    name = str(checkpoint.path) if checkpoint.path else checkpoint.model.spec.name
+    return checkpoint.model, card or checkpoint.card, name
+
+
+class Session:
+    """A model with an image, on a device.
+
+    ``source``: a ``Checkpoint``, its path, the name of a shipped one, or a model. ``device``:
+    see ``choose_device``. ``cache_bytes``: how much the heavy results of slices may take
+    together (default: an eighth of the free memory). ``use_cells=False`` turns the cell select
+    off (same answers, slower). Raises ``CheckpointError`` and ``DeviceError``.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        device: str = "auto",
+        cache_bytes: int | None = None,
+        card: Card | None = None,
+        use_cells: bool = True,
+    ) -> None:
+        self.model, self.card, self.name = _load(source, card)
+        self.device = choose_device(device)
+        self._rungs = ladder(self.device)
+        self.model.to(self.device).eval()
+        self._device_notes: list[str] = []
+        self._image_notes: list[str] = []
+        self._image: np.ndarray | None = None
+        self._rgb = False
+        self._flips = (False, False, False)
+        self._spacing: tuple[float, ...] = ()
+        self._limits = (0.0, 1.0)
+        limit = default_cache_bytes() if cache_bytes is None else cache_bytes
+        self.pipeline = Pipeline(self.model, self._prepare, self._slice_size, limit, use_cells)
+        self._received: dict[tuple[Any, ...], np.ndarray] = {}
+
+    # -- what is set -----------------------------------------------------------------------------
+
+    @property
+    def tuning(self) -> Tuning:
+        """The values of the checkpoint's card, completed by the model's own."""
+        own = self.model.tuning()
+        return own.replace(**self.card.tuning.to_json())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the person should know: channel conversions, steps down in memory."""
+        return (*self._device_notes, *self._image_notes)
+
+    @property
+    def n_slices(self) -> int:
+        """Slices of the image."""
+        return int(self._need_image().shape[0])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(Z, Y, X) of the image."""
+        z, y, x = self._need_image().shape[:3]
+        return z, y, x
+
+    def set_image(
+        self,
+        image: np.ndarray | Volume | str | Path,
+        *,
+        rgb: bool | None = None,
+        flips: tuple[bool, bool, bool] | None = None,
+        spacing_mm: tuple[float, ...] | None = None,
+    ) -> None:
+        """Take another image and forget everything about the one before.
+
+        An array is (Y, X), (Z, Y, X) or, for colour, (Y, X, 3) or (Z, Y, X, 3), in view order;
+        a memory map stays on disk. ``flips`` and ``spacing_mm`` default to those of a volume.
+        Raises ``InputError`` for pixels or channels that the model cannot take; then the image
+        set before stays.
+        """
+        volume = self._volume(image, rgb)
+        view = volume.view
+        channels = view.shape[3] if volume.rgb else 1
+        note = channel_note(channels, self.card.preprocessing.channels)
+        limits = intensity_limits(view, volume.rgb, self.card.preprocessing)
+        self._image, self._rgb, self._limits = view, volume.rgb, limits
+        self._flips = volume.flips if flips is None else flips
+        self._spacing = volume.spacing_mm if spacing_mm is None else spacing_mm
+        self._image_notes = [text for text in (volume.note, note) if text]
+        self._forget()
+
+    @staticmethod
+    def _volume(image: np.ndarray | Volume | str | Path, rgb: bool | None) -> Volume:
+        if isinstance(image, Volume):
+            return image
+        if isinstance(image, str | Path):
+            from napari_attnseg.io.image import read_image
+
+            return read_image(Path(image))
+        return Volume.from_array(image, rgb=rgb)
+
+    def _need_image(self) -> np.ndarray:
+        if self._image is None:
+            raise InputError("no image is set; call set_image(...) with an array or a path first")
+        return self._image
+
+    def _forget(self) -> None:
+        self.pipeline.clear()
+        self._received.clear()
+
+    # -- answers ---------------------------------------------------------------------------------
+
+    def predict(self, z: int = 0, tuning: Tuning | None = None) -> Prediction:
+        """Segment slice ``z`` (view index). Heavy the first time, light after that.
+
+        ``tuning``: values to use, default :attr:`tuning`; names left out keep their default.
+        """
+        values = self._values(tuning)
+        self._check_slice(z)
+
+        def work() -> tuple[Answer, Heavy, int]:
+            return self.pipeline.answer(z, values)
+
+        answer, heavy, over = self._guarded(work)
+        attended = heavy.attended
+        step = None if attended is None else self._back(attended.step[0])
+        return Prediction(
+            self._back(answer.labels),
+            self._back(answer.probability),
+            self._back(answer.logits),
+            step,
+            max(over, 0),
+            0 if step is None else int(step.size),
+            self.pipeline.chain.woken,
+            lambda: self.received(z, tuning),
+        )
+
+    def retune(self, z: int, tuning: Tuning) -> Prediction:
+        """The same slice with other values: only the stages that they touch run."""
+        return self.predict(z, tuning)
+
+    def run(
+        self, order: Iterable[int] | None = None, tuning: Tuning | None = None
+    ) -> Iterator[tuple[int, Prediction]]:
+        """Segment slices in ``order`` (default: all), one at a time; stop by not asking on."""
+        for z in range(self.n_slices) if order is None else order:
+            yield z, self.predict(z, tuning)
+
+    def compare(self, z: int, tuning: Tuning | None = None) -> Comparison:
+        """Foreground of slice ``z`` against plain attention (threshold 2.0), same other values."""
+        tuning = self.tuning if tuning is None else tuning
+        now = self.predict(z, tuning)
+        if "threshold" not in self._values(None):
+            raise InputError("this model has no threshold, so there is nothing to compare")
+        plain = self.predict(z, tuning.replace(threshold=PLAIN_THRESHOLD))
+        a, b = now.labels > 0, plain.labels > 0
+        return Comparison(a & ~b, b & ~a, a & b)
+
+    def fingerprint(
+        self,
+        z: int,
+        tuning: Tuning | None = None,
+        points: int = 64,
+        reference: np.ndarray | None = None,
+        thresholds: Iterable[float] | None = None,
+    ) -> Fingerprint:
+        """Area, components and, against ``reference`` (Y, X ids), Dice and IoU at many thresholds
+        from one pass of encoder and attention (see ``trace_fingerprint``)."""
+        values = self._values(tuning)
+        self._check_slice(z)
+        if reference is not None:
+            if reference.shape != self.shape[1:]:
+                raise InputError(
+                    f"reference is {reference.shape} but the slice is {self.shape[1:]}; "
+                    "choose labels of the same image"
+                )
+            reference = self._standing(np.asarray(reference))
+        wanted = None if thresholds is None else tuple(thresholds)
+        return self._guarded(
+            lambda: trace_fingerprint(self.pipeline, z, values, points, reference, wanted)
+        )
+
+    # -- attention maps --------------------------------------------------------------------------
+
+    def attention_row(self, z: int, y: int, x: int, tuning: Tuning | None = None) -> np.ndarray:
+        """What pixel (z, y, x) attends to: its attention row, float32 (h, w), sums to 1."""
+        values = self._values(tuning)
+        self._check_slice(z)
+        _, height, width = self.shape
+        if not (0 <= y < height and 0 <= x < width):
+            raise InputError(f"pixel ({y}, {x}) lies outside the slice of {height} x {width}")
+
+        def work() -> np.ndarray:
+            heavy = self.pipeline.attended(z, values)
+            attended = self._need_attention(heavy)
+            i, j = self._cell_of(y, x, attended.step.shape[-2:])
+            row = self.model.attention.row(
+                heavy.encoded.features, i, j, attended, **self._row_values(values)
+            )
+            return self._back(row[0])
+
+        return self._guarded(work)
+
+    def received(self, z: int, tuning: Tuning | None = None) -> np.ndarray | None:
+        """Attention received, float32 (h, w): the mean over queries of each key's column.
+
+        Under ``rule="authors"`` of the smoothed rows A', so that it follows the threshold; under
+        the other rules the threshold does not alter A. ``None`` for a model without attention.
+        """
+        values = self._values(tuning)
+        self._check_slice(z)
+
+        def work() -> np.ndarray | None:
+            heavy = self.pipeline.attended(z, values)
+            if heavy.attended is None:
+                return None
+            if values.get("rule") != "authors":
+                return self._back(heavy.attended.received[0])
+            over = int((heavy.attended.step > values["threshold"]).sum())
+            key = (z, over)
+            if key not in self._received:
+                map_ = self.model.attention.received(
+                    heavy.encoded.features, heavy.attended, **self._row_values(values)
+                )
+                self._received[key] = self._back(map_[0])
+            return self._received[key]
+
+        return self._guarded(work)
+
+    def map_scale(self, z: int = 0) -> MapScale:
+        """Where the attention grid lies on a slice, in view orientation."""
+        height, width = self.shape[1:]
+        work = working_size((height, width), self.card.preprocessing, self._spacing)
+        stride = self.model.stride
+        grid = (-(-work[0] // stride), -(-work[1] // stride))
+        scale = (stride * height / work[0], stride * width / work[1])
+        sides = zip((height, width), grid, scale, self._flips[1:], strict=True)
+        rows, cols = ((n - g * s if flipped else 0.0) + (s - 1) / 2 for n, g, s, flipped in sides)
+        return MapScale(scale, (rows, cols), grid)
+
+    def provenance(self, tuning: Tuning | None = None) -> dict[str, Any]:
+        """What an exported mask should say about its making, as plain data."""
+        from napari_attnseg import __version__
+
+        return {
+            "program": f"napari-attnseg {__version__}",
+            "model": Path(self.name).name,
+            "model_digest": self.card.digest,
+            "tuning": self._tuned(tuning).to_json(),
+            "preprocessing": asdict(self.card.preprocessing),
+            "device": str(self.device),
+            "notes": list(self.notes),
+        }
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _tuned(self, tuning: Tuning | None) -> Tuning:
+        return self.tuning if tuning is None else self.tuning.replace(**tuning.to_json())
+
+    def _values(self, tuning: Tuning | None) -> dict[str, Any]:
+        """All values by name, checked against the model's tunables."""
+        tuned = self._tuned(tuning)
+        known = {t.name: t for t in self.model.tunables}
+        for name, value in tuned.values.items():
+            if name not in known:
+                have = ", ".join([*known, "cut"])
+                raise InputError(f"got a value for {name!r}, but this model is tuned by {have}")
+            tunable = known[name]
+            if tunable.kind == "choice" and value not in tunable.choices:
+                have = ", ".join(tunable.choices)
+                raise InputError(f"got {name} = {value!r}, expected one of {have}")
+            if tunable.kind == "float" and not np.isfinite(float(value)):
+                raise InputError(f"got {name} = {value}, expected a finite number")
+        return {**tuned.values, "cut": tuned.cut}
+
+    def _row_values(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: values[name] for name in ("threshold", "rule") if name in values}
+
+    @staticmethod
+    def _need_attention(heavy: Heavy) -> Any:
+        if heavy.attended is None:
+            raise InputError("this model has no attention map; choose one with attention")
+        return heavy.attended
+
+    def _check_slice(self, z: int) -> None:
+        if not 0 <= z < self.n_slices:
+            raise InputError(f"got slice {z}, expected 0 to {self.n_slices - 1}")
+
+    def _cell_of(self, y: int, x: int, grid: Any) -> tuple[int, int]:
+        """Grid cell, in the network's standing, that holds a view pixel."""
+        where = self.map_scale()
+        flips = self._flips[1:]
+        cells = []
+        for p, s, o, n, flipped in zip((y, x), where.scale, where.offset, grid, flips, strict=True):
+            i = min(max(round((p - o) / s), 0), n - 1)
+            cells.append(n - 1 - i if flipped else i)
+        return cells[0], cells[1]
+
+    def _standing(self, slice_: np.ndarray) -> np.ndarray:
+        """A slice (Y, X[, C]) brought into the standing of training (a view)."""
+        _, rows, cols = self._flips
+        return slice_[:: -1 if rows else 1, :: -1 if cols else 1]
+
+    def _back(self, tensor: torch.Tensor) -> np.ndarray:
+        """A result (..., Y, X) as a contiguous array in view orientation."""
+        array = tensor.detach().cpu().numpy()
+        _, rows, cols = self._flips
+        if rows or cols:
+            array = array[..., :: -1 if rows else 1, :: -1 if cols else 1]
+        return np.ascontiguousarray(array)
+
+    def _slice_size(self) -> tuple[int, int]:
+        return self.shape[1:]
+
+    def _prepare(self, z: int) -> torch.Tensor:
+        p = self.card.preprocessing
+        slice_ = self._standing(np.asarray(self._need_image()[z]))
+        x = torch.from_numpy(normalize(slice_, self._rgb, p, self._limits))[None]
+        size = working_size((x.shape[-2], x.shape[-1]), p, self._spacing)
+        return resize(x, size, antialias=True).to(self.device)
+
+    def _guarded(self, work: Callable[[], T]) -> T:
+        """Run on the device; step down the memory ladder when it is full, and stay there."""
+
+        def on(rung: Rung) -> T:
+            self._move(rung)
+            with torch.no_grad(), exact_float32():
+                return work()
+
+        result, rung = with_memory_ladder(on, self._rungs, self._device_notes)
+        self._rungs = self._rungs[self._rungs.index(rung) :]
+        return result
+
+    def _move(self, rung: Rung) -> None:
+        if rung == self._rungs[0]:
+            return
+        self._forget()
+        if rung.device != self.device:
+            self.device = rung.device
+            self.model.to(rung.device)
+        for module in self.model.modules():
+            if rung.block_bytes is not None and hasattr(module, "block_bytes"):
+                module.block_bytes = rung.block_bytes
+
+
+__all__ = ["AttnSegError", "Comparison", "MapScale", "Prediction", "Session"]
