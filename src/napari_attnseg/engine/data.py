@@ -1,0 +1,368 @@
+"""What is trained on: labelled slices out of folders of files, or out of one pair of layers.
+
+Both sources give the same thing: slices in the standing the network always sees, each an image
+(C, Y, X) in network units and a target (Y, X), where ``IGNORE`` marks unlabelled pixels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from napari_attnseg.engine.losses import IGNORE
+from napari_attnseg.engine.preprocess import (
+    Limits,
+    intensity_limits,
+    normalize,
+    resize,
+    working_size,
+)
+from napari_attnseg.errors import InputError
+from napari_attnseg.settings import Preprocessing, TrainSettings
+
+if TYPE_CHECKING:
+    from napari_attnseg.control.messages import ImageRef
+
+Flips = tuple[bool, bool, bool]
+
+CACHE_BYTES = 1 << 30
+"""Decoded files kept in memory; beyond it the longest unused are read again."""
+
+
+@dataclass(frozen=True, order=True)
+class Slice:
+    """One labelled slice: which pair of files, and its z in view order."""
+
+    pair: int
+    z: int
+
+
+@dataclass(frozen=True)
+class Example:
+    """``image``: float32 (C, h, w) in network units; ``target``: int16 (Y, X), upright."""
+
+    image: torch.Tensor
+    target: np.ndarray
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A decoded pair: raw pixels and target ids in view order, not flipped."""
+
+    view: np.ndarray
+    target: np.ndarray
+    rgb: bool
+    flips: Flips
+    spacing_mm: tuple[float, ...]
+    limits: Limits
+    oriented: bool
+
+
+def upright(plane: np.ndarray, flips: Flips) -> np.ndarray:
+    """A slice (Y, X[, C]) turned to stand as in training: row down = P, column right = L.
+
+    Its own inverse. A view, no copy; ``flips[0]`` (the order of slices) does not matter here.
+    """
+    rows = slice(None, None, -1) if flips[1] else slice(None)
+    columns = slice(None, None, -1) if flips[2] else slice(None)
+    return plane[rows, columns]
+
+
+def network_input(pair: Pair, z: int, pre: Preprocessing) -> torch.Tensor:
+    """Slice ``z`` as the network sees it: float32 (C, h, w), upright, at the working size."""
+    pixels = normalize(upright(pair.view[z], pair.flips), pair.rgb, pre, pair.limits)
+    size = working_size(pixels.shape[-2:], pre, pair.spacing_mm)
+    return resize(torch.from_numpy(pixels)[None], size, antialias=True)[0]
+
+
+def to_target(ids: np.ndarray, settings: TrainSettings, name: str) -> np.ndarray:
+    """Label ids as painted or stored to class targets, int16 of the same shape.
+
+    Sparse strokes: 0 is unlabelled, 1 background, 2 the first class. Otherwise ids are classes;
+    with a single foreground class every id above 0 belongs to it (instance ids, 0/255 masks).
+
+    Raises:
+        InputError: an id for which there is no class.
+    """
+    classes = len(settings.class_names)
+    if settings.sparse:
+        target, largest = np.where(ids > 0, ids.astype(np.int32) - 1, IGNORE), classes
+    elif classes == 2:
+        target, largest = (ids > 0).astype(np.int32), None
+    else:
+        target, largest = ids.astype(np.int32), classes - 1
+    if largest is not None and ids.size and int(ids.max()) > largest:
+        raise InputError(
+            f"got label {int(ids.max())} in {name}, expected at most {largest} "
+            f"({', '.join(settings.class_names)}); name all classes or relabel"
+        )
+    return target.astype(np.int16)
+
+
+class Source(ABC):
+    """Labelled slices. ``scan`` must have run before anything else is asked."""
+
+    def __init__(self) -> None:
+        self.settings = TrainSettings()
+        self.slices: tuple[Slice, ...] = ()
+        self.notes: list[str] = []
+        self.seen: set[int] = set()
+
+    @abstractmethod
+    def pair(self, index: int) -> Pair:
+        """The decoded pair ``index``."""
+
+    @abstractmethod
+    def find(self) -> Iterator[None]:
+        """Fill ``slices`` and ``seen``; yields between files so that one can cancel."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Plain data for the model card: names and counts, no absolute paths."""
+
+    def scan(self, settings: TrainSettings) -> Iterator[None]:
+        """Find the labelled slices for these settings.
+
+        Raises:
+            InputError: nothing is labelled, or all labels are of one class.
+        """
+        self.settings, self.notes = settings, []
+        yield from self.find()
+        self._check_classes()
+
+    def refresh(self) -> bool:
+        """Look for newer labels; True when they were read (files never change)."""
+        return False
+
+    def example(self, slice_: Slice) -> Example:
+        """The slice in training standing and network units."""
+        pair = self.pair(slice_.pair)
+        image = network_input(pair, slice_.z, self.preprocessing)
+        target = np.ascontiguousarray(upright(pair.target[slice_.z], pair.flips))
+        return Example(image, target)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The preprocessing of the settings scanned with."""
+        return self.settings.preprocessing
+
+    @property
+    def oriented(self) -> bool:
+        """Scans have a left and an up; micrographs may be turned and mirrored freely."""
+        return self.pair(self.slices[0].pair).oriented
+
+    def _check_classes(self) -> None:
+        if not self.slices:
+            raise InputError("got no labelled pixels, expected some; paint or add masks first")
+        if len(self.seen) > 1:
+            return
+        names = self.settings.class_names
+        only = names[next(iter(self.seen))]
+        other = names[0] if only != names[0] else " or ".join(names[1:])
+        raise InputError(
+            f"got labels of one class only ({only}), expected at least two; label {other} as well"
+        )
+
+    def _note_classes(self, target: np.ndarray) -> None:
+        self.seen |= {int(v) for v in np.unique(target)} - {IGNORE}
+
+
+@dataclass
+class _Cache:
+    """The longest unused pairs leave first when ``limit`` bytes are full."""
+
+    limit: int = CACHE_BYTES
+    held: OrderedDict[int, Pair] = field(default_factory=OrderedDict)
+
+    def get(self, index: int) -> Pair | None:
+        if index in self.held:
+            self.held.move_to_end(index)
+        return self.held.get(index)
+
+    def put(self, index: int, pair: Pair) -> None:
+        self.held[index] = pair
+        while len(self.held) > 1 and self._bytes() > self.limit:
+            self.held.popitem(last=False)
+
+    def _bytes(self) -> int:
+        return sum(p.view.nbytes + p.target.nbytes for p in self.held.values())
+
+
+def _turn(ids: np.ndarray, have: Flips, want: Flips) -> np.ndarray:
+    """A mask stored in another direction than its image, in the image's direction."""
+    axes = [axis for axis in range(3) if have[axis] != want[axis]]
+    return np.flip(ids, axes) if axes else ids
+
+
+class FolderSource(Source):
+    """A folder of images and a folder of masks, paired by file name (``io.pairs``)."""
+
+    def __init__(self, images: str | Path, masks: str | Path) -> None:
+        super().__init__()
+        self.images, self.masks = Path(images), Path(masks)
+        self.pairs: tuple[tuple[Path, Path], ...] = ()
+        self._cache = _Cache()
+
+    def find(self) -> Iterator[None]:
+        from napari_attnseg.io.pairs import pair_folders
+
+        pairing = pair_folders(self.images, self.masks)
+        self.pairs = tuple(pairing.pairs)
+        if not self.pairs:
+            raise InputError(
+                f"got no image in {self.images.name} with a mask in {self.masks.name}, expected "
+                "at least one pair; give image and mask the same file name"
+            )
+        for path in (*pairing.unpaired_images, *pairing.unpaired_masks):
+            self.notes.append(f"{Path(path).name} has no partner and is left out")
+        self._cache, self.seen = _Cache(), set()
+        found = []
+        for index in range(len(self.pairs)):
+            target = self.pair(index).target
+            self._note_classes(target)
+            found += [Slice(index, z) for z, t in enumerate(target) if (t != IGNORE).any()]
+            yield
+        self.slices = tuple(found)
+
+    def pair(self, index: int) -> Pair:
+        known = self._cache.get(index)
+        if known is None:
+            known = self._read(*self.pairs[index])
+            self._cache.put(index, known)
+        return known
+
+    def _read(self, image_path: Path, mask_path: Path) -> Pair:
+        from napari_attnseg.io.image import read_image, read_mask
+
+        image, mask = read_image(image_path), read_mask(mask_path)
+        ids = mask.view
+        if image.geometry is not None and mask.geometry is not None:
+            ids = _turn(ids, mask.flips, image.flips)
+        if image.view.shape[:3] != ids.shape[:3]:
+            raise InputError(
+                f"got {image_path.name} of {image.view.shape[:3]} and its mask {mask_path.name} "
+                f"of {ids.shape[:3]} (slices, rows, columns), expected equal sizes"
+            )
+        target = to_target(ids, self.settings, mask_path.name)
+        return Pair(
+            image.view,
+            target,
+            image.rgb,
+            image.flips,
+            tuple(image.spacing_mm or ()),
+            intensity_limits(image.view, image.rgb, self.preprocessing),
+            image.geometry is not None,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "images": self.images.name,
+            "masks": self.masks.name,
+            "pairs": len(self.pairs),
+            "slices": len(self.slices),
+        }
+
+
+class LayerSource(Source):
+    """One image and one labels array (``.npy``, view order); labels are re-read on ``refresh``.
+
+    Slices on which nothing is labelled are left out, also with dense labels: a person who
+    labels a few slices of a volume has said nothing about the others.
+    """
+
+    def __init__(self, image: ImageRef, labels: str | Path, sparse: bool = False) -> None:
+        super().__init__()
+        self.image, self.labels, self.sparse = image, Path(labels), sparse
+        self._pair: Pair | None = None
+        self._stamp: tuple[int, int] = (0, 0)
+
+    def find(self) -> Iterator[None]:
+        if self.sparse and not self.settings.sparse:
+            self.settings = replace(self.settings, sparse=True)
+        view = np.load(self.image.path, mmap_mode="r", allow_pickle=False)
+        yield
+        self._pair = Pair(
+            view,
+            np.empty(0, np.int16),
+            self.image.rgb,
+            self.image.flips,
+            tuple(self.image.spacing_mm),
+            intensity_limits(view, self.image.rgb, self.preprocessing),
+            len(view) > 1 or any(self.image.flips),
+        )
+        self._take(np.load(self.labels, allow_pickle=False))
+        yield
+
+    def _take(self, ids: np.ndarray) -> None:
+        assert self._pair is not None
+        if ids.shape != self._pair.view.shape[:3]:
+            raise InputError(
+                f"got labels of {ids.shape} for an image of {self._pair.view.shape[:3]} (slices, "
+                "rows, columns), expected equal sizes; choose the labels drawn on this image"
+            )
+        target = to_target(ids, self.settings, "the labels layer")
+        labelled = [z for z, plane in enumerate(ids) if plane.any()]
+        self.seen = set()
+        for z in labelled:
+            self._note_classes(target[z])
+        self.slices = tuple(Slice(0, z) for z in labelled)
+        self._pair = replace(self._pair, target=target)
+        self._stamp = self._now()
+
+    def _now(self) -> tuple[int, int]:
+        stat = self.labels.stat()
+        return stat.st_mtime_ns, stat.st_ino
+
+    def refresh(self) -> bool:
+        """Re-read the labels if the file changed; labels that cannot train keep the older ones."""
+        before = (self._pair, self.slices, self.seen, self._stamp)
+        try:
+            if self._now() == self._stamp:
+                return False
+            self._take(np.load(self.labels, allow_pickle=False))
+            self._check_classes()
+        except (InputError, OSError, ValueError):  # half written, or everything was erased
+            self._pair, self.slices, self.seen, self._stamp = before
+            return False
+        return True
+
+    def pair(self, index: int) -> Pair:
+        assert self._pair is not None, "scan first"
+        return self._pair
+
+    def describe(self) -> dict[str, Any]:
+        return {"layer": True, "sparse": self.settings.sparse, "slices": len(self.slices)}
+
+
+def split(
+    slices: tuple[Slice, ...], fraction: float, seed: int
+) -> tuple[tuple[Slice, ...], tuple[Slice, ...], str]:
+    """Training slices, validation slices and, in words, how they were parted.
+
+    Five pairs or more: whole pairs are drawn. Fewer, but five slices or more: one run of
+    neighbouring slices is kept back, since single slices resemble their neighbours. Otherwise
+    the training slices themselves serve, and the note says so.
+    """
+    pairs = sorted({s.pair for s in slices})
+    rng = np.random.default_rng([seed, 1])
+    if fraction <= 0 or len(slices) < 5:
+        return slices, slices, "too few slices to keep some back: validated on the training pixels"
+    if len(pairs) >= 5:
+        count = min(len(pairs) - 1, max(1, round(fraction * len(pairs))))
+        kept = set(rng.permutation(pairs)[:count].tolist())
+        text = f"{count} of {len(pairs)} pairs drawn with seed {seed} for validation"
+        chosen = tuple(s for s in slices if s.pair in kept)
+    else:
+        count = min(len(slices) - 1, max(1, round(fraction * len(slices))))
+        start = int(rng.integers(0, len(slices) - count + 1))
+        chosen = slices[start : start + count]
+        text = f"{count} of {len(slices)} slices, one run from number {start}, for validation"
+    held = set(chosen)
+    return tuple(s for s in slices if s not in held), chosen, text

@@ -1,0 +1,103 @@
+"""How good the model is now: loss, Dice and IoU on the slices kept back, and previews."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from napari_attnseg.engine.data import Slice, Source, network_input, upright
+from napari_attnseg.engine.learner import Learner
+from napari_attnseg.engine.losses import IGNORE
+from napari_attnseg.engine.metrics import Counts, count, dice, figures, iou
+from napari_attnseg.engine.preprocess import resize
+
+STEP_SLICES = 8
+"""Validation slices whose ``step`` gives the default threshold when thresholds are drawn."""
+
+
+@dataclass
+class Validation:
+    """``loss``: mean over slices. ``figures``: over all labelled pixels of all slices, mean over
+    the foreground classes, plus ``dice_image`` (mean over images) and ``dice_<class>``."""
+
+    loss: float = float("nan")
+    figures: dict[str, float] = field(default_factory=dict)
+    threshold: float = 0.0
+
+
+def probability(logits: torch.Tensor) -> np.ndarray:
+    """(Y, X) float32: foreground probability; with several classes p_f / (p_f + p_0)."""
+    if len(logits) == 1:
+        return torch.sigmoid(logits[0]).numpy()
+    best = logits[1:].max(0).values
+    return torch.sigmoid(best - logits[0]).numpy()
+
+
+def labels_of(logits: torch.Tensor) -> np.ndarray:
+    """(Y, X) class ids at a cut of 0.5 (sigmoid >= 0.5, or the arg-max)."""
+    if len(logits) == 1:
+        return (logits[0] >= 0).numpy().astype(np.int64)
+    best, index = logits[1:].max(0)
+    return torch.where(best >= logits[0], index + 1, 0).numpy()
+
+
+def default_threshold(learner: Learner, source: Source, slices: tuple[Slice, ...]) -> float:
+    """The trained threshold, or with drawn thresholds the median ``step`` (half the cells over)."""
+    if learner.settings.threshold_draw == "fixed":
+        return learner.settings.threshold
+    jump = max(1, len(slices) // STEP_SLICES)
+    steps = [learner.step_of(source.example(s).image) for s in slices[::jump][:STEP_SLICES]]
+    found = [s for s in steps if s is not None]
+    if not found:
+        return learner.settings.threshold
+    return float(f"{np.median(np.concatenate(found)):.3g}")
+
+
+def validate(
+    learner: Learner, source: Source, slices: tuple[Slice, ...], result: Validation
+) -> Iterator[None]:
+    """Fill ``result`` at the default threshold; yields between slices so that one can stop."""
+    result.threshold = default_threshold(learner, source, slices)
+    yield
+    values = learner.values(result.threshold)
+    classes = len(source.settings.class_names)
+    losses, counted = [], []
+    for slice_ in slices:
+        example = source.example(slice_)
+        logits = learner.logits(example.image, values)
+        logits = resize(logits[None], example.target.shape, antialias=False)[0]
+        target = torch.from_numpy(example.target)
+        losses.append(float(learner.loss(logits[None], target[None])))
+        known = example.target != IGNORE
+        counted.append(count(labels_of(logits)[known], example.target[known], classes))
+        yield
+    result.loss = float(np.mean(losses))
+    result.figures = _figures(counted, source.settings.class_names)
+
+
+def _figures(counted: list[Counts], names: tuple[str, ...]) -> dict[str, float]:
+    total = counted[0]
+    for c in counted[1:]:
+        total = total + c
+    found = {"dice": dice(total), "iou": iou(total), "accuracy": figures(total)["accuracy"]}
+    found["dice_image"] = float(np.mean([dice(c) for c in counted]))
+    if len(names) > 2:
+        found |= {f"dice_{n}": dice(total.of_class(i)) for i, n in enumerate(names) if i}
+    return found
+
+
+def write_preview(learner: Learner, source: Source, pair: int, z: int, path: Path) -> None:
+    """The current model's probability of one slice, in view order, replacing ``path`` whole."""
+    data = source.pair(pair)
+    image = network_input(data, z, source.preprocessing)
+    values = learner.values(default_threshold(learner, source, (Slice(pair, z),)))
+    logits = resize(learner.logits(image, values)[None], data.view.shape[1:3], antialias=False)[0]
+    plane = np.ascontiguousarray(upright(probability(logits), data.flips))
+    part = path.with_name(f"{path.stem}.part.npy")
+    np.save(part, plane, allow_pickle=False)
+    os.replace(part, path)
