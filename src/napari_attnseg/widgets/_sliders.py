@@ -1,0 +1,262 @@
+"""One row per tunable: its name, a slider with a tick at the trained value, its number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qtpy.QtCore import QPointF, QSignalBlocker, Qt, QTimer, Signal
+from qtpy.QtGui import QColor, QPainter, QPolygonF
+from qtpy.QtWidgets import (
+    QComboBox,
+    QDoubleSpinBox,
+    QGridLayout,
+    QLabel,
+    QSizePolicy,
+    QStyle,
+    QStyleOptionSlider,
+    QToolButton,
+    QWidget,
+)
+from superqt import QDoubleSlider
+
+from napari_attnseg.settings import PLAIN_THRESHOLD, Tunable, TunableValue
+from napari_attnseg.widgets._plots import inks
+from napari_attnseg.widgets._scale import StepScale
+
+SETTLE_MS = 350
+"""Typing, wheel and arrow keys have no release: this long without a move counts as one."""
+
+
+class TickedSlider(QDoubleSlider):
+    """A slider over [0, 1] with a small triangle at the trained position."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(Qt.Orientation.Horizontal, parent)
+        self.setRange(0.0, 1.0)
+        self.setSingleStep(0.01)
+        self.setPageStep(0.05)
+        self.setMinimumWidth(60)
+        self.setMinimumHeight(24)
+        self._tick: float | None = None
+
+    def set_tick(self, position: float | None) -> None:
+        """Where the trained value lies, or None for no tick."""
+        self._tick = position
+        self.update()
+
+    def handle_x(self, position: float) -> float:
+        """Pixel column of the handle's middle when the slider stands at ``position``."""
+        option = QStyleOptionSlider()
+        self.initStyleOption(option)
+        style, complex_ = self.style(), QStyle.ComplexControl.CC_Slider
+        part = QStyle.SubControl
+        groove = style.subControlRect(complex_, option, part.SC_SliderGroove, self)
+        handle = style.subControlRect(complex_, option, part.SC_SliderHandle, self)
+        span = groove.width() - handle.width()
+        return float(groove.x() + handle.width() / 2.0 + position * span)
+
+    def paintEvent(self, event: Any) -> None:
+        """Draw the slider, then the tick under the groove."""
+        super().paintEvent(event)
+        if self._tick is None:
+            return
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(QColor(inks(self).text))
+        x, bottom = self.handle_x(self._tick), float(self.height())
+        points = [QPointF(x, bottom - 6), QPointF(x - 4, bottom), QPointF(x + 4, bottom)]
+        painter.drawPolygon(QPolygonF(points))
+        painter.end()
+
+
+class TunableRow(QWidget):
+    """Base of both rows. ``moved`` while a value moves, ``released`` when it rests."""
+
+    moved = Signal(str, object)
+    released = Signal(str, object)
+
+    def __init__(self, tunable: Tunable, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.tunable = tunable
+        self.trained: TunableValue = tunable.default
+        self.name_label = QLabel(tunable.name, self)
+        self.name_label.setToolTip(tunable.doc)
+        self.name_label.setMinimumWidth(58)
+        self.reset_button = QToolButton(self)
+        self.reset_button.setText("↺")
+        self.reset_button.setAutoRaise(True)
+        self.reset_button.setFixedWidth(22)
+        policy = self.reset_button.sizePolicy()
+        policy.setRetainSizeWhenHidden(True)
+        self.reset_button.setSizePolicy(policy)
+        self.reset_button.clicked.connect(self._on_reset)
+        self.grid = QGridLayout(self)
+        self.grid.setContentsMargins(0, 0, 0, 0)
+        self.grid.setHorizontalSpacing(4)
+        self.grid.addWidget(self.name_label, 0, 0)
+        self.grid.addWidget(self.reset_button, 0, 3)
+
+    def value(self) -> TunableValue:
+        """The value shown."""
+        raise NotImplementedError
+
+    def set_value(self, value: TunableValue) -> None:
+        """Show another value without a signal."""
+        raise NotImplementedError
+
+    def set_trained(self, value: TunableValue) -> None:
+        """Say which value the model was trained with."""
+        self.trained = value
+        self.reset_button.setToolTip(f"Back to the trained value ({_short(value)})")
+        self._mark()
+
+    def _mark(self) -> None:
+        self.reset_button.setVisible(_short(self.value()) != _short(self.trained))
+
+    def _on_reset(self) -> None:
+        self.set_value(self.trained)
+        self.moved.emit(self.tunable.name, self.trained)
+        self.released.emit(self.tunable.name, self.trained)
+
+
+class FloatRow(TunableRow):
+    """A float tunable: slider and number move together; the number may leave the slider."""
+
+    def __init__(self, tunable: Tunable, parent: QWidget | None = None) -> None:
+        super().__init__(tunable, parent)
+        self._value = float(tunable.default)
+        self._scale: StepScale | None = None
+        self._settle = QTimer(self)
+        self._settle.setSingleShot(True)
+        self._settle.setInterval(SETTLE_MS)
+        self._settle.timeout.connect(self._emit_released)
+        self.slider = TickedSlider(self)
+        self.slider.setToolTip(tunable.doc)
+        self.spin = self._make_spin(tunable)
+        if tunable.name == "threshold":  # full width, in line with the plot above it
+            self.grid.addWidget(self.slider, 1, 0, 1, 4)
+        else:
+            self.grid.addWidget(self.slider, 0, 1)
+        self.grid.addWidget(self.spin, 0, 2)
+        self.grid.setColumnStretch(1, 1)
+        self.slider.valueChanged.connect(self._on_slider)
+        self.slider.sliderReleased.connect(self._emit_released)
+        self.spin.valueChanged.connect(self._on_spin)
+        self.set_value(float(tunable.default))
+        self.set_trained(tunable.default)
+
+    def _make_spin(self, tunable: Tunable) -> QDoubleSpinBox:
+        spin = QDoubleSpinBox(self)
+        is_threshold = tunable.name == "threshold"
+        spin.setDecimals(4 if is_threshold else 3)
+        spin.setRange(tunable.minimum, PLAIN_THRESHOLD if is_threshold else tunable.maximum)
+        spin.setSingleStep(0.01)
+        spin.setStepType(QDoubleSpinBox.StepType.AdaptiveDecimalStepType)
+        spin.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
+        spin.setKeyboardTracking(False)
+        spin.setStyleSheet("QDoubleSpinBox { min-width: 56px; padding: 1px 4px; }")
+        spin.setFixedWidth(68)
+        hint = "\n2 is plain attention: no cell is over it." if is_threshold else ""
+        spin.setToolTip(tunable.doc + hint)
+        return spin
+
+    def value(self) -> float:
+        """The value shown (exact, not rounded to the digits of the number box)."""
+        return self._value
+
+    def set_value(self, value: TunableValue) -> None:
+        """Show another value without a signal."""
+        self._value = float(value)
+        self._show()
+
+    def set_trained(self, value: TunableValue) -> None:
+        """Put tick and reset button at the trained value."""
+        super().set_trained(value)
+        self.slider.set_tick(self._position(float(value)))
+
+    def set_scale(self, scale: StepScale | None) -> None:
+        """Let the slider run along another scale; the value stays."""
+        self._scale = scale
+        self._show()
+        self.slider.set_tick(self._position(float(self.trained)))
+
+    def _position(self, value: float) -> float:
+        if self._scale is not None:
+            return float(self._scale.position(value))
+        low, high = self.tunable.minimum, self.tunable.maximum
+        return min(max((value - low) / (high - low), 0.0), 1.0)
+
+    def _value_at(self, position: float) -> float:
+        if self._scale is not None:
+            return self._scale.threshold(position)
+        return self.tunable.minimum + position * (self.tunable.maximum - self.tunable.minimum)
+
+    def _show(self, but: QWidget | None = None) -> None:
+        if but is not self.slider:
+            with QSignalBlocker(self.slider):
+                self.slider.setValue(self._position(self._value))
+        if but is not self.spin:
+            with QSignalBlocker(self.spin):
+                self.spin.setValue(self._value)
+        self._mark()
+
+    def _on_slider(self, position: float) -> None:
+        self._value = self._value_at(float(position))
+        self._show(but=self.slider)
+        self._emit_moved()
+
+    def _on_spin(self, value: float) -> None:
+        self._value = float(value)
+        self._show(but=self.spin)
+        self._emit_moved()
+
+    def _emit_moved(self) -> None:
+        self.moved.emit(self.tunable.name, self._value)
+        if not self.slider.isSliderDown():
+            self._settle.start()
+
+    def _emit_released(self) -> None:
+        self._settle.stop()
+        self.released.emit(self.tunable.name, self._value)
+
+
+class ChoiceRow(TunableRow):
+    """A tunable with a few named choices."""
+
+    def __init__(self, tunable: Tunable, parent: QWidget | None = None) -> None:
+        super().__init__(tunable, parent)
+        self.combo = QComboBox(self)
+        self.combo.addItems(list(tunable.choices))
+        self.combo.setToolTip(tunable.doc)
+        self.combo.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.grid.addWidget(self.combo, 0, 1, 1, 2)
+        self.grid.setColumnStretch(1, 1)
+        self.set_value(tunable.default)
+        self.set_trained(tunable.default)
+        self.combo.currentTextChanged.connect(self._on_chosen)
+
+    def value(self) -> str:
+        """The choice shown."""
+        return str(self.combo.currentText())
+
+    def set_value(self, value: TunableValue) -> None:
+        """Show another choice without a signal."""
+        with QSignalBlocker(self.combo):
+            self.combo.setCurrentText(str(value))
+        self._mark()
+
+    def _on_chosen(self, text: str) -> None:
+        self._mark()
+        self.moved.emit(self.tunable.name, text)
+        self.released.emit(self.tunable.name, text)
+
+
+def make_row(tunable: Tunable, parent: QWidget | None = None) -> TunableRow:
+    """The row that suits a tunable's kind."""
+    cls = ChoiceRow if tunable.kind == "choice" else FloatRow
+    return cls(tunable, parent)
+
+
+def _short(value: TunableValue) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"
