@@ -39,7 +39,7 @@ SAVING_SECONDS = 10.0
 """How long cancelled work that is already closing (training saves) may take."""
 NICE = {"live": 0, "training": 10}
 _REPLACED = (Retune, AttentionRow, Fingerprint)
-_ENDS = (Finished, Failed)
+_LONG = (Predict, Train)
 
 
 def explain_exit(code: int | None, stderr: str = "") -> str:
@@ -72,6 +72,7 @@ class _Process:
         )
         self.tail: deque[str] = deque(maxlen=200)
         self.wanted = True
+        self.pending: dict[int, Request] = {}
         self._drain = threading.Thread(target=self._read_stderr, daemon=True)
         self._drain.start()
 
@@ -90,17 +91,40 @@ class _Process:
         self._drain.join(0.2)
         return "".join(self.tail)
 
-    def end(self, grace: float = 0.0) -> None:
-        """Close the pipe, wait ``grace`` seconds, then terminate, then kill."""
+    def expect(self, request: Request) -> None:
+        """Remember what was asked; a newer question of a newest-wins class replaces older ones."""
+        if isinstance(request, (Cancel, SetPreview)):
+            return
+        if isinstance(request, _REPLACED):
+            older = [n for n, r in self.pending.items() if type(r) is type(request)]
+            for number in older:
+                del self.pending[number]
+        self.pending[request.id] = request
+
+    def settle(self, event: Event) -> bool:
+        """Whether this event ends its request (light requests end with their one answer)."""
+        request = self.pending.get(event.id)
+        ends = isinstance(event, (Finished, Failed))
+        if not ends and (isinstance(request, _LONG) or isinstance(event, (Note, Stopping))):
+            return False
+        return self.pending.pop(event.id, None) is not None
+
+    def end(self, grace: float = 0.0, sure: bool = True) -> None:
+        """Close the pipe and wait ``grace`` seconds; if ``sure``, terminate, then kill.
+
+        Otherwise the process is left to save: without its pipe it ends by itself in seconds.
+        """
         self.wanted = False
         with contextlib.suppress(OSError):
             self.frames_in.close()
-        for act, seconds in ((None, grace), (self.popen.terminate, 0.5), (self.popen.kill, 2.0)):
-            if act is not None:
-                act()
+        steps = [(lambda: None, grace), (self.popen.terminate, 0.5), (self.popen.kill, 2.0)]
+        for act, seconds in steps if sure else steps[:1]:
+            act()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.popen.wait(seconds)
                 return
+        if not sure:
+            threading.Thread(target=self.popen.wait, daemon=True).start()
 
     def _read_stderr(self) -> None:
         assert self.popen.stderr is not None
@@ -129,7 +153,6 @@ class ChildClient(BaseClient):
         self._warm = warm
         self._lock = threading.RLock()
         self._process: _Process | None = None
-        self._pending: dict[int, Request] = {}
         self._timers: dict[int, threading.Timer] = {}
         self._closed = False
 
@@ -151,34 +174,31 @@ class ChildClient(BaseClient):
         """Send a request to the engine, starting one when none is alive."""
         request = self._numbered(request)
         with self._lock:
-            if isinstance(request, _REPLACED):
-                self._forget(lambda r: type(r) is type(request))
-            if not isinstance(request, (Cancel, SetPreview)):
-                self._pending[request.id] = request
-            self._write(request)
+            if not (isinstance(request, SetPreview) and self._process is None):
+                self._write(request)
         return request.id
 
     def cancel(self, request_id: int) -> None:
         """Ask softly; work that does not react in time is ended with its process."""
         with self._lock:
-            if request_id not in self._pending or self._process is None:
+            if self._process is None or request_id not in self._process.pending:
                 return
             if request_id not in self._timers:
                 self._arm(request_id, SOFT_CANCEL_SECONDS)
-            self._write(Cancel(self.new_id(), request_id))
+                self._write(Cancel(self.new_id(), request_id))
 
     def close(self) -> None:
-        """End the process: softly, then surely (at most about three seconds)."""
+        """End the process. Running training saves itself, without the caller waiting for it."""
         with self._lock:
             self._closed = True
             process, self._process = self._process, None
-            for timer in self._timers.values():
-                timer.cancel()
-            self._timers.clear()
-            self._pending.clear()
+            for number in list(self._timers):
+                self._disarm(number)
             self._callbacks.clear()
-        if process:
-            process.end(grace=1.0)
+        if process is None:
+            return
+        saving = any(isinstance(r, Train) for r in process.pending.values())
+        process.end(grace=0.3, sure=not saving)
 
     def _write(self, request: Request) -> None:
         for _ in range(2):  # a process that died unnoticed breaks the pipe once
@@ -187,13 +207,11 @@ class ChildClient(BaseClient):
                 return
             try:
                 write_frame(self._process.frames_in, encode(request))
-                return
             except (OSError, ValueError):
                 self._process = None
-
-    def _forget(self, which: Callable[[Request], bool]) -> None:
-        for number in [n for n, r in self._pending.items() if which(r)]:
-            del self._pending[number]
+            else:
+                self._process.expect(request)
+                return
 
     def _arm(self, request_id: int, seconds: float) -> None:
         timer = threading.Timer(seconds, self._enforce, (request_id,))
@@ -211,38 +229,37 @@ class ChildClient(BaseClient):
         """The soft cancel was not heard: end the process, start another, repeat what waits."""
         with self._lock:
             self._timers.pop(request_id, None)
-            if request_id not in self._pending or self._process is None:
+            process = self._process
+            if process is None or process.pending.pop(request_id, None) is None:
                 return
-            del self._pending[request_id]
-            process, self._process = self._process, None
-            process.wanted = False
+            process.wanted, self._process = False, None
         process.end()
         self._deliver(Finished(request_id, "cancelled", summary={"engine": "restarted"}))
         with self._lock:
-            self.start()
-            for request in tuple(self._pending.values()):
+            for request in process.pending.values():
                 self._write(request)
+            if self._timers or not process.pending:
+                self.start()
 
     def _read(self, process: _Process) -> None:
         while (payload := read_frame(process.frames_out)) is not None:
             event = decode(payload)
-            if isinstance(event, Event):
-                self._receive(event)
+            try:
+                if isinstance(event, Event):
+                    self._receive(process, event)
+            except Exception:  # a listener's error must not stop the reading
+                sys.excepthook(*sys.exc_info())
         self._ended(process)
 
-    def _receive(self, event: Event) -> None:
+    def _receive(self, process: _Process, event: Event) -> None:
         with self._lock:
+            if not process.wanted:
+                return
             if isinstance(event, Stopping) and self._disarm(event.id):
                 self._arm(event.id, SAVING_SECONDS)
-            if isinstance(event, _ENDS) or not isinstance(event, (Note, Stopping)):
-                self._settle(event)
+            if process.settle(event):
+                self._disarm(event.id)
         self._deliver(event)
-
-    def _settle(self, event: Event) -> None:
-        request = self._pending.get(event.id)
-        if isinstance(event, _ENDS) or not isinstance(request, (Predict, Train)):
-            self._pending.pop(event.id, None)
-            self._disarm(event.id)
 
     def _ended(self, process: _Process) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -250,13 +267,17 @@ class ChildClient(BaseClient):
         with self._lock:
             if not process.wanted or self._closed:
                 return
+            process.wanted = False
             if self._process is process:
                 self._process = None
-            cancelled = [n for n in self._timers if self._disarm(n)] if self._timers else []
-            self._pending.clear()
-        for number in cancelled:
-            self._deliver(Finished(number, "cancelled"))
-        self._deliver(EngineLost(0, explain_exit(process.popen.returncode, process.stderr())))
+            cancelled = [n for n in list(self._timers) if n in process.pending]
+            for number in cancelled:
+                self._disarm(number)
+                self._deliver(Finished(number, "cancelled"))
+        lost = tuple(n for n in process.pending if n not in cancelled)
+        cause = explain_exit(process.popen.returncode, process.stderr())
+        self._deliver(EngineLost(0, cause, lost))
 
     def _deliver(self, event: Event) -> None:
-        self._dispatch(lambda: self._tell(event))
+        if not self._closed:
+            self._dispatch(lambda: self._tell(event))

@@ -138,7 +138,7 @@ class LiveController:
                 return
             z = self.state.z
             order = tuple(sorted(self._order, key=lambda k: (abs(k - z), k)))
-            self._start(order, self.state.results.folder)
+            self._start(order, self.state.results.folder, received=False)
 
     def cancel(self) -> None:
         """Stop the run; slices that were finished stay. ``finished`` follows."""
@@ -245,10 +245,11 @@ class LiveController:
             self.scratch.drop(self._folders.pop(0))
         return self._folders[-1]
 
-    def _start(self, order: Sequence[int] | None, folder: str) -> int:
+    def _start(self, order: Sequence[int] | None, folder: str, received: bool = True) -> int:
         s = self.state
         if s.image is None or not s.checkpoint:
             return 0
+        self.scratch.ensure_room(5 * s.shape[0] * s.shape[1] * s.shape[2])
         if self._run:
             self.client.cancel(self._run)
         self._order = tuple(order) if order is not None else outward(s.z, s.shape[0])
@@ -258,7 +259,16 @@ class LiveController:
         self._run = self.client.new_id()
         self._set(results=results, busy=True)
         self.client.send(
-            Predict(self._run, s.image, s.checkpoint, s.device, s.tuning, self._order, folder)
+            Predict(
+                self._run,
+                s.image,
+                s.checkpoint,
+                s.device,
+                s.tuning,
+                self._order,
+                folder,
+                received,
+            )
         )
         return self._run
 
@@ -305,7 +315,14 @@ class LiveController:
     def _on_run(self, event: Event) -> None:
         if isinstance(event, Started) and self.state.results:
             files = tuple(sorted(event.files.items()))
-            results = replace(self.state.results, files=files, grid=event.grid, stride=event.stride)
+            results = replace(
+                self.state.results,
+                files=files,
+                grid=event.grid,
+                stride=event.stride,
+                map_scale=event.map_scale,
+                map_offset=event.map_offset,
+            )
             self._set(results=results)
             self.started.emit(event)
             for text in event.notes:

@@ -59,7 +59,9 @@ class Predict(Request):
 
     Results are written into ``.npy`` files under ``out`` (created by the engine, ``r+``):
     ``labels`` uint8 (Z,Y,X), ``probability`` float32 (Z,Y,X), ``step`` and ``received`` float32
-    (Z,h,w) on the attention grid. Events: ``Started``, ``SliceDone`` per slice, ``Finished``.
+    (Z,h,w) on the attention grid. ``received`` costs a second pass where the threshold alters the
+    attention (rule ``authors``): with ``received=False`` only the first slice gets it, the others
+    keep what the file holds. Events: ``Started``, ``SliceDone`` per slice, ``Finished``.
     """
 
     image: ImageRef = field(default_factory=lambda: ImageRef("", ""))
@@ -68,6 +70,7 @@ class Predict(Request):
     tuning: Tuning = field(default_factory=Tuning)
     order: tuple[int, ...] = (0,)
     out: str = ""
+    received: bool = True
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ class AttentionRow(Request):
     """What pixel (z, y, x) attends to, and attention received at this tuning.
 
     ``y < 0`` asks only for ``received``. Written as ``<out>/row.npy`` (h,w float32, view
-    orientation) and ``<out>/received.npy`` (h,w). Event: ``RowDone``.
+    orientation) and ``<out>/received_now.npy`` (h,w). Event: ``RowDone``.
     """
 
     image: ImageRef = field(default_factory=lambda: ImageRef("", ""))
@@ -200,7 +203,11 @@ class Diagnosed(Event):
 
 @dataclass(frozen=True)
 class Started(Event):
-    """Long work began: where (``device``, ``notes`` in words) and how many steps."""
+    """Long work began: where (``device``, ``notes`` in words) and how many steps.
+
+    Cell (i, j) of the attention ``grid`` has its centre at pixel ``map_offset + map_scale*(i, j)``
+    (rows, columns; pixel centres are whole numbers). ``files``: map name to ``.npy`` path.
+    """
 
     device: str = ""
     total: int = 0
@@ -208,6 +215,8 @@ class Started(Event):
     files: dict[str, str] = field(default_factory=dict)
     grid: tuple[int, int] = (0, 0)
     stride: float = 1.0
+    map_scale: tuple[float, float] = (1.0, 1.0)
+    map_offset: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -270,11 +279,15 @@ class Fingerprinted(Event):
 
 @dataclass(frozen=True)
 class RowDone(Event):
-    """The row of the clicked pixel and the received map are written."""
+    """The row of the clicked pixel and the received map are written; ``map_*`` as ``Started``."""
 
     z: int = 0
     row: str = ""
     received: str = ""
+    y: int = -1
+    x: int = -1
+    map_scale: tuple[float, float] = (1.0, 1.0)
+    map_offset: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -338,7 +351,7 @@ class EngineLost(Event):
 
 
 def _subclasses(base: type) -> dict[str, type]:
-    found = {base.__name__: base}
+    found: dict[str, type] = {base.__name__: base}
     for cls in base.__subclasses__():
         found |= _subclasses(cls)
     return found

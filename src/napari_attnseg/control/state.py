@@ -15,7 +15,8 @@ class Results:
     """The files of one run; arrays are read-only memory maps, valid where ``slice_done`` came.
 
     ``labels`` uint8 (Z,Y,X), ``probability`` float32 (Z,Y,X), ``step`` and ``received`` float32
-    (Z,h,w) on the attention grid, whose cells are ``stride`` pixels wide. Empty before ``started``.
+    (Z,h,w) on the attention grid; cell (i, j) has its centre at pixel
+    ``map_offset + map_scale*(i, j)``. Empty before ``started``.
     """
 
     image: ImageRef
@@ -24,6 +25,8 @@ class Results:
     files: tuple[tuple[str, str], ...] = ()
     grid: tuple[int, int] = (0, 0)
     stride: float = 1.0
+    map_scale: tuple[float, float] = (1.0, 1.0)
+    map_offset: tuple[float, float] = (0.0, 0.0)
 
     def array(self, name: str) -> np.ndarray | None:
         """The map called ``name``, or ``None`` when this model has none."""

@@ -1,0 +1,325 @@
+"""What the engine does for each request; sessions live here, in the process that owns torch."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_attnseg.control.messages import (
+    AttentionRow,
+    Describe,
+    Described,
+    Diagnose,
+    Diagnosed,
+    Event,
+    Fingerprint,
+    Fingerprinted,
+    Finished,
+    ImageRef,
+    Note,
+    ObjectsDone,
+    Predict,
+    Request,
+    Retune,
+    Retuned,
+    RowDone,
+    SetPreview,
+    SliceDone,
+    SplitObjects,
+    Started,
+    Train,
+)
+from napari_attnseg.engine.results import LiveFiles, ResultFiles, save_array
+from napari_attnseg.errors import EngineError, InputError
+from napari_attnseg.settings import PLAIN_THRESHOLD
+
+if TYPE_CHECKING:
+    from napari_attnseg.engine.data import Source
+    from napari_attnseg.engine.session import MapScale, Prediction, Session
+
+MAX_SESSIONS = 2
+"""Models kept loaded; the one unused for longest leaves first."""
+Work = Predict | Retune | Fingerprint | AttentionRow
+
+
+def open_scratch(path: str) -> np.ndarray:
+    """An array handed over in scratch, as a read-only map."""
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise EngineError(
+            f"the scratch file {Path(path).name} cannot be read ({error}); "
+            "select the layer again and repeat"
+        ) from error
+
+
+def _source(work: Train) -> Source:
+    """Folders of files, or one image layer with its labels."""
+    from napari_attnseg.engine.data import FolderSource, LayerSource
+
+    if work.image is not None:
+        return LayerSource(work.image, work.labels, work.settings.sparse)
+    if not (work.images and work.masks):
+        raise InputError(
+            "got no folder of images or no folder of masks, expected both; choose two folders"
+        )
+    return FolderSource(work.images, work.masks)
+
+
+def _place(session: Session) -> MapScale:
+    """Where the attention grid lies; an empty grid for a model without attention."""
+    from napari_attnseg.engine.session import MapScale
+
+    if getattr(session.model, "attention", None) is None:
+        return MapScale((1.0, 1.0), (0.0, 0.0), (0, 0))
+    return session.map_scale()
+
+
+class Engine:
+    """Answers requests with events; ``close`` gives memory and device back."""
+
+    def __init__(self) -> None:
+        self._sessions: OrderedDict[tuple[Any, ...], Session] = OrderedDict()
+        self._images: dict[tuple[Any, ...], ImageRef] = {}
+        self._stopping: set[int] = set()
+        self._live: tuple[str, LiveFiles] | None = None
+        self._preview_z: Callable[[int], None] = lambda z: None
+
+    def handle(self, request: Request) -> Iterator[Event | None]:
+        """Events of one request; problems are raised as the classes of ``errors``."""
+        answers: dict[type[Request], Callable[[Any], Iterator[Event | None]]] = {
+            Predict: self._predict,
+            Retune: self._retune,
+            Fingerprint: self._fingerprint,
+            AttentionRow: self._row,
+            SplitObjects: self._split,
+            Describe: self._describe,
+            Diagnose: self._diagnose,
+            Train: self._train,
+            SetPreview: self._set_preview,
+        }
+        answer = answers.get(type(request))
+        if answer is None:
+            raise EngineError(f"the engine does not know the request {type(request).__name__}")
+        return answer(request)
+
+    def stop(self, request_id: int) -> None:
+        """Long work ``request_id`` ends at its next step with ``Finished``."""
+        self._stopping.add(request_id)
+
+    def close(self) -> None:
+        """Drop models and caches."""
+        self._sessions.clear()
+        self._images.clear()
+        self._live = None
+
+    # --- sessions --------------------------------------------------------------------------------
+
+    def _session(self, work: Work) -> Session:
+        """The session of this checkpoint and device, with this image set."""
+        from napari_attnseg.cards import resolve_checkpoint
+        from napari_attnseg.engine.session import Session
+
+        path = resolve_checkpoint(work.checkpoint)
+        state = path.stat()
+        key = (str(path), state.st_mtime_ns, state.st_size, work.device)
+        if key not in self._sessions:
+            while len(self._sessions) >= MAX_SESSIONS:
+                oldest, _ = self._sessions.popitem(last=False)
+                self._images.pop(oldest, None)
+            self._sessions[key] = Session(path, device=work.device)
+        self._sessions.move_to_end(key)
+        session = self._sessions[key]
+        if self._images.get(key) != work.image:
+            ref = work.image
+            session.set_image(
+                open_scratch(ref.path), rgb=ref.rgb, flips=ref.flips, spacing_mm=ref.spacing_mm
+            )
+            self._images[key] = ref
+        return session
+
+    # --- long ------------------------------------------------------------------------------------
+
+    def _predict(self, work: Predict) -> Iterator[Event]:
+        session = self._session(work)
+        place = _place(session)
+        files = ResultFiles(Path(work.out), session.shape, place.grid)
+        told = len(session.notes)
+        yield Started(
+            work.id,
+            str(session.device),
+            len(work.order),
+            session.notes,
+            files.files,
+            place.grid,
+            place.scale[0],
+            place.scale,
+            place.offset,
+        )
+        for done, z in enumerate(work.order, 1):
+            if self._stopped(work.id):
+                yield Finished(work.id, "cancelled", files.files, {"done": done - 1})
+                return
+            began = time.perf_counter()
+            answer = session.predict(z, work.tuning)
+            files.labels[z], files.probability[z] = answer.labels, answer.probability
+            files.write_map("step", z, answer.step)
+            if work.received or done == 1:
+                files.write_map("received", z, answer.received)
+            yield SliceDone(work.id, z, done, len(work.order), time.perf_counter() - began)
+            for text in session.notes[told:]:
+                yield Note(work.id, text)
+            told = len(session.notes)
+        summary = {"done": len(work.order), "provenance": session.provenance(work.tuning)}
+        yield Finished(work.id, "done", files.files, summary)
+
+    def _train(self, work: Train) -> Iterator[Event | None]:
+        from napari_attnseg.engine.train import train
+
+        wish = [work.preview_z]
+        self._preview_z = lambda z: wish.__setitem__(0, z)
+        preview = Path(work.scratch) / "preview.npy" if work.scratch else None
+        stopped = [False]
+
+        def should_stop() -> bool:
+            stopped[0] = stopped[0] or self._stopped(work.id)
+            return stopped[0]
+
+        events = train(
+            work.settings,
+            _source(work),
+            work.out,
+            device=work.device,
+            resume=work.resume,
+            preview=(lambda: (wish[0], preview)) if preview else None,
+            should_stop=should_stop,
+            command="Train dock, from layers" if work.image else "Train dock, from folders",
+        )
+        began = False
+        try:
+            for event in events:
+                began = began or isinstance(event, Started)
+                yield None if event is None else replace(event, id=work.id)
+                if not began and should_stop():  # still reading files: nothing to save
+                    yield Finished(work.id, "cancelled", summary={"epochs": 0})
+                    return
+        finally:
+            events.close()
+            self._preview_z = lambda z: None
+
+    def _set_preview(self, work: SetPreview) -> Iterator[Event]:
+        self._preview_z(work.z)
+        yield from ()
+
+    def _stopped(self, request_id: int) -> bool:
+        found = request_id in self._stopping
+        self._stopping.discard(request_id)
+        return found
+
+    # --- live ------------------------------------------------------------------------------------
+
+    def _retune(self, work: Retune) -> Iterator[Event]:
+        began = time.perf_counter()
+        session = self._session(work)
+        answer = session.predict(work.z, work.tuning)
+        files = self._live_files(work.out, session.shape[1:])
+        files.labels[work.buffer] = answer.labels
+        files.probability[work.buffer] = answer.probability
+        counts = self._against_plain(session, work, answer, files) if work.compare else (0, 0, 0)
+        yield Retuned(
+            work.id,
+            work.z,
+            work.buffer,
+            answer.over,
+            answer.cells,
+            int(np.count_nonzero(answer.labels)),
+            answer.woken,
+            *counts,
+            seconds=time.perf_counter() - began,
+        )
+
+    @staticmethod
+    def _against_plain(
+        session: Session, work: Retune, answer: Prediction, files: LiveFiles
+    ) -> tuple[int, int, int]:
+        """Write plain attention's labels; pixels gained, lost and kept by the threshold."""
+        if "threshold" not in session.tuning.values:
+            raise InputError(
+                "this model has no threshold, so there is nothing to compare; "
+                "turn the comparison off"
+            )
+        plain = session.predict(work.z, work.tuning.replace(threshold=PLAIN_THRESHOLD)).labels
+        files.plain()[work.buffer] = plain
+        now, then = answer.labels > 0, plain > 0
+        kept = int(np.count_nonzero(now & then))
+        return int(np.count_nonzero(now)) - kept, int(np.count_nonzero(then)) - kept, kept
+
+    def _live_files(self, out: str, shape: tuple[int, int]) -> LiveFiles:
+        key = f"{out}:{shape}"
+        if self._live is None or self._live[0] != key:
+            self._live = key, LiveFiles(Path(out), shape)
+        return self._live[1]
+
+    def _fingerprint(self, work: Fingerprint) -> Iterator[Event]:
+        session = self._session(work)
+        reference = np.array(open_scratch(work.reference)[0]) if work.reference else None
+        found = session.fingerprint(work.z, work.tuning, work.points, reference)
+        yield Fingerprinted(
+            work.id,
+            work.z,
+            *(
+                tuple(values.ravel().tolist())
+                for values in (
+                    found.thresholds,
+                    found.area,
+                    found.components,
+                    found.dice,
+                    found.iou,
+                    found.step,
+                )
+            ),
+        )
+
+    def _row(self, work: AttentionRow) -> Iterator[Event]:
+        session = self._session(work)
+        out = Path(work.out)
+        row = path = ""
+        if work.y >= 0:
+            values = session.attention_row(work.z, work.y, work.x, work.tuning)
+            row = save_array(out / "row.npy", values)
+        received = session.received(work.z, work.tuning)
+        if received is not None:
+            path = save_array(out / "received_now.npy", received)
+        place = _place(session)
+        yield RowDone(
+            work.id, work.z, row, path, work.y, work.x, place.scale, place.offset
+        )
+
+    # --- other questions -------------------------------------------------------------------------
+
+    def _split(self, work: SplitObjects) -> Iterator[Event]:
+        from napari_attnseg.engine.objects import split_objects
+
+        labels = open_scratch(work.labels)
+        ids, count = split_objects(
+            np.asarray(labels), work.watershed, work.min_distance, work.min_size
+        )
+        save_array(Path(work.out), ids)
+        yield ObjectsDone(work.id, work.out, count)
+
+    def _describe(self, work: Describe) -> Iterator[Event]:
+        from napari_attnseg.engine.describe import describe
+
+        yield Described(work.id, describe())
+
+    def _diagnose(self, work: Diagnose) -> Iterator[Event]:
+        from napari_attnseg.engine.device import diagnose, report_text
+
+        report = diagnose(work.device)
+        yield Diagnosed(work.id, report, report_text(report))
