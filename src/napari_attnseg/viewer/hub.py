@@ -24,7 +24,7 @@ from napari_attnseg.errors import AttnSegError, InputError
 from napari_attnseg.settings import Tuning
 from napari_attnseg.viewer.layers import METADATA, layer_source
 from napari_attnseg.viewer.preferences import recall, remember
-from napari_attnseg.viewer.results import MapGrid, ResultLayers, outward, visible_slice
+from napari_attnseg.viewer.results import MapGrid, ResultLayers, visible_slice
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer
@@ -81,6 +81,7 @@ class Hub:
         self._results: dict[tuple[int, str], ResultLayers] = {}
         self._opened: tuple[int, int] | None = None
         self._arrays: dict[str, np.ndarray | None] = {}
+        self._live_results: ResultLayers | None = None
         self._z = 0
         self._listen(viewer)
         self._choose_first(viewer)
@@ -194,13 +195,14 @@ class Hub:
             self._opened = opened
         self.live.set_model(self.checkpoint, self.device)
         self.live.set_slice(self.visible_z())
-        return self._results_for(source.array.shape[:3])
+        self._live_results = self._results_for(source.array.shape[:3])
+        return self._live_results
 
     def run(self) -> None:
         """Segment the chosen image: the visible slice first, then the others outward."""
         self._opened = None  # pixels may have been changed in place since
-        results = self.prepare()
-        self.live.run(outward(self.visible_z(), results.shape[0]))
+        self.prepare()
+        self.live.run()
 
     def cancel(self) -> None:
         """Stop the run; finished slices stay."""
@@ -239,31 +241,20 @@ class Hub:
     # --- answers into layers --------------------------------------------------------------------
 
     def _on_started(self, event: Any) -> None:
-        results = self.results
-        files = self.live.state.results
+        results, files = self._live_results, self.live.state.results
         if results is None or files is None:
             return
         self._arrays = {k: files.array(k) for k in ("labels", "probability", "step", "received")}
         results.ensure_labels()
-        results.grid = self._grid(files.grid, files.stride)
+        if 0 not in files.grid:
+            results.grid = MapGrid(files.grid, files.map_scale, files.map_offset)
         for what in ("probability", "step", "received"):
             if self._arrays[what] is not None:
                 results.ensure_map(what, None if what == "probability" else results.grid)
         self.results_changed.emit(results)
 
-    def _grid(self, grid: tuple[int, int], stride: float) -> MapGrid | None:
-        """Where the engine's map lies: it pads at the far end of the network's standing."""
-        if not self.source or 0 in grid:
-            return None
-        source = layer_source(self.source)
-        size = source.array.shape[1:3]
-        offset = [
-            size[i] - grid[i] * stride if source.flips[i + 1] else 0.0 for i in range(2)
-        ]
-        return MapGrid(grid, (stride, stride), (offset[0], offset[1]))
-
     def _on_slice(self, event: Any) -> None:
-        results = self.results
+        results = self._live_results
         if results is None:
             return
         for what, array in self._arrays.items():
@@ -274,13 +265,13 @@ class Hub:
             else:
                 results.write(what, event.z, array[event.z])
 
-    def _on_finished(self, event: Any) -> None:
+    def _on_finished(self, event: Any = None) -> None:
         self._arrays = {}
-        if self.results is not None:
-            self.results.settle()
+        if self._live_results is not None:
+            self._live_results.settle()
 
     def _on_retuned(self, event: Any, labels: Any, probability: Any, plain: Any) -> None:
-        results = self.results
+        results = self._live_results
         if results is None:
             return
         results.ensure_labels()
@@ -289,29 +280,23 @@ class Hub:
             results.write("probability", event.z, probability)
 
     def _on_row(self, event: Any, row: Any, received: Any) -> None:
-        results = self.results
+        results = self._live_results
         if results is None:
             return
         for what, values in (("row", row), ("received", received)):
             if values is None:
                 continue
-            grid = results.grid or self._grid_of(values.shape)
-            layer = results.ensure_map(what, grid, **({"visible": True} if what == "row" else {}))
+            grid = MapGrid(values.shape, event.map_scale, event.map_offset)
+            fresh = results.layer(what) is None
+            layer = results.ensure_map(what, grid)
             results.write(what, event.z, values)
-            if what == "row" and layer.visible:
-                results.fit_contrast("row")
-
-    def _grid_of(self, shape: tuple[int, int]) -> MapGrid | None:
-        """The grid of a map that came before any run: whole cells over the image."""
-        if self.source is None:
-            return None
-        size = layer_source(self.source).array.shape[1:3]
-        stride = max(2.0 ** np.ceil(np.log2(max(size[i] / shape[i], 1))) for i in range(2))
-        return self._grid(shape, float(stride))
+            if what == "row":
+                layer.visible = layer.visible or fresh
+            results.fit_contrast(what)
 
     def _on_objects(self, event: Any, ids: np.ndarray) -> None:
-        if self.results is not None:
-            self.results.show_objects(ids)
+        if self._live_results is not None:
+            self._live_results.show_objects(ids)
 
     # --- inside ---------------------------------------------------------------------------------
 
@@ -320,6 +305,8 @@ class Hub:
         live.started.connect(self._on_started)
         live.slice_done.connect(self._on_slice)
         live.finished.connect(self._on_finished)
+        live.failed.connect(self._on_finished)
+        live.engine_lost.connect(self._on_finished)
         live.retuned.connect(self._on_retuned)
         live.row_done.connect(self._on_row)
         live.objects_done.connect(self._on_objects)
@@ -354,6 +341,7 @@ class Hub:
         self.cancel()
         for key in [k for k in self._results if k[0] == id(event.value)]:
             del self._results[key]
+        self._live_results = None
         self.set_source(self._first_image(self.viewer))
 
     def _follow_dims(self, event: Any = None) -> None:

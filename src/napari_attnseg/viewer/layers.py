@@ -31,7 +31,8 @@ class LayerSource(NamedTuple):
     """What the engine needs of an image layer.
 
     ``array`` (Z, Y, X) or (Z, Y, X, 3); ``flips``: view axes to reverse to run S+, P+, L+;
-    ``spacing`` in mm (or the layer's own unit) per view axis; ``volume`` if the layer has one.
+    ``spacing`` in mm (or the layer's own unit) per view axis, empty when unknown; ``volume`` if
+    the layer has one.
     """
 
     array: npt.NDArray[Any]
@@ -130,8 +131,18 @@ def layer_source(layer: Layer) -> LayerSource:
     array = array[None] if axes == 2 else array
     entry = layer.metadata.get(METADATA)
     volume = entry.get("volume") if isinstance(entry, dict) else None
-    spacing = (1.0,) * (3 - axes) + tuple(abs(float(s)) for s in layer.scale)
-    return LayerSource(array[..., :3] if rgb else array, rgb, _flips(layer, volume), spacing, volume)
+    spacing = volume.spacing_mm if volume is not None else _spacing(layer)
+    return LayerSource(
+        array[..., :3] if rgb else array, rgb, _flips(layer, volume), spacing, volume
+    )
+
+
+def _spacing(layer: Layer) -> tuple[float, ...]:
+    """A scale that nobody set says nothing about the size of a pixel."""
+    scale = tuple(abs(float(s)) for s in layer.scale)
+    if all(s == 1 for s in scale):
+        return ()
+    return scale if len(scale) == 3 else (1.0, *scale)
 
 
 def _flips(layer: Layer, volume: Volume | None) -> tuple[bool, bool, bool]:
@@ -175,18 +186,15 @@ def transform_of(layer: Layer) -> dict[str, Any]:
 
 
 def map_transform(
-    layer: Layer, cell: tuple[float, float], offset: tuple[float, float] = (0.0, 0.0)
+    layer: Layer, scale: tuple[float, float], offset: tuple[float, float]
 ) -> dict[str, Any]:
     """The transform of a coarse map over ``layer``.
 
-    ``cell``: pixels (rows, columns) covered by one cell of the map; ``offset``: the pixel
-    coordinate of the map's first edge, 0 when it starts at the image's own edge. Cell ``i`` is
-    centred on pixel ``offset + (i + 1/2) * cell - 1/2`` (napari's pixel centres are integers).
+    Cell (i, j) of the map is centred on the layer's pixel ``offset + scale * (i, j)`` (rows and
+    columns; napari's pixel centres are whole numbers).
     """
-    n = layer.ndim
-    factor, first = np.ones(n), np.zeros(n)
-    factor[-2:] = cell
-    first[-2:] = np.asarray(offset) + (factor[-2:] - 1) / 2
+    factor, first = np.ones(layer.ndim), np.zeros(layer.ndim)
+    factor[-2:], first[-2:] = scale, offset
     world = np.asarray(layer.data_to_world(first))
     return transform_of(layer) | {
         "scale": np.asarray(layer.scale) * factor,

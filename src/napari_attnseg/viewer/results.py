@@ -37,11 +37,14 @@ _LOOKS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class MapGrid:
-    """Where a coarse map lies: cells (h, w), pixels per cell and first edge (rows, columns)."""
+    """Where a coarse map lies: cell (i, j) of ``shape`` is centred on pixel offset + scale*(i, j).
+
+    Pixel centres are whole numbers, rows first.
+    """
 
     shape: tuple[int, int]
-    cell: tuple[float, float]
-    offset: tuple[float, float] = (0.0, 0.0)
+    scale: tuple[float, float]
+    offset: tuple[float, float]
 
 
 class ResultLayers:
@@ -201,7 +204,7 @@ class ResultLayers:
         place = (
             transform_of(self.source)
             if grid is None
-            else map_transform(self.source, grid.cell, grid.offset)
+            else map_transform(self.source, grid.scale, grid.offset)
         )
         style = {"contrast_limits": (0.0, 1.0), "visible": False, **_LOOKS.get(what, {}), **look}
         layer = Image(
@@ -283,8 +286,3 @@ def visible_slice(viewer: ViewerModel, layer: Layer, depth: int) -> int:
     point = np.asarray(viewer.dims.point)[-layer.ndim :]
     z = float(np.asarray(layer.world_to_data(point))[0])
     return int(np.clip(np.floor(z + 0.5), 0, depth - 1))
-
-
-def outward(start: int, count: int) -> tuple[int, ...]:
-    """All slices, the visible one first, then its neighbours on both sides in turn."""
-    return tuple(sorted(range(count), key=lambda z: (abs(z - start), z < start)))

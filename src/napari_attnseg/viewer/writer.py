@@ -1,0 +1,80 @@
+"""napari writer for labels, and the export of the dock: written, read again, compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_attnseg.errors import ExportError
+from napari_attnseg.io.export import Verified, write_mask
+from napari_attnseg.viewer.layers import METADATA, layer_volume
+
+if TYPE_CHECKING:
+    from napari.layers import Labels, Layer
+    from napari.viewer import ViewerModel
+
+    from napari_attnseg.io.volume import Volume
+
+FILTERS = "NIfTI (*.nii.gz *.nii);;TIFF (*.tif *.tiff);;PNG, one slice (*.png)"
+
+
+def write_labels(path: str, data: Any, meta: Mapping[str, Any]) -> list[str]:
+    """npe2 writer: ``data`` (Y,X) or (Z,Y,X) whole numbers, ``meta`` the layer's settings."""
+    volume = _volume_of(meta.get("metadata") or {})
+    return [str(export(path, np.asarray(data), volume).path)]
+
+
+def export_layer(
+    path: str | Path, layer: Labels, viewer: ViewerModel | None = None, **extra: Any
+) -> Verified:
+    """Write a labels layer with the space of the image it was made from; see :func:`export`."""
+    volume = _volume_of(layer.metadata)
+    if volume is None and viewer is not None:
+        source = source_of(layer, viewer)
+        volume = layer_volume(source) if source is not None else None
+    return export(path, np.asarray(layer.data), volume, **extra)
+
+
+def export(
+    path: str | Path,
+    labels: npt.NDArray[Any],
+    volume: Volume | None,
+    classes: Mapping[int, str] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Verified:
+    """Write (Y,X) or (Z,Y,X) ids and verify the file against them.
+
+    Raises :class:`ExportError` when it cannot be written or does not read back equal.
+    """
+    if labels.ndim not in (2, 3):
+        raise ExportError(
+            f"the labels have {labels.ndim} axes, expected 2 or 3; "
+            "export one time point or channel at a time."
+        )
+    array = labels[None] if labels.ndim == 2 else labels
+    if volume is not None and volume.shape != array.shape:
+        volume = None  # cropped or resampled since: the header would lie about it
+    return write_mask(path, array, volume, classes=classes, provenance=provenance)
+
+
+def source_of(layer: Layer, viewer: ViewerModel) -> Layer | None:
+    """The image layer that a result was made from, if it still stands."""
+    entry = layer.metadata.get(METADATA)
+    name = entry.get("result_of") if isinstance(entry, dict) else None
+    return viewer.layers[name] if name in viewer.layers else None
+
+
+def suggested_suffix(volume: Volume | None, depth: int) -> str:
+    """NIfTI for what has a space, PNG for one slice, TIFF otherwise."""
+    if volume is not None and volume.geometry is not None:
+        return ".nii.gz"
+    return ".png" if depth == 1 else ".tif"
+
+
+def _volume_of(metadata: Mapping[str, Any]) -> Volume | None:
+    entry = metadata.get(METADATA)
+    return entry.get("volume") if isinstance(entry, dict) else None

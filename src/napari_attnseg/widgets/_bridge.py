@@ -1,0 +1,107 @@
+"""Between the engine's threads and Qt's main thread, and napari's activity dock."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from qtpy.compat import isalive
+from qtpy.QtCore import QCoreApplication, QObject, Qt, Signal
+
+if TYPE_CHECKING:
+    from napari_attnseg.control.live import LiveController
+
+
+class _Courier(QObject):
+    """Lives in the main thread; a call posted from any thread runs there, in order."""
+
+    posted = Signal(object)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.posted.connect(self._run, Qt.ConnectionType.QueuedConnection)
+
+    def _run(self, call: Callable[[], None]) -> None:
+        call()
+
+
+_courier: _Courier | None = None
+_lock = threading.Lock()
+
+
+def to_main_thread(call: Callable[[], None]) -> None:
+    """Run ``call`` in Qt's main thread soon; without an application, run it here."""
+    global _courier
+    application = QCoreApplication.instance()
+    if application is None:
+        call()
+        return
+    with _lock:
+        if _courier is None or not isalive(_courier):
+            _courier = _Courier()
+            _courier.moveToThread(application.thread())
+        courier = _courier
+    courier.posted.emit(call)
+
+
+def connect_alive(widget: QObject, signal: Any, slot: Callable[..., Any]) -> None:
+    """Connect a psygnal ``signal`` for as long as ``widget`` exists on the Qt side."""
+
+    def guarded(*values: Any) -> None:
+        if isalive(widget):
+            slot(*values)
+        else:
+            signal.disconnect(guarded, missing_ok=True)
+
+    signal.connect(guarded, max_args=_arity(signal))
+    widget.destroyed.connect(lambda *_: signal.disconnect(guarded, missing_ok=True))
+
+
+def _arity(signal: Any) -> int:
+    return len(signal.signature.parameters)
+
+
+def time_left(done: int, total: int, seconds: float) -> str:
+    """``"about 40 s left"``, or nothing before it can be known."""
+    if not done or done >= total:
+        return ""
+    left = seconds / done * (total - done)
+    if left < 1.5:
+        return "about a second left"
+    return f"about {left:.0f} s left" if left < 90 else f"about {left / 60:.0f} min left"
+
+
+class ActivityProgress:
+    """Shows the runs of one live controller in napari's activity dock, with its own Cancel."""
+
+    def __init__(self, live: LiveController) -> None:
+        self._live = live
+        self._bar: Any = None
+        self._began = 0.0
+        live.started.connect(self._start)
+        live.slice_done.connect(self._step)
+        live.finished.connect(self._end)
+        live.failed.connect(self._end)
+        live.engine_lost.connect(self._end)
+
+    def _start(self, event: Any) -> None:
+        from napari.utils import cancelable_progress
+
+        self._end()
+        self._began = time.monotonic()
+        self._bar = cancelable_progress(total=event.total, desc="Segmenting")
+        self._bar.cancel = self._live.cancel  # napari's own waits for an iteration to end
+
+    def _step(self, event: Any) -> None:
+        if self._bar is None:
+            return
+        left = time_left(event.done, event.total, time.monotonic() - self._began)
+        self._bar.set_description(f"Segmenting, {left}" if left else "Segmenting")
+        self._bar.update(event.done - self._bar.n)
+
+    def _end(self, event: Any = None) -> None:
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            bar.close()

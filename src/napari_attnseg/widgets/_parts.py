@@ -1,0 +1,186 @@
+"""Small parts that the docks are made of: layer lists that follow, groups, hints, buttons."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QSignalBlocker, Qt, Signal
+from qtpy.QtGui import QKeySequence
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QScrollArea,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_attnseg.viewer.hub import is_result
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+    from napari.viewer import ViewerModel
+
+
+class LayerCombo(QComboBox):
+    """A choice of layers that follows the layer list; nobody types a name.
+
+    ``kinds``: ``"image"``, ``"labels"``, ...; ``results``: also offer layers that we made;
+    ``optional``: the words of a first entry that stands for no layer, for example ``"none"``.
+    """
+
+    layer_changed = Signal(object)  # Layer | None
+
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        kinds: tuple[str, ...] = ("image",),
+        *,
+        results: bool = False,
+        optional: str = "",
+        empty: str = "",
+        parent: QWidget | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self._viewer, self._kinds = viewer, kinds
+        self._results, self._optional, self._empty = results, optional, empty
+        self._renaming: set[int] = set()
+        self._layers: list[Layer | None] = []
+        narrow(self)
+        for event in ("inserted", "removed", "reordered"):
+            getattr(viewer.layers.events, event).connect(self._refill)
+        self.destroyed.connect(lambda *_: disconnect_list(viewer, self._refill))
+        self.currentIndexChanged.connect(lambda _: self.layer_changed.emit(self.layer))
+        self._refill()
+
+    @property
+    def layer(self) -> Layer | None:
+        """The chosen layer, or ``None``."""
+        i = self.currentIndex()
+        return self._layers[i] if 0 <= i < len(self._layers) else None
+
+    def choose(self, layer: Layer | None) -> None:
+        """Show ``layer`` as chosen, if it is in the list."""
+        if layer is not self.layer and any(x is layer for x in self._layers):
+            self.setCurrentIndex(next(i for i, x in enumerate(self._layers) if x is layer))
+
+    def _fits(self, layer: Layer) -> bool:
+        return layer._type_string in self._kinds and (self._results or not is_result(layer))
+
+    def _refill(self, event: Any = None) -> None:
+        before = self.layer
+        fitting = [x for x in self._viewer.layers if self._fits(x)]
+        for layer in fitting:
+            if id(layer) not in self._renaming:
+                self._renaming.add(id(layer))
+                layer.events.name.connect(self._refill)
+        with QSignalBlocker(self):
+            self.clear()
+            self._layers = [*([None] if self._optional else []), *reversed(fitting)]
+            for layer in self._layers:
+                self.addItem(layer.name if layer is not None else self._optional)
+            if not self._layers and self._empty:
+                self.addItem(self._empty)
+            kept = next((i for i, x in enumerate(self._layers) if x is before), 0)
+            self.setCurrentIndex(kept)
+        self.setEnabled(bool(self._layers))
+        if self.layer is not before:
+            self.layer_changed.emit(self.layer)
+
+
+def disconnect_list(viewer: ViewerModel, slot: Any) -> None:
+    """Stop a list of layers from being followed."""
+    for event in ("inserted", "removed", "reordered"):
+        getattr(viewer.layers.events, event).disconnect(slot)
+
+
+def narrow(combo: QComboBox) -> QComboBox:
+    """Let a combo box be narrower than its longest entry (docks are 300 px wide)."""
+    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    combo.setMinimumContentsLength(6)
+    combo.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+    return combo
+
+
+def button(text: str, tip: str, shortcut: str = "") -> QPushButton:
+    """A button with a tooltip and, if it has one, its shortcut in its text."""
+    made = QPushButton(text)
+    made.setToolTip(tip)
+    if shortcut:
+        set_shortcut(made, text, shortcut)
+    return made
+
+
+def set_shortcut(made: QPushButton, text: str, shortcut: str) -> None:
+    """Change a button's words and keep its shortcut (Qt drops it with the text)."""
+    keys = QKeySequence(shortcut)
+    made.setText(f"{text} ({keys.toString(QKeySequence.SequenceFormat.NativeText)})")
+    made.setShortcut(keys)
+
+
+def hint(text: str = "") -> QLabel:
+    """A quiet line of explanation that wraps and never widens the dock."""
+    label = QLabel(text)
+    label.setWordWrap(True)
+    label.setEnabled(True)
+    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    label.setStyleSheet("font-size: 11px;")
+    return label
+
+
+def row(*widgets: QWidget, stretch: int = 0) -> QWidget:
+    """Widgets side by side; the one at ``stretch`` takes the free room."""
+    box = QWidget()
+    line = QHBoxLayout(box)
+    line.setContentsMargins(0, 0, 0, 0)
+    line.setSpacing(4)
+    for i, widget in enumerate(widgets):
+        line.addWidget(widget, 1 if i == stretch else 0)
+    return box
+
+
+class Field(QWidget):
+    """A caption above its widget, so that both have the whole width of a narrow dock."""
+
+    def __init__(self, caption: str, widget: QWidget, tip: str = "") -> None:
+        super().__init__()
+        box = QVBoxLayout(self)
+        box.setContentsMargins(0, 0, 0, 0)
+        box.setSpacing(2)
+        self.caption = QLabel(caption)
+        self.caption.setToolTip(tip)
+        widget.setToolTip(widget.toolTip() or tip)
+        box.addWidget(self.caption)
+        box.addWidget(widget)
+
+
+class Section(QFrame):
+    """A titled group with a line above it."""
+
+    def __init__(self, title: str, *widgets: QWidget) -> None:
+        super().__init__()
+        box = QVBoxLayout(self)
+        box.setContentsMargins(0, 6, 0, 0)
+        box.setSpacing(4)
+        line = QFrame()
+        line.setFrameShape(QFrame.Shape.HLine)
+        line.setFixedHeight(1)
+        line.setStyleSheet("background: rgba(128, 128, 128, 90); border: none;")
+        heading = QLabel(title)
+        heading.setStyleSheet("font-weight: bold;")
+        for widget in (line, heading, *widgets):
+            box.addWidget(widget)
+
+
+def scrolling(content: QWidget) -> QScrollArea:
+    """``content`` in an area that scrolls up and down only."""
+    area = QScrollArea()
+    area.setWidgetResizable(True)
+    area.setFrameShape(QFrame.Shape.NoFrame)
+    area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    area.setWidget(content)
+    return area

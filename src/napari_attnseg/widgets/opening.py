@@ -1,0 +1,106 @@
+"""Opening files from the window: the Open... dialog, the question which volume, drag and drop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qtpy.QtWidgets import QApplication, QFileDialog, QInputDialog, QWidget
+
+from napari_attnseg.errors import InputError
+from napari_attnseg.viewer import reader
+from napari_attnseg.viewer.layers import LayerData, volume_to_layer_data
+from napari_attnseg.viewer.preferences import recall, remember
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+    from napari.viewer import ViewerModel
+
+PLUGIN = "napari-attnseg"
+PATTERNS = ("*.nii", "*.nii.gz")
+FILTER = (
+    "Images and volumes (*.nii *.nii.gz *.png *.jpg *.jpeg *.tif *.tiff *.bmp *.gif);;All files (*)"
+)
+
+
+def get_reader(
+    path: str | Sequence[str],
+) -> Callable[[str | Sequence[str]], list[LayerData]] | None:
+    """npe2 reader: like ``viewer.reader.get_reader``, but a 4D file asks which volume."""
+    if reader.get_reader(path) is None:
+        return None
+    return lambda chosen: reader.read_layers(
+        chosen, ask_volume if QApplication.instance() is not None else None
+    )
+
+
+def ask_volume(path: Path, count: int, parent: QWidget | None = None) -> int | None:
+    """Which volume (from 0) of a 4D file to open; ``None`` when the person cancels."""
+    number, fine = QInputDialog.getInt(
+        parent,
+        "Which volume?",
+        f"{path.name} holds {count} volumes.\nOpen number (0 to {count - 1}):",
+        0,
+        0,
+        count - 1,
+    )
+    return number if fine else None
+
+
+def choose_file(parent: QWidget) -> str:
+    """A file to open, starting in the last folder; an empty string when cancelled."""
+    start = str(recall("folder", str(Path.home())))
+    path, _ = QFileDialog.getOpenFileName(parent, "Open an image or a volume", start, FILTER)
+    if path:
+        remember("folder", str(Path(path).parent))
+    return path
+
+
+def open_file(viewer: ViewerModel, path: str, parent: QWidget | None = None) -> list[Layer]:
+    """Open a file with our readers, whatever napari's default reader is.
+
+    Raises ``InputError`` with one sentence for a file that cannot be used.
+    """
+    from napari_attnseg.io.image import read_image
+
+    if path.lower().endswith(reader.SUFFIXES):
+        found = reader.read_layers(path, lambda p, n: ask_volume(p, n, parent))
+        made = [] if found == [(None,)] else found
+    else:
+        made = [volume_to_layer_data(read_image(path))]
+    from napari.layers import Layer
+
+    layers = [Layer.create(*data) for data in made]
+    for layer in layers:
+        viewer.add_layer(layer)
+    return layers
+
+
+def is_default_reader() -> bool:
+    """Whether dropped NIfTI files come to our reader without a question."""
+    from napari.settings import get_settings
+
+    chosen = get_settings().plugins.extension2reader
+    return all(chosen.get(pattern) == PLUGIN for pattern in PATTERNS)
+
+
+def make_default_reader() -> None:
+    """With the person's consent: dropped NIfTI files come to our reader from now on."""
+    from napari.settings import get_settings
+
+    plugins = get_settings().plugins
+    plugins.extension2reader = {**plugins.extension2reader, **dict.fromkeys(PATTERNS, PLUGIN)}
+
+
+def checked_model_file(parent: QWidget) -> str:
+    """A checkpoint file chosen by the person, or an empty string."""
+    start = str(recall("model_folder", recall("folder", str(Path.home()))))
+    path, _ = QFileDialog.getOpenFileName(
+        parent, "Load a model", start, "Checkpoints (*.safetensors);;All files (*)"
+    )
+    if path:
+        remember("model_folder", str(Path(path).parent))
+        if not Path(path).is_file():
+            raise InputError(f"{path} is not a file; choose a .safetensors checkpoint.")
+    return path
