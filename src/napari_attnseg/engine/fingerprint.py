@@ -18,7 +18,8 @@ import torch
 from scipy import ndimage
 
 from napari_attnseg.engine.metrics import Counts, count, dice, iou
-from napari_attnseg.engine.pipeline import Pipeline, cut_logits, spread_cells
+from napari_attnseg.engine.pipeline import Pipeline, spread_cells
+from napari_attnseg.engine.predict import cut_logits
 from napari_attnseg.errors import InputError
 from napari_attnseg.settings import PLAIN_THRESHOLD
 

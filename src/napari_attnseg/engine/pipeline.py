@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from napari_attnseg.engine.predict import Answer, cut_logits
 from napari_attnseg.engine.preprocess import resize
 from napari_attnseg.engine.stages import ByteCache, Chain, Stage
 from napari_attnseg.settings import PLAIN_THRESHOLD
@@ -55,16 +56,6 @@ class Variants:
     step: torch.Tensor
 
 
-@dataclass(frozen=True)
-class Answer:
-    """End of the chain, in the network's standing: ``logits`` (C, Y, X), ``probability``
-    float32 (Y, X) and ``labels`` uint8 (Y, X)."""
-
-    logits: torch.Tensor
-    probability: torch.Tensor
-    labels: torch.Tensor
-
-
 def over_threshold(step: torch.Tensor, threshold: float) -> torch.Tensor:
     """The mask ``[step > threshold]``, compared in the precision of ``step``."""
     return step > threshold
@@ -82,22 +73,6 @@ def select_cells(variants: Variants, threshold: float, cell: int) -> torch.Tenso
     mask = over_threshold(variants.step, threshold)[0]
     size = (variants.off.shape[-2], variants.off.shape[-1])
     return torch.where(spread_cells(mask, cell, size), variants.on, variants.off)
-
-
-def cut_logits(logits_CYX: torch.Tensor, cut: float) -> Answer:
-    """Probability and labels from logits.
-
-    One channel: ``p = sigmoid(logit)``, label 1 where ``p >= cut``. Several (0 = background):
-    with the strongest foreground class f, ``p = p_f / (p_f + p_0) = sigmoid(l_f - l_0)``,
-    label f where ``p >= cut``.
-    """
-    if logits_CYX.shape[0] == 1:
-        probability = torch.sigmoid(logits_CYX[0].float())
-        return Answer(logits_CYX, probability, (probability >= cut).to(torch.uint8))
-    best, index = logits_CYX[1:].float().max(0)
-    probability = torch.sigmoid(best - logits_CYX[0].float())
-    labels = torch.where(probability >= cut, index + 1, 0).to(torch.uint8)
-    return Answer(logits_CYX, probability, labels)
 
 
 class Pipeline:

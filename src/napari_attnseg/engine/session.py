@@ -8,7 +8,7 @@ slice into the standing of training, and back, happen inside.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,6 +26,7 @@ from napari_attnseg.engine.device import (
 )
 from napari_attnseg.engine.fingerprint import Fingerprint, trace_fingerprint
 from napari_attnseg.engine.pipeline import Answer, Heavy, Pipeline
+from napari_attnseg.engine.predict import Comparison, MapScale, Prediction, place_grid
 from napari_attnseg.engine.preprocess import (
     channel_note,
     intensity_limits,
@@ -33,7 +34,8 @@ from napari_attnseg.engine.preprocess import (
     resize,
     working_size,
 )
-from napari_attnseg.errors import AttnSegError, InputError
+from napari_attnseg.engine.stages import ByteCache
+from napari_attnseg.errors import InputError
 from napari_attnseg.io.volume import Volume
 from napari_attnseg.settings import PLAIN_THRESHOLD, Preprocessing, Tuning
 
@@ -43,59 +45,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 GIB = 1 << 30
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """Answer for one slice, in view orientation.
-
-    ``labels``: uint8 (Y, X) class ids. ``probability``: float32 (Y, X) of the strongest
-    foreground class against the background. ``logits``: float32 (C, Y, X). ``step``: float32
-    (h, w) on the attention grid, ``None`` for a model without one. ``over`` of ``cells``: grid
-    cells above the threshold. ``woken``: the stages that ran.
-    """
-
-    labels: np.ndarray
-    probability: np.ndarray
-    logits: np.ndarray
-    step: np.ndarray | None
-    over: int
-    cells: int
-    woken: tuple[str, ...]
-    _received: Callable[[], np.ndarray | None] = field(repr=False, default=lambda: None)
-
-    @property
-    def received(self) -> np.ndarray | None:
-        """Attention received (h, w) at this tuning; made on first use (see
-        :meth:`Session.received`)."""
-        return self._received()
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """Foreground pixels against plain attention at the same cut: bool (Y, X) maps and counts.
-
-    ``gained``: only with the threshold; ``lost``: only without; ``kept``: in both.
-    """
-
-    gained: np.ndarray
-    lost: np.ndarray
-    kept: np.ndarray
-
-    @property
-    def counts(self) -> tuple[int, int, int]:
-        """Pixels gained, lost, kept."""
-        return int(self.gained.sum()), int(self.lost.sum()), int(self.kept.sum())
-
-
-@dataclass(frozen=True)
-class MapScale:
-    """Where the attention grid lies on the slice: cell (i, j) has its centre at pixel
-    ``offset + scale * (i, j)`` (rows, columns; pixel centres are whole numbers)."""
-
-    scale: tuple[float, float]
-    offset: tuple[float, float]
-    grid: tuple[int, int]
+RECEIVED_BYTES = 32 << 20
+"""Maps of attention received that are kept (they cost a pass over the attention each)."""
 
 
 def default_cache_bytes() -> int:
@@ -148,7 +99,7 @@ class Session:
         self._limits = (0.0, 1.0)
         limit = default_cache_bytes() if cache_bytes is None else cache_bytes
         self.pipeline = Pipeline(self.model, self._prepare, self._slice_size, limit, use_cells)
-        self._received: dict[tuple[Any, ...], np.ndarray] = {}
+        self._received = ByteCache(RECEIVED_BYTES)
 
     # -- what is set -----------------------------------------------------------------------------
 
@@ -328,26 +279,22 @@ class Session:
             if values.get("rule") != "authors":
                 return self._back(heavy.attended.received[0])
             over = int((heavy.attended.step > values["threshold"]).sum())
-            key = (z, over)
-            if key not in self._received:
-                map_ = self.model.attention.received(
+            found, map_ = self._received.get((z, over))
+            if not found:
+                smooth = self.model.attention.received(
                     heavy.encoded.features, heavy.attended, **self._row_values(values)
                 )
-                self._received[key] = self._back(map_[0])
-            return self._received[key]
+                map_ = self._back(smooth[0])
+                self._received.put((z, over), map_)
+            return map_
 
         return self._guarded(work)
 
     def map_scale(self, z: int = 0) -> MapScale:
         """Where the attention grid lies on a slice, in view orientation."""
-        height, width = self.shape[1:]
-        work = working_size((height, width), self.card.preprocessing, self._spacing)
-        stride = self.model.stride
-        grid = (-(-work[0] // stride), -(-work[1] // stride))
-        scale = (stride * height / work[0], stride * width / work[1])
-        sides = zip((height, width), grid, scale, self._flips[1:], strict=True)
-        rows, cols = ((n - g * s if flipped else 0.0) + (s - 1) / 2 for n, g, s, flipped in sides)
-        return MapScale(scale, (rows, cols), grid)
+        size = self.shape[1:]
+        work = working_size(size, self.card.preprocessing, self._spacing)
+        return place_grid(size, work, self.model.stride, self._flips[1:])
 
     def provenance(self, tuning: Tuning | None = None) -> dict[str, Any]:
         """What an exported mask should say about its making, as plain data."""
@@ -399,13 +346,9 @@ class Session:
 
     def _cell_of(self, y: int, x: int, grid: Any) -> tuple[int, int]:
         """Grid cell, in the network's standing, that holds a view pixel."""
-        where = self.map_scale()
-        flips = self._flips[1:]
-        cells = []
-        for p, s, o, n, flipped in zip((y, x), where.scale, where.offset, grid, flips, strict=True):
-            i = min(max(round((p - o) / s), 0), n - 1)
-            cells.append(n - 1 - i if flipped else i)
-        return cells[0], cells[1]
+        i, j = self.map_scale().cell_at(y, x)
+        _, rows, cols = self._flips
+        return (grid[0] - 1 - i if rows else i), (grid[1] - 1 - j if cols else j)
 
     def _standing(self, slice_: np.ndarray) -> np.ndarray:
         """A slice (Y, X[, C]) brought into the standing of training (a view)."""
@@ -452,6 +395,3 @@ class Session:
         for module in self.model.modules():
             if rung.block_bytes is not None and hasattr(module, "block_bytes"):
                 module.block_bytes = rung.block_bytes
-
-
-__all__ = ["AttnSegError", "Comparison", "MapScale", "Prediction", "Session"]
