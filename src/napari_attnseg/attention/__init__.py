@@ -1,0 +1,18 @@
+"""Attention mechanisms, one per file; importing the package registers them."""
+
+from napari_attnseg.attention import smooth as _smooth  # noqa: F401 (registers)
+from napari_attnseg.attention.base import (
+    Attended,
+    AttentionModule,
+    create_attention,
+    list_attentions,
+    register_attention,
+)
+
+__all__ = [
+    "Attended",
+    "AttentionModule",
+    "create_attention",
+    "list_attentions",
+    "register_attention",
+]

@@ -1,0 +1,22 @@
+"""Segmentation models, one per file; importing the package registers them."""
+
+from napari_attnseg.models import smooth_unet as _smooth_unet  # noqa: F401 (registers)
+from napari_attnseg.models.base import (
+    Encoded,
+    ModelSpec,
+    SegmentationModel,
+    build,
+    create_model,
+    list_models,
+    register_model,
+)
+
+__all__ = [
+    "Encoded",
+    "ModelSpec",
+    "SegmentationModel",
+    "build",
+    "create_model",
+    "list_models",
+    "register_model",
+]

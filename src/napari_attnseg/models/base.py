@@ -1,0 +1,192 @@
+"""What a segmentation model is, and the list of those that exist.
+
+A model joins by ``@register_model`` on a function named as the model, or from another package
+through the entry-point group ``napari_attnseg.models``. The function takes ``in_channels`` and
+``classes`` and keyword options with plain defaults; the options it was called with, defaults
+included, are the model's :class:`ModelSpec` and lie in every checkpoint.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from napari_attnseg.attention.base import Attended
+from napari_attnseg.errors import InputError
+from napari_attnseg.settings import Tunable, Tuning
+
+GROUP = "napari_attnseg.models"
+Builder = Callable[..., "SegmentationModel"]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Enough to build the same architecture again: plain data, round-trips through JSON."""
+
+    name: str = ""
+    in_channels: int = 1
+    classes: int = 1
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "name": self.name,
+            "in_channels": self.in_channels,
+            "classes": self.classes,
+            "options": dict(self.options),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ModelSpec:
+        """The inverse of :meth:`to_json`; raises ``KeyError``/``TypeError``/``ValueError``."""
+        options = dict(data.get("options", {}))
+        return cls(str(data["name"]), int(data["in_channels"]), int(data["classes"]), options)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Features (B, F, h, w) that enter the attention, and the input's ``size`` (H, W).
+
+    ``skips``: finer features for decoders that want them (none in ``smooth_unet``).
+    """
+
+    features: Tensor
+    size: tuple[int, int]
+    skips: tuple[Tensor, ...] = ()
+
+
+class SegmentationModel(nn.Module):
+    """``encode -> attend -> gate -> decode``; ``forward`` is exactly this chain.
+
+    ``stride``: pixels per position of the attention grid, the first cell starting at the image's
+    upper left corner. ``cell``: side in pixels of the square of output that one feature position
+    alone decides (``None`` when decoder cells overlap); the cell of position (i, j) is rows
+    ``i*cell .. (i+1)*cell`` and columns likewise, cropped to the image.
+    """
+
+    stride: int = 1
+    cell: int | None = None
+    gate_values: ClassVar[tuple[str, ...]] = ()
+    """Names that ``gate`` takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spec = ModelSpec()
+
+    @property
+    def tunables(self) -> tuple[Tunable, ...]:
+        """Values a person may move while looking at the answer, the trained ones as defaults."""
+        return ()
+
+    def tuning(self) -> Tuning:
+        """The trained values of all tunables, and a probability cut of 0.5."""
+        return Tuning.of(**{t.name: t.default for t in self.tunables})
+
+    def adopt(self, tuning: Tuning) -> None:
+        """Take the threshold and the like of ``tuning`` as the trained values (parameters, as
+        gamma, keep what the weights say)."""
+
+    @abstractmethod
+    def encode(self, x_BCHW: Tensor) -> Encoded:
+        """Features of any input size (padded inside)."""
+
+    def attend(self, encoded: Encoded) -> Attended | None:
+        """The heavy half of the attention, or ``None`` for a model without one."""
+        return None
+
+    def gate(self, encoded: Encoded, attended: Attended | None, **values: Any) -> Tensor:
+        """Features that enter the decoder, under the given tunables (default: trained)."""
+        return encoded.features
+
+    @abstractmethod
+    def decode(self, features: Tensor, size: tuple[int, int]) -> Tensor:
+        """Logits (B, classes, H, W) of the input's ``size``."""
+
+    def forward(self, x_BCHW: Tensor, **values: Any) -> Tensor:
+        """Logits (B, classes, H, W); ``values`` go to ``gate``."""
+        encoded = self.encode(x_BCHW)
+        return self.decode(self.gate(encoded, self.attend(encoded), **values), encoded.size)
+
+
+def pad_to_multiple(x_BCHW: Tensor, stride: int) -> Tensor:
+    """Repeat the last row and column until both sides are multiples of ``stride``."""
+    h, w = x_BCHW.shape[-2:]
+    right, bottom = -w % stride, -h % stride
+    if not (right or bottom):
+        return x_BCHW
+    return F.pad(x_BCHW, (0, right, 0, bottom), mode="replicate")
+
+
+_REGISTRY: dict[str, Builder] = {}
+
+
+def register_model(builder: Builder) -> Builder:
+    """Function decorator: the model is called as the function is."""
+    name = builder.__name__
+    if name in _REGISTRY and _REGISTRY[name].__module__ != builder.__module__:
+        raise ValueError(f"got a second model called {name!r}, expected a new name")
+    _REGISTRY[name] = builder
+    return builder
+
+
+def list_models() -> list[str]:
+    """Names of all models, those of other installed packages included; sorted."""
+    return sorted({*_REGISTRY, *(entry.name for entry in entry_points(group=GROUP))})
+
+
+def model_builder(name: str) -> Builder:
+    """The function called ``name``; raises ``InputError`` with the known names otherwise."""
+    if name not in _REGISTRY:
+        for entry in entry_points(group=GROUP, name=name):
+            _REGISTRY[name] = entry.load()
+    if name not in _REGISTRY:
+        raise InputError(f"got model {name!r}, expected one of {', '.join(list_models())}")
+    return _REGISTRY[name]
+
+
+def model_options(name: str) -> dict[str, Any]:
+    """Options of a model and their defaults."""
+    parameters = inspect.signature(model_builder(name)).parameters.values()
+    fixed = ("in_channels", "classes")
+    return {p.name: p.default for p in parameters if p.name not in fixed}
+
+
+def create_model(
+    name: str, *, in_channels: int = 1, classes: int = 1, **options: Any
+) -> SegmentationModel:
+    """A fresh model with random weights.
+
+    ``classes=1``: one foreground logit; ``classes=k > 1``: k logits, background first. It takes
+    (B, in_channels, H, W) of any size and returns logits (B, classes, H, W). Raises
+    ``InputError`` for unknown names and options and for values a model cannot have.
+    """
+    builder = model_builder(name)
+    known = model_options(name)
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise InputError(
+            f"got option {', '.join(unknown)} for {name}, expected some of {', '.join(known)}"
+        )
+    if in_channels < 1 or classes < 1:
+        raise InputError(
+            f"got in_channels={in_channels} and classes={classes}, expected at least 1 of each"
+        )
+    options = {**known, **options}
+    model = builder(in_channels=in_channels, classes=classes, **options)
+    model.spec = ModelSpec(name, in_channels, classes, options)
+    return model
+
+
+def build(spec: ModelSpec) -> SegmentationModel:
+    """A fresh model of this architecture."""
+    return create_model(
+        spec.name, in_channels=spec.in_channels, classes=spec.classes, **spec.options
+    )
