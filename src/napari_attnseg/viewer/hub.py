@@ -32,20 +32,33 @@ if TYPE_CHECKING:
 
 Dispatch = Callable[[Callable[[], None]], None]
 _hubs: weakref.WeakKeyDictionary[Any, Hub] = weakref.WeakKeyDictionary()
+Watcher = Callable[[Any, Callable[[], None]], None]
 _dispatch: Dispatch | None = None
+_watcher: Watcher | None = None
 
 
-def set_dispatcher(dispatch: Dispatch | None) -> None:
-    """How events reach the main thread; importing any dock sets Qt's way."""
-    global _dispatch
-    _dispatch = dispatch
+def set_dispatcher(dispatch: Dispatch | None, watcher: Watcher | None = None) -> None:
+    """How events reach the main thread, and who calls a hub's ``close`` when its window goes.
+
+    Importing any dock sets Qt's ways.
+    """
+    global _dispatch, _watcher
+    _dispatch, _watcher = dispatch, watcher
 
 
 def hub_for(viewer: ViewerModel) -> Hub:
     """The one hub of ``viewer`` (made at the first call; nothing is started yet)."""
+    viewer = unwrapped(viewer)
     if viewer not in _hubs or _hubs[viewer].closed:
         _hubs[viewer] = Hub(viewer, _dispatch)
+        if _watcher is not None:
+            _watcher(viewer, _hubs[viewer].close)
     return _hubs[viewer]
+
+
+def unwrapped(viewer: ViewerModel) -> ViewerModel:
+    """The viewer itself: napari hands docks a proxy, whose layers are never identical twice."""
+    return getattr(viewer, "__wrapped__", viewer)
 
 
 def is_result(layer: Layer) -> bool:
@@ -63,7 +76,6 @@ class Hub:
     device_changed = Signal(str)
     results_changed = Signal(object)  # ResultLayers | None
     slice_changed = Signal(int)  # the visible slice of the source
-    failed = Signal(str, str)  # sentence, report: what went wrong on this side of the engine
 
     def __init__(self, viewer: ViewerModel, dispatch: Dispatch | None = None) -> None:
         self._viewer = weakref.ref(viewer)
@@ -267,8 +279,11 @@ class Hub:
 
     def _on_finished(self, event: Any = None) -> None:
         self._arrays = {}
-        if self._live_results is not None:
-            self._live_results.settle()
+        if self._live_results is None:
+            return
+        self._live_results.settle()
+        if provenance := getattr(event, "summary", {}).get("provenance"):
+            self._live_results.provenance = provenance
 
     def _on_retuned(self, event: Any, labels: Any, probability: Any, plain: Any) -> None:
         results = self._live_results

@@ -67,6 +67,7 @@ class ResultLayers:
         self.edits: HandEdits | None = None
         self.maps: dict[str, Layer] = {}
         self.grid: MapGrid | None = None
+        self.provenance: Mapping[str, Any] = {}
         self._refreshed: dict[str, float] = {}
 
     # --- names and places ---------------------------------------------------------------------
@@ -150,9 +151,7 @@ class ResultLayers:
         """Refresh what is on screen and nothing else (no extent, highlight or thumbnail)."""
         if not layer.visible:
             return
-        if self._shows_only(z):
-            layer.refresh(extent=False, highlight=False, thumbnail=False)
-        elif self._crosses_slices() and self._due(layer.name):
+        if self._shows_only(z) or (self._crosses_slices() and self._due(layer.name)):
             layer.refresh(extent=False, highlight=False, thumbnail=False)
 
     def show_objects(self, ids: npt.NDArray[Any]) -> Labels:

@@ -65,7 +65,7 @@ def source_of(layer: Layer, viewer: ViewerModel) -> Layer | None:
     """The image layer that a result was made from, if it still stands."""
     entry = layer.metadata.get(METADATA)
     name = entry.get("result_of") if isinstance(entry, dict) else None
-    return viewer.layers[name] if name in viewer.layers else None
+    return next((x for x in viewer.layers if x.name == name), None)
 
 
 def suggested_suffix(volume: Volume | None, depth: int) -> str:

@@ -1,6 +1,6 @@
-"""Docks. Importing any of them tells the hub how engine events reach Qt's main thread."""
+"""Docks. Importing any of them tells the hub how to reach Qt's main thread and its windows."""
 
 from napari_attnseg.viewer.hub import set_dispatcher
-from napari_attnseg.widgets._bridge import to_main_thread
+from napari_attnseg.widgets._bridge import to_main_thread, when_window_goes
 
-set_dispatcher(to_main_thread)
+set_dispatcher(to_main_thread, when_window_goes)

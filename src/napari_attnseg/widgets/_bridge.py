@@ -46,6 +46,16 @@ def to_main_thread(call: Callable[[], None]) -> None:
     courier.posted.emit(call)
 
 
+def when_window_goes(viewer: Any, close: Callable[[], None]) -> None:
+    """Call ``close`` when the viewer's window is destroyed or the application ends."""
+    application = QCoreApplication.instance()
+    window = getattr(getattr(viewer, "window", None), "_qt_window", None)
+    if window is not None:
+        window.destroyed.connect(lambda *_: close())
+    if application is not None:
+        application.aboutToQuit.connect(close)
+
+
 def connect_alive(widget: QObject, signal: Any, slot: Callable[..., Any]) -> None:
     """Connect a psygnal ``signal`` for as long as ``widget`` exists on the Qt side."""
 

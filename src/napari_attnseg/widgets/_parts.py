@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_attnseg.viewer.hub import is_result
+from napari_attnseg.viewer.hub import is_result, unwrapped
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -45,7 +45,8 @@ class LayerCombo(QComboBox):
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
-        self._viewer, self._kinds = viewer, kinds
+        viewer = unwrapped(viewer)
+        self._viewer, self._kinds = viewer, tuple(kind.capitalize() for kind in kinds)
         self._results, self._optional, self._empty = results, optional, empty
         self._renaming: set[int] = set()
         self._layers: list[Layer | None] = []
@@ -68,7 +69,8 @@ class LayerCombo(QComboBox):
             self.setCurrentIndex(next(i for i, x in enumerate(self._layers) if x is layer))
 
     def _fits(self, layer: Layer) -> bool:
-        return layer._type_string in self._kinds and (self._results or not is_result(layer))
+        names = {cls.__name__ for cls in type(layer).__mro__}
+        return not names.isdisjoint(self._kinds) and (self._results or not is_result(layer))
 
     def _refill(self, event: Any = None) -> None:
         before = self.layer

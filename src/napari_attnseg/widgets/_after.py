@@ -1,0 +1,193 @@
+"""The lower part of the Segment dock: what can be done with an answer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QTimer, Signal
+from qtpy.QtWidgets import QCheckBox, QFileDialog, QVBoxLayout, QWidget
+
+from napari_attnseg.errors import AttnSegError
+from napari_attnseg.viewer import writer
+from napari_attnseg.viewer.layers import layer_volume
+from napari_attnseg.viewer.preferences import recall, remember
+from napari_attnseg.viewer.query import AttentionQuery
+from napari_attnseg.widgets._bridge import connect_alive, to_main_thread
+from napari_attnseg.widgets._choose import complaining
+from napari_attnseg.widgets._parts import Section, button, hint, row
+
+if TYPE_CHECKING:
+    from napari_attnseg.viewer.hub import Hub
+    from napari_attnseg.viewer.results import ResultLayers
+
+TICK = '<span style="color:#3fae5a; font-size: 15px;"><b>✓</b></span> '
+
+
+class AfterPanel(QWidget):
+    """Attention query, objects, hand edits and export of the present results."""
+
+    exported = Signal(str)
+
+    def __init__(self, hub: Hub, complain: Callable[[str], None]) -> None:
+        super().__init__()
+        self.hub, self._complain = hub, complain
+        self.query = AttentionQuery(hub)
+        self._watched: Any = None
+        self._build()
+        self._lay_out()
+        self._listen()
+        self.follow(hub.results)
+
+    def _build(self) -> None:
+        self.ask = button(
+            "Ask a pixel",
+            "Shows a ring; click the image (or drag the ring) to see, as a heat map, which "
+            "places this pixel attends to",
+            "Ctrl+Shift+A",
+        )
+        self.ask.setCheckable(True)
+        self.split = button("Split into objects", "Number the connected parts of the mask")
+        self.watershed = QCheckBox("separate touching")
+        self.watershed.setToolTip("Cut parts that touch with a distance watershed")
+        self.objects = hint()
+        self.edits = hint("No hand edits. Paint on the labels: what you paint stays.")
+        self.reset = button("Reset edits", "Drop what was painted by hand (Ctrl+Z brings it back)")
+        self.export = button(
+            "Export mask...",
+            "Write NIfTI, TIFF or PNG, read the file again and compare it",
+            "Ctrl+Shift+E",
+        )
+        self.verdict = hint()
+
+    def _lay_out(self) -> None:
+        box = QVBoxLayout(self)
+        box.setContentsMargins(0, 0, 0, 0)
+        box.setSpacing(4)
+        box.addWidget(Section("Look", self.ask))
+        box.addWidget(Section("Correct", self.edits, self.reset))
+        box.addWidget(Section("Count", row(self.split, self.watershed), self.objects))
+        box.addWidget(Section("Keep", self.export, self.verdict))
+        self.objects.hide()
+        self.verdict.hide()
+
+    def _listen(self) -> None:
+        self.ask.toggled.connect(self._toggle_query)
+        self.split.clicked.connect(self._split)
+        self.reset.clicked.connect(self._reset)
+        self.export.clicked.connect(self._choose_target)
+        connect_alive(self, self.hub.results_changed, self.follow)
+        connect_alive(self, self.hub.source_changed, lambda _: self._stop_query())
+        connect_alive(self, self.hub.live.objects_done, self._on_objects)
+
+    # --- state ----------------------------------------------------------------------------------
+
+    def follow(self, results: ResultLayers | None) -> None:
+        """Show what the present image and model have."""
+        labels = results.layer("labels") if results is not None else None
+        for widget in (self.split, self.watershed, self.export):
+            widget.setEnabled(labels is not None)
+        if labels is not None and labels is not self._watched:
+            self._watched = labels
+            labels.events.paint.connect(self._count_soon)
+            labels.events.set_data.connect(self._count_soon)
+        self._count()
+
+    def _count_soon(self, event: Any = None) -> None:
+        QTimer.singleShot(0, self, self._count)
+
+    def _count(self) -> None:
+        results = self.hub.results
+        edits = results.edits if results is not None else None
+        count = edits.count if edits is not None else 0
+        self.reset.setEnabled(count > 0)
+        words = "No hand edits. Paint on the labels: what you paint stays."
+        if count:
+            pixels = "pixel stays" if count == 1 else "pixels stay"
+            words = f"{count:,} painted {pixels} whatever the model says."
+        self.edits.setText(words)
+
+    # --- actions --------------------------------------------------------------------------------
+
+    def _toggle_query(self, on: bool) -> None:
+        if not on:
+            self.query.stop()
+            return
+        before = self.query.on
+        with complaining(self._complain):
+            self.query.start()
+        if not self.query.on and not before:
+            self.ask.setChecked(False)
+
+    def _stop_query(self) -> None:
+        self.ask.setChecked(False)
+
+    def _split(self) -> None:
+        with complaining(self._complain):
+            self.hub.split_objects(self.watershed.isChecked())
+
+    def _on_objects(self, event: Any, ids: np.ndarray) -> None:
+        self.objects.setText(f"{event.count:,} object{'' if event.count == 1 else 's'}.")
+        self.objects.show()
+
+    def _reset(self) -> None:
+        results = self.hub.results
+        if results is not None and results.edits is not None:
+            results.edits.reset()
+            self._count()
+
+    # --- export ---------------------------------------------------------------------------------
+
+    def _choose_target(self) -> None:
+        results = self.hub.results
+        if results is None or results.layer("labels") is None:
+            return
+        volume = layer_volume(results.source)
+        suffix = writer.suggested_suffix(volume, results.shape[0])
+        folder = Path(str(recall("export_folder", recall("folder", str(Path.home())))))
+        name = f"{results.source.name}_mask{suffix}"
+        path, _ = QFileDialog.getSaveFileName(
+            self, "Export the mask", str(folder / name), writer.FILTERS
+        )
+        if path:
+            remember("export_folder", str(Path(path).parent))
+            self.export_to(path)
+
+    def export_to(self, path: str) -> None:
+        """Write and verify in a thread; the verdict appears under the button."""
+        results = self.hub.results
+        labels = results.layer("labels") if results is not None else None
+        if results is None or labels is None or results.edits is None:
+            return
+        self.export.setEnabled(False)
+        self.verdict.setText("Writing and reading again ...")
+        self.verdict.show()
+        edits = results.edits.count
+        job = {
+            "labels": np.array(labels.data),
+            "volume": layer_volume(results.source),
+            "classes": dict(enumerate(results.card.class_names)) if results.card else None,
+            "provenance": {**results.provenance, "hand_edited_pixels": edits},
+        }
+        threading.Thread(target=self._write, args=(path, job), daemon=True).start()
+
+    def _write(self, path: str, job: dict[str, Any]) -> None:
+        try:
+            verified = writer.export(path, **job)
+            words = f"{TICK}{verified.path.name}: {verified.message}"
+            to_main_thread(lambda: self._on_written(words, ""))
+        except AttnSegError as error:
+            sentence = str(error)
+            to_main_thread(lambda: self._on_written("", sentence))
+
+    def _on_written(self, verdict: str, problem: str) -> None:
+        self.export.setEnabled(True)
+        self.verdict.setText(verdict)
+        self.verdict.setVisible(bool(verdict))
+        if problem:
+            self._complain(problem)
+        else:
+            self.exported.emit(verdict)

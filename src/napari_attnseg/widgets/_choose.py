@@ -1,0 +1,205 @@
+"""The upper part of the Segment dock: which image, which model, on which device."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QSignalBlocker, Qt
+from qtpy.QtWidgets import QComboBox, QPushButton, QVBoxLayout, QWidget
+
+from napari_attnseg.cards import Card, read_card, resolve_checkpoint
+from napari_attnseg.errors import AttnSegError
+from napari_attnseg.viewer.preferences import recall, remember
+from napari_attnseg.widgets import opening
+from napari_attnseg.widgets._bridge import connect_alive
+from napari_attnseg.widgets._parts import Field, LayerCombo, button, hint, narrow, row
+from napari_attnseg.widgets.diagnose import DeviceBadge, DiagnoseDialog
+
+if TYPE_CHECKING:
+    from napari_attnseg.viewer.hub import Hub
+
+NO_IMAGE = "none yet: Run opens a sample"
+
+
+class ChoosePanel(QWidget):
+    """Image, model and device; writes every choice into the hub and follows it.
+
+    ``complain``: called with a sentence when a choice cannot be used.
+    """
+
+    def __init__(self, hub: Hub, complain: Callable[[str], None]) -> None:
+        super().__init__()
+        self.hub, self._complain = hub, complain
+        self.image = LayerCombo(hub.viewer, ("image",), empty=NO_IMAGE)
+        self.open = button("Open...", "Open an image or a NIfTI volume with this plugin's reader")
+        self.model = narrow(QComboBox())
+        self.load = button("File...", "Load a checkpoint (.safetensors) of your own")
+        self.about = hint()
+        self.device = narrow(QComboBox())
+        self.badge = DeviceBadge()
+        self.diagnose = button("Diagnose", "Driver, torch build, device, memory and a self-test")
+        self.dialog: DiagnoseDialog | None = None
+        self.consent = self._consent()
+        self._lay_out()
+        self._listen()
+        self.image.choose(hub.source)
+        hub.set_source(self.image.layer)
+        self._fill_models()
+        self._fill_devices([])
+
+    def _lay_out(self) -> None:
+        box = QVBoxLayout(self)
+        box.setContentsMargins(0, 0, 0, 0)
+        box.setSpacing(7)
+        box.addWidget(
+            Field("Image", row(self.image, self.open), "The image layer that is segmented")
+        )
+        box.addWidget(self.consent)
+        box.addWidget(Field("Model", row(self.model, self.load), "A shipped model or a file"))
+        box.addWidget(self.about)
+        box.addWidget(Field("Device", row(self.device, self.diagnose), "Where the model runs"))
+        box.addWidget(self.badge, 0, Qt.AlignmentFlag.AlignLeft)
+
+    def _listen(self) -> None:
+        hub = self.hub
+        self.image.layer_changed.connect(hub.set_source)
+        self.open.clicked.connect(self._open)
+        self.model.activated.connect(lambda i: self._choose_model(self.model.itemData(i)))
+        self.load.clicked.connect(self._load)
+        self.device.activated.connect(lambda i: hub.set_device(self.device.itemData(i)))
+        self.diagnose.clicked.connect(self.show_diagnosis)
+        self.badge.clicked.connect(self.show_diagnosis)
+        connect_alive(self, hub.source_changed, self.image.choose)
+        connect_alive(self, hub.models_changed, lambda _: self._fill_models())
+        connect_alive(self, hub.model_changed, lambda _: self._fill_models())
+        connect_alive(self, hub.live.described, lambda d: self._fill_devices(d.get("devices", [])))
+        connect_alive(self, hub.live.diagnosed, self._on_diagnosed)
+
+    # --- image ----------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        path = opening.choose_file(self)
+        if path:
+            self.open_path(path)
+
+    def open_path(self, path: str) -> None:
+        """Open a file and choose its image."""
+        with self._complaining():
+            layers = opening.open_file(self.hub.viewer, path, self)
+            if layers:
+                self.hub.set_source(layers[0])
+
+    def _consent(self) -> QWidget:
+        """The offer to take dropped NIfTI files; gone once answered."""
+        words = hint("Dropped NIfTI files go to napari's own reader, which cannot open .nii.gz.")
+        yes = button("Use this plugin for NIfTI", "Dropped .nii and .nii.gz come to this reader")
+        no = button("Not now", "Keep napari's setting; Open... always uses this plugin's reader")
+        panel = QWidget()
+        box = QVBoxLayout(panel)
+        box.setContentsMargins(0, 0, 0, 0)
+        box.setSpacing(3)
+        box.addWidget(words)
+        box.addWidget(row(yes, no))
+        yes.clicked.connect(lambda: (opening.make_default_reader(), panel.hide()))
+        no.clicked.connect(lambda: (remember("reader_asked", True), panel.hide()))
+        panel.setVisible(not recall("reader_asked", False) and not opening.is_default_reader())
+        self.accept_reader: QPushButton = yes
+        return panel
+
+    # --- model ----------------------------------------------------------------------------------
+
+    def _choose_model(self, name: str) -> None:
+        with self._complaining():
+            self.hub.set_model(name)
+        self._fill_models()
+
+    def _load(self) -> None:
+        with self._complaining():
+            path = opening.checked_model_file(self)
+            if path:
+                self.hub.set_model(path)
+        self._fill_models()
+
+    def _fill_models(self) -> None:
+        with QSignalBlocker(self.model):
+            self.model.clear()
+            for name in self.hub.models:
+                self.model.addItem(Path(name).stem, name)
+                self.model.setItemData(self.model.count() - 1, name, Qt.ItemDataRole.ToolTipRole)
+            if not self.model.count():
+                self.model.addItem("none: load a file, or train one", "")
+            self.model.setCurrentIndex(max(0, self.model.findData(self.hub.checkpoint)))
+        self.about.setText(about(self.hub.card))
+        self.about.setVisible(bool(self.about.text()))
+        self.model.setToolTip(self.hub.card.text if self.hub.card else "")
+
+    # --- device ---------------------------------------------------------------------------------
+
+    def _fill_devices(self, devices: list[dict[str, Any]]) -> None:
+        with QSignalBlocker(self.device):
+            self.device.clear()
+            self.device.addItem("Automatic", "auto")
+            for device in devices:
+                self.device.addItem(device_label(device), device["name"])
+            if self.device.findData(self.hub.device) < 0:
+                self.device.addItem(self.hub.device, self.hub.device)
+            self.device.setCurrentIndex(self.device.findData(self.hub.device))
+
+    def show_diagnosis(self) -> None:
+        """Open the Diagnose dialog and ask the engine."""
+        if self.dialog is None:
+            self.dialog = DiagnoseDialog(lambda: self.hub.live.diagnose(), self)
+        self.dialog.show()
+        self.dialog.raise_()
+        self.dialog.refresh()
+
+    def _on_diagnosed(self, event: Any) -> None:
+        self.badge.set_report(event.report)
+        if self.dialog is not None:
+            self.dialog.show_report(event.report, event.text)
+
+    def _complaining(self) -> contextlib.AbstractContextManager[None]:
+        return complaining(self._complain)
+
+
+@contextlib.contextmanager
+def complaining(complain: Callable[[str], None]) -> Any:
+    """Turn our errors into one sentence for the dock."""
+    try:
+        yield
+    except AttnSegError as error:
+        complain(str(error))
+
+
+def about(card: Card | None) -> str:
+    """One line on a model: classes, channels, and how well it did on its test part."""
+    if card is None:
+        return ""
+    names = ", ".join(card.class_names[1:]) or "foreground"
+    color = "RGB" if card.preprocessing.channels == 3 else "grey"
+    dice = next((v for k, v in card.metrics.items() if k.endswith("dice")), None)
+    test = f"; test Dice {dice:.2f}" if isinstance(dice, int | float) else ""
+    return f"Finds {names} in {color} images{test}."
+
+
+def device_label(device: dict[str, Any]) -> str:
+    """Name and free memory: ``"CPU (21.4 GB free)"``."""
+    label = str(device.get("label") or device["name"])
+    free = device.get("free_bytes")
+    return f"{label} ({free / 1e9:.1f} GB free)" if free else label
+
+
+def sample_for(card: Card | None) -> str:
+    """Key of the shipped sample that suits a model."""
+    return "phantom" if card and card.preprocessing.intensity == "window" else "nuclei"
+
+
+def model_card(name: str) -> Card | None:
+    """The card of a checkpoint, or ``None`` when it cannot be read."""
+    try:
+        return read_card(resolve_checkpoint(name))
+    except AttnSegError:
+        return None
