@@ -48,9 +48,11 @@ def build_model(settings: TrainSettings) -> SegmentationModel:
     Raises:
         InputError: the model's attention cannot take one of the settings.
     """
-    from napari_attnseg.models.base import create_model
+    from napari_attnseg.models.base import create_model, model_options
 
-    options = {"rule": settings.rule, "threshold": settings.threshold, **settings.options}
+    known = model_options(settings.model)
+    wanted = {"rule": settings.rule, "threshold": settings.threshold}
+    options = {k: v for k, v in wanted.items() if k in known} | dict(settings.options)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         model = create_model(
