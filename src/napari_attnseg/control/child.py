@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import IO, Literal
 
 from napari_attnseg.control.client import BaseClient
@@ -37,6 +37,7 @@ SOFT_CANCEL_SECONDS = 0.8
 """How long a cancelled step may still run before its process is ended."""
 SAVING_SECONDS = 10.0
 """How long cancelled work that is already closing (training saves) may take."""
+HOST = (sys.executable, "-m", "napari_attnseg.engine.host")
 NICE = {"live": 0, "training": 10}
 _REPLACED = (Retune, AttentionRow, Fingerprint)
 _LONG = (Predict, Train)
@@ -61,10 +62,9 @@ def explain_exit(code: int | None, stderr: str = "") -> str:
 class _Process:
     """One life of the engine: the process, its reader thread and the tail of its stderr."""
 
-    def __init__(self, nice: int, warm: bool) -> None:
-        command = [sys.executable, "-m", "napari_attnseg.engine.host", "--nice", str(nice)]
+    def __init__(self, command: Sequence[str]) -> None:
         self.popen = subprocess.Popen(
-            command + (["--warm"] if warm else []),
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -145,12 +145,13 @@ class ChildClient(BaseClient):
         lane: Literal["live", "training"] = "live",
         dispatch: Callable[[Callable[[], None]], None] | None = None,
         warm: bool = True,
+        command: Sequence[str] = HOST,
     ) -> None:
         super().__init__()
         self.lane = lane
+        self._command = [*command, "--nice", str(NICE[lane]), *(["--warm"] if warm else [])]
         self.generation = 0
         self._dispatch = dispatch or (lambda call: call())
-        self._warm = warm
         self._lock = threading.RLock()
         self._process: _Process | None = None
         self._timers: dict[int, threading.Timer] = {}
@@ -167,7 +168,7 @@ class ChildClient(BaseClient):
         with self._lock:
             if self._process is None and not self._closed:
                 self.generation += 1
-                self._process = _Process(NICE[self.lane], self._warm)
+                self._process = _Process(self._command)
                 threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
 
     def send(self, request: Request) -> int:

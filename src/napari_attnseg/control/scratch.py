@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import itertools
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -24,6 +25,9 @@ CAP_BYTES = 16 << 30
 """Most bytes that one owner may keep in scratch."""
 FREE_BYTES = 256 << 20
 """Bytes left free on the disk whatever happens."""
+PREFIX = "attnseg-scratch"
+OURS = re.compile(rf"{PREFIX}-(?P<owner>(?P<pid>\d+)-\d+)-")
+"""Only folders of this name are ever swept: the root may hold other people's data."""
 ROOT_VARIABLE = "NAPARI_ATTNSEG_SCRATCH"
 
 
@@ -48,12 +52,9 @@ def _owner_token(pid: int) -> str | None:
 def sweep(root: Path) -> list[Path]:
     """Remove the folders of owners that are gone; returns what was removed."""
     removed = []
-    for folder in root.glob("*-*-*") if root.is_dir() else ():
-        pid, _, rest = folder.name.partition("-")
-        if not pid.isdigit() or not folder.is_dir():
-            continue
-        token = _owner_token(int(pid))
-        if token is None or not f"{pid}-{rest}".startswith(f"{token}-"):
+    for folder in root.glob(f"{PREFIX}-*") if root.is_dir() else ():
+        match = OURS.match(folder.name)
+        if match and folder.is_dir() and match["owner"] != _owner_token(int(match["pid"])):
             shutil.rmtree(folder, ignore_errors=True)
             removed.append(folder)
     return removed
@@ -67,7 +68,7 @@ class Scratch:
         try:
             base.mkdir(parents=True, exist_ok=True)
             sweep(base)
-            prefix = f"{_owner_token(os.getpid())}-"
+            prefix = f"{PREFIX}-{_owner_token(os.getpid())}-"
             self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=base))
         except OSError as error:
             raise InputError(

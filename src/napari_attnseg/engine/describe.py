@@ -10,13 +10,15 @@ from napari_attnseg import __version__
 from napari_attnseg.settings import CUT, RECIPES
 
 FORMAT = 1
+FIXED = ("in_channels", "classes", "channels")
+"""Arguments that the data decides, not the person."""
 
 
 def arguments(function: Any) -> list[dict[str, Any]]:
     """Keyword arguments with a plain default: ``name``, ``default``, ``annotation``."""
     found = []
     for p in inspect.signature(function).parameters.values():
-        if p.default is not p.empty and isinstance(p.default, bool | int | float | str | None):
+        if p.name not in FIXED and isinstance(p.default, bool | int | float | str | None):
             note = "" if p.annotation is p.empty else str(p.annotation)
             found.append({"name": p.name, "default": p.default, "annotation": note})
     return found
@@ -50,36 +52,24 @@ def describe() -> dict[str, Any]:
 
 
 def _models() -> list[dict[str, Any]]:
-    import torch
-
     from napari_attnseg.models import create_model, list_models
+    from napari_attnseg.models.base import model_builder
 
-    found = []
-    for name in list_models():
-        with torch.device("meta"):  # shapes only: no memory, no time
-            model = create_model(name, in_channels=1, classes=1)
-        found.append(_entry(name, model))
-    return found
+    return [_entry(name, model_builder(name), create_model(name)) for name in list_models()]
 
 
 def _attentions() -> list[dict[str, Any]]:
-    import torch
-
     from napari_attnseg.attention import create_attention, list_attentions
 
-    found = []
-    for name in list_attentions():
-        with torch.device("meta"):
-            module = create_attention(name, 8)
-        found.append(_entry(name, module))
-    return found
+    modules = {name: create_attention(name, 8) for name in list_attentions()}
+    return [_entry(name, type(module), module) for name, module in modules.items()]
 
 
-def _entry(name: str, module: Any) -> dict[str, Any]:
+def _entry(name: str, maker: Any, module: Any) -> dict[str, Any]:
     return {
         "name": name,
-        "doc": summary(type(module)),
-        "arguments": arguments(type(module).__init__),
+        "doc": summary(maker),
+        "arguments": arguments(maker),
         "tunables": [asdict(t) for t in getattr(module, "tunables", ())],
     }
 

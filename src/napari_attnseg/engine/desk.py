@@ -29,7 +29,8 @@ from napari_attnseg.control.messages import (
 from napari_attnseg.errors import AttnSegError
 
 NEWEST_WINS: tuple[type[Request], ...] = (Retune, AttentionRow, Fingerprint)
-"""Most urgent first; a newer request of the same class replaces one that still waits."""
+"""Most urgent first; a newer request of the same class, whose answer would go into the same
+folder, replaces one that still waits."""
 LONG: tuple[type[Request], ...] = (Predict, Train)
 
 
@@ -64,7 +65,7 @@ class Desk:
     def __init__(self, worker: Worker, emit: Callable[[Event], None]) -> None:
         self._worker = worker
         self._emit = emit
-        self._newest: dict[type[Request], Request] = {}
+        self._newest: dict[tuple[type[Request], str], Request] = {}
         self._light: deque[Request] = deque()
         self._waiting: deque[Request] = deque()
         self._active: tuple[Request, Iterator[Event | None]] | None = None
@@ -79,7 +80,7 @@ class Desk:
         if isinstance(request, Cancel):
             self._cancel(request.target)
         elif isinstance(request, NEWEST_WINS):
-            self._newest[type(request)] = request
+            self._newest[type(request), getattr(request, "out", "")] = request
         elif isinstance(request, LONG):
             self._waiting.append(request)
         else:
@@ -88,8 +89,9 @@ class Desk:
     def step(self) -> bool:
         """Do one piece of work; false when there is nothing to do."""
         for cls in NEWEST_WINS:
-            if cls in self._newest:
-                self._serve(self._newest.pop(cls))
+            key = next((k for k in self._newest if k[0] is cls), None)
+            if key is not None:
+                self._serve(self._newest.pop(key))
                 return True
         if self._light:
             self._serve(self._light.popleft())
@@ -140,6 +142,6 @@ class Desk:
             for request in [r for r in queue if r.id == target]:
                 queue.remove(request)
                 self._emit(Finished(target, "cancelled"))
-        for cls in [c for c, r in self._newest.items() if r.id == target]:
-            del self._newest[cls]
+        for key in [k for k, r in self._newest.items() if r.id == target]:
+            del self._newest[key]
             self._emit(Finished(target, "cancelled"))

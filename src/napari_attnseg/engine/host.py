@@ -104,7 +104,7 @@ def main(argv: list[str] | None = None) -> None:
     inbox: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
     threading.Thread(target=read_requests, args=(frames_in, inbox), daemon=True).start()
     if options.warm:
-        import torch  # noqa: F401
+        import napari_attnseg.engine.session  # noqa: F401
     serve(inbox, emitter(frames_out))
     sys.stderr.flush()
     os._exit(0)  # skip the slow tear-down of torch

@@ -297,9 +297,7 @@ class Engine:
         if received is not None:
             path = save_array(out / "received_now.npy", received)
         place = _place(session)
-        yield RowDone(
-            work.id, work.z, row, path, work.y, work.x, place.scale, place.offset
-        )
+        yield RowDone(work.id, work.z, row, path, work.y, work.x, place.scale, place.offset)
 
     # --- other questions -------------------------------------------------------------------------
 
