@@ -1,0 +1,214 @@
+"""The command line on real files in a temporary folder, through its own entry point."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from skimage.io import imread, imsave
+from typer.testing import CliRunner, Result
+
+from napari_attnseg.cli import app, main
+
+RNG = np.random.default_rng(3)
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def message(*arguments: object) -> tuple[int, str]:
+    """Exit code and standard error of the entry point: what a person sees."""
+    error = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(error):
+        patch.setattr(sys, "argv", ["napari-attnseg", *map(str, arguments)])
+        try:
+            main()
+        except SystemExit as end:
+            return int(end.code or 0), error.getvalue()
+    return 0, error.getvalue()
+
+
+def test_a_real_process_ends_with_the_sentence() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "napari_attnseg", "info", "nowhere.safetensors"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: got nowhere.safetensors")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """Three images of odd sizes with bright squares, and their masks."""
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    images.mkdir()
+    masks.mkdir()
+    for i, shape in enumerate([(33, 47), (40, 29), (31, 31)]):
+        image = RNG.integers(0, 60, shape).astype(np.uint8)
+        mask = np.zeros(shape, np.uint8)
+        mask[8:20, 9:22] = 1
+        image[mask > 0] += 150
+        imsave(images / f"cell{i}.png", image, check_contrast=False)
+        imsave(masks / f"cell{i}_mask.png", mask * 255, check_contrast=False)
+    return images, masks
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    """An oblique, anisotropic volume of 11 x 13 x 5 voxels."""
+    affine = np.array([[-1.9, 0.3, 0, 40], [0.3, 1.9, 0.1, -20], [0, -0.1, 3, 7], [0, 0, 0, 1.0]])
+    path = tmp_path / "scan.nii.gz"
+    nib.save(nib.Nifti1Image(RNG.normal(0, 99, (11, 13, 5)).astype(np.float32), affine), path)
+    return path
+
+
+def test_one_mask_per_input(tiny_checkpoint, folders, scan, tmp_path) -> None:
+    out = tmp_path / "out"
+    result = run("predict", tiny_checkpoint, folders[0], scan, "--out", out)
+    assert result.exit_code == 0, result.output
+    names = {p.name for p in out.iterdir()}
+    assert names == {"cell0_mask.png", "cell1_mask.png", "cell2_mask.png", "scan_mask.nii.gz"}
+    mask, source = nib.load(out / "scan_mask.nii.gz"), nib.load(scan)
+    assert mask.shape == source.shape
+    assert np.array_equal(mask.affine, source.affine)
+    assert imread(out / "cell1_mask.png").shape == (40, 29)
+
+
+def test_predict_is_the_session(tiny_checkpoint, folders, tmp_path) -> None:
+    from napari_attnseg import Session, Tuning
+
+    image = folders[0] / "cell0.png"
+    run("predict", tiny_checkpoint, image, "--out", tmp_path, "--threshold", 0.02, "--cut", 0.45)
+    session = Session(str(tiny_checkpoint), device="cpu")
+    session.set_image(image)
+    tuning = session.tuning.replace(threshold=0.02, cut=0.45)
+    assert isinstance(tuning, Tuning)
+    expected = session.predict(0, tuning).labels
+    assert np.array_equal(imread(tmp_path / "cell0_mask.png"), expected)
+
+
+def test_extras_only_on_request(tiny_checkpoint, scan, tmp_path) -> None:
+    out = tmp_path / "out"
+    result = run(
+        "predict", tiny_checkpoint, scan, "--out", out, "--save", "probability", "--save", "objects"
+    )
+    assert result.exit_code == 0, result.output
+    assert {p.name for p in out.iterdir()} == {
+        "scan_mask.nii.gz",
+        "scan_probability.nii.gz",
+        "scan_objects.nii.gz",
+    }
+    values = nib.load(out / "scan_probability.nii.gz").get_fdata()
+    assert 0 <= values.min() <= values.max() <= 1
+
+
+def test_a_bad_file_does_not_cost_the_others(tiny_checkpoint, folders, tmp_path) -> None:
+    (folders[0] / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n not an image")
+    out = tmp_path / "out"
+    code, error = message("predict", tiny_checkpoint, folders[0], "--out", out)
+    assert code == 1
+    assert "broken.png" in error
+    assert "3 of 4 masks written" in error
+    assert len(list(out.iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nowhere.png", "--out", "o"], "nowhere.png"),
+        (["{scan}", "--out", "{scan}"], "expected a folder"),
+        (["{scan}", "--out", "o", "--rule", "newest"], "paper, authors, suppress"),
+        (["{scan}", "--out", "o", "--save", "everything"], "probability, objects"),
+        (["{four}", "--out", "o"], "--volume"),
+        (["{a}", "{b}", "--out", "o"], "different folders"),
+    ],
+)
+def test_bad_requests_are_one_sentence(tiny_checkpoint, scan, tmp_path, arguments, says) -> None:
+    four = tmp_path / "four.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros((5, 6, 7, 3), np.int16), np.eye(4)), four)
+    twins = [tmp_path / name / "same.png" for name in "ab"]
+    for twin in twins:
+        twin.parent.mkdir()
+        imsave(twin, np.zeros((9, 9), np.uint8), check_contrast=False)
+    known = {"scan": scan, "four": four, "a": twins[0], "b": twins[1]}
+    code, error = message("predict", tiny_checkpoint, *[a.format(**known) for a in arguments])
+    assert code == 1
+    assert says in error
+    assert "Traceback" not in error
+
+
+def test_volume_of_a_4d_file(tiny_checkpoint, tmp_path) -> None:
+    four = tmp_path / "four.nii.gz"
+    data = RNG.normal(size=(9, 10, 4, 3)).astype(np.float32)
+    nib.save(nib.Nifti1Image(data, np.diag([2, 2, 3, 1.0])), four)
+    result = run("predict", tiny_checkpoint, four, "--out", tmp_path / "o", "--volume", 2)
+    assert result.exit_code == 0, result.output
+    assert nib.load(tmp_path / "o" / "four_mask.nii.gz").shape == (9, 10, 4)
+
+
+def test_evaluate_json(tiny_checkpoint, folders) -> None:
+    result = run(
+        "evaluate", tiny_checkpoint, "--images", folders[0], "--masks", folders[1], "--json"
+    )
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout)
+    assert {"dice", "iou", "precision", "recall", "accuracy", "n"} <= set(figures)
+    assert figures["n"] == 3
+    assert 0 <= figures["dice"] <= 1
+
+
+def test_sweep_writes_table_and_plot(tiny_checkpoint, folders, tmp_path) -> None:
+    out = tmp_path / "sweep"
+    result = run(
+        "sweep", tiny_checkpoint, "--images", folders[0], "--masks", folders[1], "--out", out
+    )
+    assert result.exit_code == 0, result.output
+    table = (out / "sweep.md").read_text()
+    assert table in result.stdout
+    assert sum(line.startswith("| ") for line in table.splitlines()) == 2 + 10
+    assert imread(out / "sweep.png").ndim == 3
+
+
+def test_train_predict_evaluate_and_resume(folders, tmp_path) -> None:
+    model = tmp_path / "mine.safetensors"
+    common = ["--images", folders[0], "--masks", folders[1], "--out", model]
+    small = ["--option", "width=0.125", "--set", "crop=32", "--classes", "cell"]
+    assert run("train", *common, *small, "--epochs", 1, "--batch", 2).exit_code == 0
+    card = json.loads(run("info", model, "--json").stdout)
+    assert card["class_names"] == ["background", "cell"]
+    assert card["spec"]["options"]["width"] == 0.125
+    again = run("train", *common, *small, "--epochs", 2, "--batch", 2, "--resume")
+    assert again.exit_code == 0, again.output
+    assert run("predict", model, folders[0], "--out", tmp_path / "o").exit_code == 0
+
+
+def test_unknown_training_values_are_refused_with_the_known(folders, tmp_path) -> None:
+    common = ["--images", folders[0], "--masks", folders[1], "--out", tmp_path / "m.safetensors"]
+    for bad, says in [
+        (["--set", "learning=3"], "gamma_start"),
+        (["--set", "epochs"], "NAME=VALUE"),
+        (["--recipe", "best"], "smooth-attention-paper"),
+        (["--preprocessing", "sharpness=2"], "sharpness"),
+        (["--option", "widht=2"], "widht"),
+    ]:
+        code, error = message("train", *common, *bad)
+        assert code == 1
+        assert says in error
+        assert "Traceback" not in error
+
+
+def test_models_and_info() -> None:
+    listed = json.loads(run("models", "--json").stdout)
+    assert "smooth_unet" in listed["models"]
+    assert "torch" in run("info").stdout
