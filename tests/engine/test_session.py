@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lively import lively_model
 
 from napari_attnseg.cards import Card
 from napari_attnseg.engine.session import Session
 from napari_attnseg.errors import DeviceError, InputError
-from napari_attnseg.models import create_model
 from napari_attnseg.settings import RULES, Preprocessing, Tuning
 
 RNG = np.random.default_rng(0)
@@ -23,26 +23,10 @@ IMAGE = RNG.random((37, 53)).astype(np.float32)
 VOLUME = RNG.normal(100, 40, (5, 41, 27)).astype(np.float32)
 
 
-def make_model(classes: int = 1, in_channels: int = 1, **options: Any) -> Any:
-    """A small random model whose attention matters and whose logits are around zero."""
-    torch.manual_seed(3)
-    made = {"width": 0.125, "stride": 8, **options}
-    model = create_model("smooth_unet", in_channels=in_channels, classes=classes, **made).eval()
-    with torch.no_grad():
-        model.attention.gamma.fill_(1.5)
-        model.attention.query.weight.mul_(2.5)
-        model.attention.key.weight.mul_(2.5)
-        x = torch.rand(1, in_channels, 64, 64, generator=torch.Generator().manual_seed(1))
-        bias = [p for n, p in model.named_parameters() if n.endswith("bias")][-1]
-        assert bias.shape == (classes,)
-        bias.sub_(model(x).mean((0, 2, 3)))
-    return model
-
-
 def make_session(
     model: Any = None, image: np.ndarray = IMAGE, size: int | None = None, **kw: Any
 ) -> Session:
-    model = make_model() if model is None else model
+    model = lively_model() if model is None else model
     n = model.spec.in_channels
     p = Preprocessing(channels=n, mean=(0.4,) * n, std=(0.3,) * n, size=size)
     image_kw = {k: kw.pop(k) for k in ("rgb", "flips", "spacing_mm") if k in kw}
@@ -85,7 +69,7 @@ def _scaled(image: np.ndarray) -> np.ndarray:
 
 
 def test_several_classes_are_cut_against_the_background() -> None:
-    session = make_session(make_model(classes=4))
+    session = make_session(lively_model(classes=4))
     at_half = session.predict()
     np.testing.assert_array_equal(at_half.labels, at_half.logits.argmax(0))
     assert len(np.unique(at_half.labels)) > 2
@@ -104,7 +88,7 @@ def test_several_classes_are_cut_against_the_background() -> None:
 def test_cell_select_is_bit_identical_with_the_full_pass(
     rule: str, classes: int, stride: int
 ) -> None:
-    model = make_model(classes, stride=stride)
+    model = lively_model(classes, stride=stride)
     image = RNG.random((133, 101)).astype(np.float32)
     cells = make_session(model, image)
     full = make_session(model, image, use_cells=False)
@@ -119,7 +103,7 @@ def test_cell_select_is_bit_identical_with_the_full_pass(
 
 
 def test_one_moved_feature_changes_only_its_cell() -> None:
-    model = make_model()
+    model = lively_model()
     x = torch.rand(1, 1, 40, 56)
     with torch.no_grad():
         encoded = model.encode(x)
@@ -160,7 +144,7 @@ def test_cell_select_wakes_no_decoder() -> None:
 
 
 def test_small_cache_gives_the_same_answers_and_keeps_its_limit() -> None:
-    model = make_model()
+    model = lively_model()
     roomy = make_session(model, VOLUME)
     tight = make_session(model, VOLUME, cache_bytes=25_000)
     for z in (0, 1, 4, 0, 1):
@@ -197,7 +181,7 @@ def test_run_follows_the_order_and_stops_when_not_asked() -> None:
 
 
 def test_a_volume_is_scaled_as_a_whole() -> None:
-    model = make_model()
+    model = lively_model()
     bright = VOLUME.copy()
     bright[4] += 1000
     inside = make_session(model, bright).predict(0)
@@ -207,7 +191,7 @@ def test_a_volume_is_scaled_as_a_whole() -> None:
 
 @pytest.mark.parametrize("flips", list(itertools.product([False, True], repeat=3)))
 def test_flips_bring_the_slice_into_standing_and_back(flips: tuple[bool, bool, bool]) -> None:
-    model = make_model()
+    model = lively_model()
     _, rows, cols = flips
     index = (
         slice(None),
@@ -307,13 +291,13 @@ def test_working_size_is_undone() -> None:
 
 
 def test_grey_image_for_a_colour_model_and_the_reverse() -> None:
-    grey_to_colour = make_session(make_model(in_channels=3))
+    grey_to_colour = make_session(lively_model(in_channels=3))
     assert any("repeated in 3" in note for note in grey_to_colour.notes)
     colour = RNG.random((20, 30, 3)).astype(np.float32)
     colour_to_grey = make_session(image=colour)
     assert any("luminance" in note for note in colour_to_grey.notes)
     assert colour_to_grey.predict().labels.shape == (20, 30)
-    assert make_session(make_model(in_channels=3), colour).notes == ()
+    assert make_session(lively_model(in_channels=3), colour).notes == ()
 
 
 def test_unfit_image_is_refused_and_the_old_one_stays() -> None:
@@ -343,7 +327,7 @@ def test_questions_that_make_no_sense_get_a_sentence() -> None:
 
 
 def test_left_out_values_come_from_the_card() -> None:
-    model = make_model()
+    model = lively_model()
     card = Card(spec=model.spec.to_json(), tuning=Tuning.of(0.25, threshold=0.05, rule="suppress"))
     session = Session(model, "cpu", card=card)
     assert session.tuning.get("rule") == "suppress"
