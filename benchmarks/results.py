@@ -17,7 +17,8 @@ def device() -> str:
         if line.startswith("model name"):
             model = line.split(":", 1)[1].strip()
             break
-    return f"{model}, {os.cpu_count()} CPUs, {platform.system()}, Python {platform.python_version()}"
+    python = platform.python_version()
+    return f"{model}, {os.cpu_count()} CPUs, {platform.system()}, Python {python}"
 
 
 def write_section(title: str, text: str) -> None:
