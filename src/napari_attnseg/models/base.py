@@ -88,7 +88,7 @@ class SegmentationModel(nn.Module):
 
     def tuning(self) -> Tuning:
         """The trained values of all tunables, and a probability cut of 0.5."""
-        return Tuning.of(**{t.name: t.default for t in self.tunables})
+        return Tuning().replace(**{t.name: t.default for t in self.tunables})
 
     def adopt(self, tuning: Tuning) -> None:
         """Take the threshold and the like of ``tuning`` as the trained values (parameters, as

@@ -33,7 +33,8 @@ def save_checkpoint(path: str | Path, model: SegmentationModel, card: Card) -> C
     """Write ``model`` and ``card`` to ``path`` whole or not at all; returns the card as written.
 
     The card's ``format``, ``spec``, ``tunables``, ``parameters`` and ``digest`` are filled in
-    from the model, and so is a ``tuning`` without values. Raises ``CheckpointError`` when the file cannot be written.
+    from the model, and so is a ``tuning`` without values. Raises ``CheckpointError`` when the
+    file cannot be written.
     """
     path = Path(path)
     tuning = card.tuning if card.tuning.items else replace(model.tuning(), cut=card.tuning.cut)
