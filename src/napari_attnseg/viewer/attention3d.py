@@ -36,17 +36,23 @@ _ANGLES = (25.0, -25.0, 65.0)
 class AttentionMap:
     """One map over one slice.
 
-    ``values`` (h, w); ``cell``: image pixels (rows, columns) per map cell; ``offset``: pixel
-    coordinate of the map's first edge, see ``layers.map_transform``; ``z``: slice (0 for 2D);
-    ``side``: 0 stands on the image, 1 one image width to the right of it, and so on.
+    ``values`` (h, w); ``cell``: image pixels (rows, columns) per map cell; ``offset``: the pixel
+    on which the first cell is centred (``None``: the map starts at the image's edge), see
+    ``layers.map_transform``; ``z``: slice (0 for 2D); ``side``: 0 stands on the image, 1 one
+    image width to the right of it, and so on.
     """
 
     values: NDArray[np.floating[Any]]
     cell: tuple[float, float]
     name: str
     z: int = 0
-    offset: tuple[float, float] = (0.0, 0.0)
+    offset: tuple[float, float] | None = None
     side: int = 0
+
+    @property
+    def first(self) -> tuple[float, float]:
+        """The pixel (row, column) on which the first cell is centred."""
+        return self.offset or ((self.cell[0] - 1) / 2, (self.cell[1] - 1) / 2)
 
 
 def limits_of(maps: Sequence[AttentionMap]) -> tuple[float, float]:
@@ -68,8 +74,8 @@ def surface_geometry(
     that the relief covers the image exactly: V = (h + 2)(w + 2), F = 2 (h + 1)(w + 1).
     """
     values = np.pad(np.nan_to_num(np.asarray(amap.values, dtype=np.float64)), 1, mode="edge")
-    rows = _with_rim(amap.values.shape[0], amap.cell[0], amap.offset[0], layer, -2)
-    columns = _with_rim(amap.values.shape[1], amap.cell[1], amap.offset[1], layer, -1)
+    rows = _with_rim(amap.values.shape[0], amap.cell[0], amap.first[0], layer, -2)
+    columns = _with_rim(amap.values.shape[1], amap.cell[1], amap.first[1], layer, -1)
     vertices = _lift(layer, amap, rows, columns, values, limits, relief)
     return vertices, _grid_faces(*values.shape), values.ravel()
 
@@ -79,8 +85,8 @@ def point_geometry(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Positions (P, 3) in world coordinates and values (P,) of the strongest cells."""
     values = np.nan_to_num(np.asarray(amap.values, dtype=np.float64))
-    rows = _centres(values.shape[0], amap.cell[0], amap.offset[0])
-    columns = _centres(values.shape[1], amap.cell[1], amap.offset[1])
+    rows = _centres(values.shape[0], amap.cell[0], amap.first[0])
+    columns = _centres(values.shape[1], amap.cell[1], amap.first[1])
     positions = _lift(layer, amap, rows, columns, values, limits, relief)
     flat = values.ravel()
     if flat.size > MOST_POINTS:
@@ -92,10 +98,21 @@ def point_geometry(
 def show_maps(
     viewer: ViewerModel, layer: Image, maps: Sequence[AttentionMap], kind: Kind
 ) -> list[Layer]:
-    """Show ``maps`` over ``layer`` on one common scale; layers of the same name are reused."""
+    """Show ``maps`` over ``layer`` on one common scale.
+
+    There is one layer per kind and side; it is reused (and renamed) by later maps.
+    """
     limits = limits_of(maps)
     show = {"image": _show_image, "surface": _show_surface, "points": _show_points}[kind]
-    return [show(viewer, layer, amap, limits) for amap in maps]
+    sides = {m.side for m in maps}
+    for view in attention_views(viewer):
+        if _entry(view)[_VIEW][0] == kind and _entry(view)[_VIEW][1] not in sides:
+            viewer.layers.remove(view)
+    shown = [show(viewer, layer, amap, limits) for amap in maps]
+    for view, amap in zip(shown, maps, strict=True):
+        if view.name != amap.name:
+            view.name = amap.name
+    return shown
 
 
 def attention_views(viewer: ViewerModel) -> list[Layer]:
@@ -164,7 +181,7 @@ class Stage3D:
 
 def _centres(n: int, cell: float, offset: float) -> NDArray[np.float64]:
     """Pixel coordinates of cell centres (napari's pixel centres are integers)."""
-    return offset + (np.arange(n) + 0.5) * cell - 0.5
+    return np.asarray(offset + np.arange(n) * cell, dtype=np.float64)
 
 
 def _with_rim(n: int, cell: float, offset: float, layer: Layer, axis: int) -> NDArray[np.float64]:
@@ -237,16 +254,13 @@ def _entry(layer: Layer) -> dict[str, Any]:
     return entry if isinstance(entry, dict) else {}
 
 
-def _metadata(layer: Layer, kind: Kind) -> dict[str, Any]:
-    return {METADATA: {"result_of": layer.name, _VIEW: kind}}
+def _metadata(layer: Layer, kind: Kind, side: int) -> dict[str, Any]:
+    return {METADATA: {"result_of": layer.name, _VIEW: (kind, side)}}
 
 
-def _known(viewer: ViewerModel, name: str, kind: Kind) -> Any:
-    """Our own layer of this name and kind; a layer that somebody else made is never touched."""
-    for layer in viewer.layers:
-        if layer.name == name and _entry(layer).get(_VIEW) == kind:
-            return layer
-    return None
+def _known(viewer: ViewerModel, kind: Kind, side: int) -> Any:
+    """Our own layer of this kind and side; a layer that somebody else made is never touched."""
+    return next((x for x in viewer.layers if _entry(x).get(_VIEW) == (kind, side)), None)
 
 
 def _world_settings(layer: Layer) -> dict[str, Any]:
@@ -258,7 +272,7 @@ def _show_image(
     viewer: ViewerModel, layer: Image, amap: AttentionMap, limits: tuple[float, float]
 ) -> Layer:
     data = np.asarray(amap.values, dtype=np.float32)
-    transform = map_transform(layer, amap.cell, amap.offset)
+    transform = map_transform(layer, amap.cell, amap.first)
     translate = np.asarray(transform["translate"], dtype=float)
     if layer.ndim == 3:
         data = data[None]
@@ -268,10 +282,11 @@ def _show_image(
         translate = translate + np.linalg.solve(np.asarray(layer.affine.linear_matrix), origin)
     shift = shift_of(layer, amap.side)[-layer.ndim :]
     translate = translate + np.linalg.solve(np.asarray(layer.affine.linear_matrix), shift)
-    known = _known(viewer, amap.name, "image")
-    if known is not None and known.data.shape == data.shape:
-        known.data, known.translate, known.contrast_limits = data, translate, limits
-        known.visible = True
+    known = _known(viewer, "image", amap.side)
+    if known is not None and known.ndim == data.ndim:
+        known.data, known.contrast_limits, known.visible = data, limits, True
+        known.scale, known.translate = transform["scale"], translate
+        known.affine = transform["affine"]
         return known
     return viewer.add_image(
         data,
@@ -280,7 +295,7 @@ def _show_image(
         contrast_limits=limits,
         opacity=0.6 if amap.side == 0 else 1.0,
         interpolation2d="nearest",
-        metadata=_metadata(layer, "image"),
+        metadata=_metadata(layer, "image", amap.side),
         **(transform | {"translate": translate}),
     )
 
@@ -289,7 +304,7 @@ def _show_surface(
     viewer: ViewerModel, layer: Image, amap: AttentionMap, limits: tuple[float, float]
 ) -> Layer:
     data = surface_geometry(layer, amap, limits)
-    known = _known(viewer, amap.name, "surface")
+    known = _known(viewer, "surface", amap.side)
     if known is not None:
         known.data, known.contrast_limits, known.visible = data, limits, True
         return known
@@ -300,7 +315,7 @@ def _show_surface(
         contrast_limits=limits,
         opacity=0.9,
         shading="smooth",
-        metadata=_metadata(layer, "surface"),
+        metadata=_metadata(layer, "surface", amap.side),
         **_world_settings(layer),
     )
 
@@ -317,7 +332,7 @@ def _show_points(
     )
     share = np.clip((values - limits[0]) / (limits[1] - limits[0]), 0.0, 1.0)
     size = cell * (0.35 + 0.65 * share)
-    known = _known(viewer, amap.name, "points")
+    known = _known(viewer, "points", amap.side)
     if known is not None:
         viewer.layers.remove(known)  # colours follow features: cheaper to rebuild than to mend
     return viewer.add_points(
@@ -331,7 +346,7 @@ def _show_points(
         border_width=0.0,
         shading="spherical",
         projection_mode="all",
-        metadata=_metadata(layer, "points"),
+        metadata=_metadata(layer, "points", amap.side),
         **_world_settings(layer),
     )
 

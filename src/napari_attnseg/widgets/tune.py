@@ -1,0 +1,379 @@
+"""The Tune dock: move what the network itself compares with, and see the mask follow."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import napari.viewer
+import numpy as np
+from numpy.typing import NDArray
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import QLabel, QToolButton, QVBoxLayout, QWidget
+from superqt import QCollapsible
+
+from napari_attnseg.control.messages import Fingerprinted, Retuned
+from napari_attnseg.errors import AttnSegError, InputError
+from napari_attnseg.settings import CUT, Tunable, Tuning
+from napari_attnseg.viewer.hub import hub_for
+from napari_attnseg.viewer.preferences import recall, remember
+from napari_attnseg.widgets._bridge import connect_alive
+from napari_attnseg.widgets._compare import ComparePanel
+from napari_attnseg.widgets._maps import MapsPanel
+from napari_attnseg.widgets._parts import Field, LayerCombo, Section, button, hint, row, scrolling
+from napari_attnseg.widgets._plots import Fingerprint
+from napari_attnseg.widgets._scale import Kind
+from napari_attnseg.widgets._sliders import FloatRow, TunableRow, make_row
+from napari_attnseg.widgets.diagnose import ErrorBar
+
+if TYPE_CHECKING:
+    from napari.layers import Labels
+
+CURVES_AFTER_MS = 250
+"""The curves follow when values and slices have rested for this long."""
+
+
+class TuneWidget(QWidget):
+    """Sliders made from the model's tunables, with every threshold's outcome behind them."""
+
+    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self.hub = hub_for(napari_viewer)
+        self.rows: dict[str, TunableRow] = {}
+        self.curves: Fingerprinted | None = None
+        self._step: NDArray[np.float32] = np.zeros(0, np.float32)
+        self._asked_at = 0.0
+        self._moving = False
+        self._reference: Labels | None = None
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(CURVES_AFTER_MS)
+        self._timer.timeout.connect(self.ask_curves)
+        self._build(napari_viewer)
+        self._connect()
+        self._on_model(self.hub.checkpoint)
+        if self.hub.live.state.results is not None:
+            self.follow_up()
+
+    # --- building -----------------------------------------------------------------------------
+
+    def _build(self, viewer: napari.viewer.Viewer) -> None:
+        self.title = hint()
+        self.error = ErrorBar(self)
+        self.begin = button(
+            "Analyse this slice", "Segment the visible slice and draw the curves of every threshold"
+        )
+        self.begin.clicked.connect(self.analyse)
+        self.fingerprint = Fingerprint(self)
+        self.scale_buttons = row(*self._make_scale_buttons(), stretch=0)
+        self.over = hint()
+        self.row_box = QVBoxLayout()
+        self.row_box.setSpacing(4)
+        self.reset = button("Reset to trained", "Put every value back to the checkpoint's own")
+        self.reset.clicked.connect(self.reset_to_trained)
+        self.speed = hint()
+        self.compare = ComparePanel(self.hub, self)
+        self.reference = LayerCombo(viewer, ("labels",), optional="none")
+        self.maps = MapsPanel(self.hub, lambda: self._step, self)
+        folded = QCollapsible("Attention maps, 2D and 3D")
+        folded.setDuration(0)
+        folded.addWidget(self.maps)
+        self.maps_fold = folded
+        content = QWidget()
+        box = QVBoxLayout(content)
+        box.setContentsMargins(8, 6, 8, 8)
+        box.setSpacing(5)
+        tip = "Labels to be compared with: Dice and IoU join the curves"
+        head: list[QWidget] = [self.title, self.error, self.begin, self.fingerprint]
+        for part in head:
+            box.addWidget(part)
+        box.addLayout(self.row_box)
+        for part in (
+            row(self.reset, self.speed, stretch=1),
+            Section("Against plain attention", self.compare),
+            Section("Reference", Field("Labels layer", self.reference, tip)),
+            Section("See the attention", folded),
+        ):
+            box.addWidget(part)
+        box.addStretch(1)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(scrolling(content))
+        self.setMinimumWidth(280)
+
+    def _make_scale_buttons(self) -> tuple[QWidget, ...]:
+        self.over_here = QLabel()
+        chosen = str(recall("threshold_scale", "linear"))
+        self.kind: Kind = "quantile" if chosen == "quantile" else "linear"
+        self.kind_buttons: dict[str, QToolButton] = {}
+        tips = {
+            "linear": "The slider runs along the threshold's value",
+            "quantile": "The slider runs along the quantiles of step: every millimetre closes the "
+            "gate for equally many cells",
+        }
+        for kind, tip in tips.items():
+            made = QToolButton(self)
+            made.setText(kind)
+            made.setToolTip(tip)
+            made.setCheckable(True)
+            made.setAutoExclusive(True)
+            made.setChecked(kind == self.kind)
+            made.clicked.connect(lambda _=False, k=kind: self.set_kind(k))
+            self.kind_buttons[kind] = made
+        self.over_here.setSizePolicy(self.title.sizePolicy())
+        self.over_here.setToolTip("Cells of the attention grid whose step is above the threshold")
+        return self.over_here, *self.kind_buttons.values()
+
+    def _connect(self) -> None:
+        hub, live = self.hub, self.hub.live
+        self.fingerprint.plot.moved.connect(lambda t: self._on_moved("threshold", t))
+        self.fingerprint.plot.released.connect(lambda t: self._on_released("threshold", t))
+        self.reference.layer_changed.connect(self._on_reference)
+        connect_alive(self, hub.model_changed, self._on_model)
+        connect_alive(self, hub.source_changed, self._on_source)
+        connect_alive(self, hub.slice_changed, self._on_slice)
+        self.maps.failed.connect(self.error.show_error)
+        self.compare.failed.connect(self.error.show_error)
+        connect_alive(self, live.state_changed, self._on_state)
+        connect_alive(self, live.retuned, self._on_retuned)
+        connect_alive(self, live.slice_done, self._on_slice_done)
+        connect_alive(self, live.fingerprinted, self._on_fingerprinted)
+        connect_alive(self, live.failed, self._on_failed)
+        connect_alive(self, live.engine_lost, self.error.show_error)
+
+    # --- what a person can do -----------------------------------------------------------------
+
+    def analyse(self) -> None:
+        """Segment the visible slice at the present values and ask for the curves."""
+        if self._try(self.hub.prepare):
+            self.error.clear()
+            self.hub.live.refresh()
+            self.ask_curves()
+
+    def set_kind(self, kind: Kind) -> None:
+        """Let the threshold slider run along values (``linear``) or ``quantile``."""
+        self.kind = kind
+        self.kind_buttons[kind].setChecked(True)
+        remember("threshold_scale", kind)
+        self._show_curves()
+
+    def reset_to_trained(self) -> None:
+        """Every value back to the card's."""
+        card = self.hub.card
+        if card is None:
+            return
+        for name, tuned in self.rows.items():
+            tuned.set_value(card.tuning.get(name, tuned.tunable.default))
+        self._send(**{name: tuned.value() for name, tuned in self.rows.items()})
+        self.follow_up()
+        self.hub.live.release()
+
+    def ask_curves(self) -> None:
+        """Ask for the fingerprint of the visible slice, unless a hand is on a slider."""
+        if self._moving:
+            self._timer.start()
+            return
+        if "threshold" not in self.rows or not self._try(self.hub.prepare):
+            return
+        reference = None
+        if self._reference is not None:
+            try:
+                reference = self._reference_slice(self._reference)
+            except InputError as error:
+                self.error.show_error(str(error))
+        self.hub.live.request_fingerprint(reference)
+
+    def follow_up(self) -> None:
+        """Curves soon: once values and slices have come to rest."""
+        self._timer.start()
+
+    # --- the model and the image --------------------------------------------------------------
+
+    def _on_model(self, checkpoint: str) -> None:
+        self.curves, self._step = None, np.zeros(0, np.float32)
+        self.scale_buttons.setParent(self)  # they sit in the old threshold row
+        self.scale_buttons.hide()
+        for old in self.rows.values():
+            self.row_box.removeWidget(old)
+            old.deleteLater()
+        self.rows = {}
+        card = self.hub.card if checkpoint else None
+        if card is not None:
+            tunables = [Tunable(**_plain(t)) for t in card.tunables]
+            for tunable in [*tunables, CUT]:
+                self._add_row(tunable, card.tuning)
+        has_threshold = "threshold" in self.rows
+        for part in (self.fingerprint, self.compare.parentWidget()):
+            if part is not None:
+                part.setVisible(has_threshold)
+        self._show_curves()
+        self._say()
+
+    def _add_row(self, tunable: Tunable, trained: Tuning) -> None:
+        made = make_row(tunable, self)
+        made.set_trained(trained.get(tunable.name, tunable.default))
+        made.set_value(self.hub.tuning.get(tunable.name, made.trained))
+        made.moved.connect(self._on_moved)
+        made.released.connect(self._on_released)
+        self.rows[tunable.name] = made
+        self.row_box.addWidget(made)
+        if tunable.name == "threshold":
+            made.grid.addWidget(self.scale_buttons, 2, 0, 1, 4)
+            self.scale_buttons.show()
+
+    def _on_source(self, layer: Any) -> None:
+        self.curves = None
+        self._step = np.zeros(0, np.float32)
+        self._show_curves()
+        self._say()
+
+    def _on_slice(self, z: int) -> None:
+        if self.hub.live.state.results is not None:
+            self.follow_up()
+
+    def _on_state(self, state: Any) -> None:
+        """Somebody else moved a value: show it."""
+        if self._moving:
+            return
+        for name, shown in self.rows.items():
+            value = state.tuning.get(name)
+            if value is not None and value != shown.value():
+                shown.set_value(value)
+                if name == "threshold":
+                    self._show_threshold(float(value))
+
+    def _say(self) -> None:
+        source, card = self.hub.source, self.hub.card
+        known = self.hub.live.state.results is not None
+        if source is None:
+            words = "<b>No image yet.</b> Open one, or choose File &gt; Open Sample."
+        elif card is None:
+            words = "<b>No model yet.</b> Choose one in the Segment dock."
+        else:
+            name = card.title or self.hub.checkpoint
+            words = f"<b>{source.name}</b> by <b>{name}</b>"
+        self.title.setTextFormat(Qt.TextFormat.RichText)
+        self.title.setText(words)
+        self.begin.setVisible(source is not None and card is not None and not known)
+        for part in (self.reset, self.compare, self.maps, *self.rows.values()):
+            part.setEnabled(source is not None and card is not None)
+
+    # --- values moving ------------------------------------------------------------------------
+
+    def _on_moved(self, name: str, value: Any) -> None:
+        self._moving = True
+        if name == "threshold":
+            self._show_threshold(float(value))
+        self._send(**{name: value})
+
+    def _on_released(self, name: str, value: Any) -> None:
+        self._moving = False
+        self.hub.live.release()
+        if name != "threshold":
+            self.follow_up()  # the curves hold for every threshold, not for every other value
+
+    def _send(self, **values: Any) -> None:
+        if self.hub.source is None or self.hub.card is None:
+            return
+        self._asked_at = time.perf_counter()
+        self._try(self.hub.tune, **values)
+
+    def _show_threshold(self, threshold: float) -> None:
+        """Slider, line, readout and count, whoever moved."""
+        shown = self.rows.get("threshold")
+        if shown is None:
+            return
+        if shown.value() != threshold:
+            shown.set_value(threshold)
+        self.fingerprint.plot.set_threshold(threshold)
+        self.fingerprint.show_values(threshold)
+        self._show_over(self.fingerprint.plot.scale_now.over(threshold), self._step.size)
+
+    def _show_over(self, over: int, cells: int) -> None:
+        share = f" ({over / cells:.0%})" if cells else ""
+        text = f"<b>{over:,}</b> of {cells:,} cells over{share}" if cells else "cells over: –"
+        self.over_here.setText(text)
+
+    # --- answers ------------------------------------------------------------------------------
+
+    def _on_retuned(self, event: Retuned, labels: Any, probability: Any, plain: Any) -> None:
+        took = (time.perf_counter() - self._asked_at) * 1000.0
+        stages = " → ".join(event.woken) or "cached"
+        self.speed.setText(f"{event.area:,} px, {took:.0f} ms" if took < 10_000 else "")
+        self.speed.setToolTip(
+            f"Stages that ran: {stages}. In the engine: {event.seconds * 1000:.0f} ms."
+        )
+        if not self._step.size:
+            self._show_over(event.over, event.cells)
+        self._say_once()
+
+    def _on_slice_done(self, event: Any) -> None:
+        self._say_once()
+        known = self.curves is not None and self.curves.z == event.z
+        if event.z == self.hub.visible_z() and not known:
+            self.follow_up()
+
+    def _say_once(self) -> None:
+        if self.begin.isVisible():
+            self._say()
+
+    def _on_fingerprinted(self, event: Fingerprinted) -> None:
+        if event.z != self.hub.visible_z():
+            return
+        self.curves = event
+        self._step = np.asarray(event.step, dtype=np.float32)
+        self._show_curves()
+        self._say_once()
+
+    def _show_curves(self) -> None:
+        shown = self.rows.get("threshold")
+        if not isinstance(shown, FloatRow):
+            return
+        trained = float(shown.trained)
+        self.fingerprint.set_data(self._step, self.curves, self.kind, trained)
+        shown.set_scale(self.fingerprint.plot.scale_now)
+        self._show_threshold(float(shown.value()))
+
+    def _on_failed(self, event: Any) -> None:
+        self.error.show_error(event.message, event.report)
+
+    # --- reference ----------------------------------------------------------------------------
+
+    def _on_reference(self, layer: Any) -> None:
+        if self._reference is not None:
+            for name in ("data", "paint", "labels_update"):
+                getattr(self._reference.events, name).disconnect(self._on_reference_edited)
+        self._reference = layer
+        if layer is not None:
+            for name in ("data", "paint", "labels_update"):
+                getattr(layer.events, name).connect(self._on_reference_edited)
+        self.error.clear()
+        if self.hub.live.state.results is not None:
+            self.follow_up()
+
+    def _on_reference_edited(self, event: Any = None) -> None:
+        self.follow_up()
+
+    def _reference_slice(self, layer: Labels) -> NDArray[Any]:
+        """Class ids (Y, X) of the visible slice; raises ``InputError`` on another shape."""
+        data, shape = layer.data, self.hub.live.state.shape
+        stack = data[None] if data.ndim == 2 else data
+        if tuple(stack.shape) != tuple(shape):
+            raise InputError(
+                f"the reference {layer.name!r} is {tuple(data.shape)} but the image is "
+                f"{tuple(shape)} (slices, rows, columns); choose labels made on this image."
+            )
+        return np.asarray(stack[self.hub.visible_z()]).astype(np.uint16)
+
+    def _try(self, call: Any, **values: Any) -> bool:
+        try:
+            call(**values)
+        except AttnSegError as error:
+            self.error.show_error(str(error))
+            return False
+        return True
+
+
+def _plain(tunable: Any) -> dict[str, Any]:
+    """A tunable of a card as keywords (JSON made its tuple a list)."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in dict(tunable).items()}
