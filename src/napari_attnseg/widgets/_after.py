@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QTimer, Signal
+from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QVBoxLayout, QWidget
 
 from napari_attnseg.errors import AttnSegError
@@ -18,7 +18,7 @@ from napari_attnseg.viewer.preferences import recall, remember
 from napari_attnseg.viewer.query import AttentionQuery
 from napari_attnseg.widgets._bridge import connect_alive, to_main_thread
 from napari_attnseg.widgets._choose import complaining
-from napari_attnseg.widgets._parts import Section, button, hint, row
+from napari_attnseg.widgets._parts import Section, button, hint, later, row
 
 if TYPE_CHECKING:
     from napari_attnseg.viewer.hub import Hub
@@ -97,7 +97,7 @@ class AfterPanel(QWidget):
         self._count()
 
     def _count_soon(self, event: Any = None) -> None:
-        QTimer.singleShot(0, self, self._count)
+        later(self, 0, self._count)
 
     def _count(self) -> None:
         results = self.hub.results

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from qtpy.compat import isalive
-from qtpy.QtCore import QCoreApplication, QObject, Qt, Signal
+from qtpy.QtCore import QCoreApplication, QObject, Qt, Signal, Slot
 
 if TYPE_CHECKING:
     from napari_attnseg.control.live import LiveController
@@ -21,8 +21,12 @@ class _Courier(QObject):
 
     def __init__(self) -> None:
         super().__init__()
+        application = QCoreApplication.instance()
+        if application is not None:
+            self.moveToThread(application.thread())
         self.posted.connect(self._run, Qt.ConnectionType.QueuedConnection)
 
+    @Slot(object)  # a real slot follows the object into its thread; a plain method would not
     def _run(self, call: Callable[[], None]) -> None:
         call()
 
@@ -41,7 +45,6 @@ def to_main_thread(call: Callable[[], None]) -> None:
     with _lock:
         if _courier is None or not isalive(_courier):
             _courier = _Courier()
-            _courier.moveToThread(application.thread())
         courier = _courier
     courier.posted.emit(call)
 
@@ -84,12 +87,18 @@ def time_left(done: int, total: int, seconds: float) -> str:
 
 
 class ActivityProgress:
-    """Shows the runs of one live controller in napari's activity dock, with its own Cancel."""
+    """Shows the runs of one live controller in napari's activity dock, with its own Cancel.
+
+    napari's progress bars run the event loop when they are moved, so they are moved in a turn of
+    their own: answers that come meanwhile must not overtake the one that is being told.
+    """
 
     def __init__(self, live: LiveController) -> None:
         self._live = live
         self._bar: Any = None
         self._began = 0.0
+        self._state: tuple[int, int] | None = None
+        self._posted = False
         live.started.connect(self._start)
         live.slice_done.connect(self._step)
         live.finished.connect(self._end)
@@ -97,21 +106,41 @@ class ActivityProgress:
         live.engine_lost.connect(self._end)
 
     def _start(self, event: Any) -> None:
-        from napari.utils import cancelable_progress
-
-        self._end()
         self._began = time.monotonic()
-        self._bar = cancelable_progress(total=event.total, desc="Segmenting")
-        self._bar.cancel = self._live.cancel  # napari's own waits for an iteration to end
+        self._post((0, event.total))
 
     def _step(self, event: Any) -> None:
-        if self._bar is None:
-            return
-        left = time_left(event.done, event.total, time.monotonic() - self._began)
-        self._bar.set_description(f"Segmenting, {left}" if left else "Segmenting")
-        self._bar.update(event.done - self._bar.n)
+        self._post((event.done, event.total))
 
     def _end(self, event: Any = None) -> None:
-        bar, self._bar = self._bar, None
-        if bar is not None:
-            bar.close()
+        self._post(None)
+
+    def _post(self, state: tuple[int, int] | None) -> None:
+        self._state = state
+        if not self._posted:
+            self._posted = True
+            to_main_thread(self._show)
+
+    def _show(self) -> None:
+        self._posted = False
+        if self._state is None:
+            bar, self._bar = self._bar, None
+            if bar is not None:
+                bar.close()
+            return
+        done, total = self._state
+        if self._bar is not None and (self._bar.total != total or done < self._bar.n):
+            self._bar.close()  # the next run has begun already
+            self._bar = None
+        bar = self._bar = self._bar or self._new_bar(total)
+        left = time_left(done, total, time.monotonic() - self._began)
+        bar.set_description(f"Segmenting, {left}" if left else "Segmenting")
+        if bar is self._bar and done > bar.n:
+            bar.update(done - bar.n)
+
+    def _new_bar(self, total: int) -> Any:
+        from napari.utils import cancelable_progress
+
+        bar = cancelable_progress(total=total, desc="Segmenting")
+        bar.cancel = self._live.cancel  # napari's own waits for an iteration to end
+        return bar

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSignalBlocker, Qt, Signal
+from qtpy.QtCore import QSignalBlocker, Qt, QTimer, Signal
 from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import (
     QComboBox,
@@ -121,6 +122,15 @@ def set_shortcut(made: QPushButton, text: str, shortcut: str) -> None:
     keys = QKeySequence(shortcut)
     made.setText(f"{text} ({keys.toString(QKeySequence.SequenceFormat.NativeText)})")
     made.setShortcut(keys)
+
+
+def later(owner: QWidget, milliseconds: int, call: Callable[[], None]) -> None:
+    """Call once after a while, unless ``owner`` is gone by then."""
+    timer = QTimer(owner)
+    timer.setSingleShot(True)
+    timer.timeout.connect(call)
+    timer.timeout.connect(timer.deleteLater)
+    timer.start(milliseconds)
 
 
 def hint(text: str = "") -> QLabel:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSize, QTimer
+from qtpy.QtCore import QSize
 from qtpy.QtWidgets import QProgressBar, QVBoxLayout, QWidget
 
 from napari_attnseg.viewer.hub import hub_for
 from napari_attnseg.widgets._after import AfterPanel
 from napari_attnseg.widgets._bridge import ActivityProgress, connect_alive, time_left
 from napari_attnseg.widgets._choose import ChoosePanel, complaining, sample_for
-from napari_attnseg.widgets._parts import button, hint, scrolling, set_shortcut
+from napari_attnseg.widgets._parts import button, hint, later, scrolling, set_shortcut
 from napari_attnseg.widgets.diagnose import ErrorBar
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class SegmentWidget(QWidget):
         super().showEvent(event)
         if not self._warmed:
             self._warmed = True
-            QTimer.singleShot(WARM_UP_MS, self, self._warm_up)
+            later(self, WARM_UP_MS, self._warm_up)
 
     def _warm_up(self) -> None:
         if not self.hub.closed:
