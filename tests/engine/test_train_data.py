@@ -110,7 +110,7 @@ def test_no_masks_at_all(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="got no masks"):
         scanned(FolderSource(images, masks), PLAIN)
     put(masks, "b.png", np.zeros((5, 7), np.uint8))
-    with pytest.raises(InputError, match="at least one pair"):
+    with pytest.raises(InputError, match="1 images and 1 masks pair by name"):
         scanned(FolderSource(images, masks), PLAIN)
 
 
@@ -201,6 +201,16 @@ def test_split_of_one_volume_keeps_a_run_of_neighbours_back() -> None:
     z = [s.z for s in validation]
     assert z == list(range(z[0], z[0] + 10))
     assert len(training) == 30
+
+
+def test_the_run_kept_back_has_something_to_find() -> None:
+    slices = tuple(Slice(0, z) for z in range(40))
+    marked = frozenset(slices[30:])
+    for seed in range(9):
+        training, validation, _ = split(slices, 0.2, seed, marked)
+        assert len(validation) == 2
+        assert set(validation) < marked
+        assert len(training) == 38
 
 
 def test_a_single_slice_validates_on_itself_and_says_so() -> None:

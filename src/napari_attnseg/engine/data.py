@@ -107,13 +107,17 @@ def to_target(ids: np.ndarray, settings: TrainSettings, name: str) -> np.ndarray
 
 
 class Source(ABC):
-    """Labelled slices. ``scan`` must have run before anything else is asked."""
+    """Labelled slices. ``scan`` must have run before anything else is asked.
+
+    ``marked``: the slices with some foreground. ``seen``: the classes that occur.
+    """
 
     def __init__(self) -> None:
         self.settings = TrainSettings()
         self.slices: tuple[Slice, ...] = ()
         self.notes: list[str] = []
         self.seen: set[int] = set()
+        self.marked: frozenset[Slice] = frozenset()
 
     @abstractmethod
     def pair(self, index: int) -> Pair:
@@ -197,7 +201,7 @@ class _Cache:
 
 def _turn(ids: np.ndarray, have: Flips, want: Flips) -> np.ndarray:
     """A mask stored in another direction than its image, in the image's direction."""
-    axes = [axis for axis in range(3) if have[axis] != want[axis]]
+    axes = tuple(axis for axis in range(3) if have[axis] != want[axis])
     return np.flip(ids, axes) if axes else ids
 
 
@@ -215,21 +219,18 @@ class FolderSource(Source):
 
         pairing = pair_folders(self.images, self.masks)
         self.pairs = tuple(pairing.pairs)
-        if not self.pairs:
-            raise InputError(
-                f"got no image in {self.images.name} with a mask in {self.masks.name}, expected "
-                "at least one pair; give image and mask the same file name"
-            )
         for path in (*pairing.unpaired_images, *pairing.unpaired_masks):
             self.notes.append(f"{Path(path).name} has no partner and is left out")
         self._cache, self.seen = _Cache(), set()
-        found = []
+        found: list[Slice] = []
+        marked: list[Slice] = []
         for index in range(len(self.pairs)):
             target = self.pair(index).target
             self._note_classes(target)
             found += [Slice(index, z) for z, t in enumerate(target) if (t != IGNORE).any()]
+            marked += [Slice(index, z) for z, t in enumerate(target) if (t > 0).any()]
             yield
-        self.slices = tuple(found)
+        self.slices, self.marked = tuple(found), frozenset(marked)
 
     def pair(self, index: int) -> Pair:
         known = self._cache.get(index)
@@ -313,6 +314,7 @@ class LayerSource(Source):
         for z in labelled:
             self._note_classes(target[z])
         self.slices = tuple(Slice(0, z) for z in labelled)
+        self.marked = frozenset(s for s in self.slices if (target[s.z] > 0).any())
         self._pair = replace(self._pair, target=target)
         self._stamp = self._now()
 
@@ -322,14 +324,14 @@ class LayerSource(Source):
 
     def refresh(self) -> bool:
         """Re-read the labels if the file changed; labels that cannot train keep the older ones."""
-        before = (self._pair, self.slices, self.seen, self._stamp)
+        before = (self._pair, self.slices, self.marked, self.seen, self._stamp)
         try:
             if self._now() == self._stamp:
                 return False
             self._take(np.load(self.labels, allow_pickle=False))
             self._check_classes()
         except (InputError, OSError, ValueError):  # half written, or everything was erased
-            self._pair, self.slices, self.seen, self._stamp = before
+            self._pair, self.slices, self.marked, self.seen, self._stamp = before
             return False
         return True
 
@@ -342,27 +344,35 @@ class LayerSource(Source):
 
 
 def split(
-    slices: tuple[Slice, ...], fraction: float, seed: int
+    slices: tuple[Slice, ...],
+    fraction: float,
+    seed: int,
+    marked: frozenset[Slice] = frozenset(),
 ) -> tuple[tuple[Slice, ...], tuple[Slice, ...], str]:
     """Training slices, validation slices and, in words, how they were parted.
 
     Five pairs or more: whole pairs are drawn. Fewer, but five slices or more: one run of
-    neighbouring slices is kept back, since single slices resemble their neighbours. Otherwise
-    the training slices themselves serve, and the note says so.
+    neighbouring slices is kept back, since single slices resemble their neighbours; it is taken
+    among ``marked``, those with some foreground, if there are five of them. Otherwise the
+    training slices themselves serve, and the note says so.
     """
     pairs = sorted({s.pair for s in slices})
     rng = np.random.default_rng([seed, 1])
-    if fraction <= 0 or len(slices) < 5:
+    if fraction <= 0:
+        return slices, slices, "nothing kept back: validated on the training pixels"
+    if len(slices) < 5:
         return slices, slices, "too few slices to keep some back: validated on the training pixels"
     if len(pairs) >= 5:
         count = min(len(pairs) - 1, max(1, round(fraction * len(pairs))))
         kept = set(rng.permutation(pairs)[:count].tolist())
         text = f"{count} of {len(pairs)} pairs drawn with seed {seed} for validation"
-        chosen = tuple(s for s in slices if s.pair in kept)
+        held = {s for s in slices if s.pair in kept}
     else:
-        count = min(len(slices) - 1, max(1, round(fraction * len(slices))))
-        start = int(rng.integers(0, len(slices) - count + 1))
-        chosen = slices[start : start + count]
-        text = f"{count} of {len(slices)} slices, one run from number {start}, for validation"
-    held = set(chosen)
-    return tuple(s for s in slices if s not in held), chosen, text
+        telling = [s for s in slices if s in marked]
+        telling = telling if len(telling) >= 5 else list(slices)
+        count = min(len(telling) - 1, max(1, round(fraction * len(telling))))
+        start = int(rng.integers(0, len(telling) - count + 1))
+        held = set(telling[start : start + count])
+        text = f"{count} neighbouring slices of {len(slices)} drawn with seed {seed} for validation"
+    training = tuple(s for s in slices if s not in held)
+    return training, tuple(s for s in slices if s in held), text

@@ -224,7 +224,8 @@ class _Run:
     # --- what is learnt from --------------------------------------------------------------------
 
     def _split(self) -> None:
-        parts = split(self.source.slices, self.settings.validation, self.settings.seed)
+        given = self.settings.validation, self.settings.seed, self.source.marked
+        parts = split(self.source.slices, *given)
         self.training, self.validation, self.split_text = parts
 
     def _order(self, epoch: int) -> list[Slice]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def default_threshold(learner: Learner, source: Source, slices: tuple[Slice, ...
 
 def validate(
     learner: Learner, source: Source, slices: tuple[Slice, ...], result: Validation
-) -> Iterator[None]:
+) -> Generator[None, None, None]:
     """Fill ``result`` at the default threshold; yields between slices so that one can stop."""
     result.threshold = default_threshold(learner, source, slices)
     yield
