@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from scipy import ndimage
 
 from napari_attnseg.engine.metrics import Counts, count, dice, iou
-from napari_attnseg.engine.pipeline import Pipeline, spread_cells
+from napari_attnseg.engine.pipeline import Pipeline
 from napari_attnseg.engine.predict import cut_logits
 from napari_attnseg.errors import InputError
 from napari_attnseg.settings import PLAIN_THRESHOLD
@@ -90,8 +89,9 @@ def curve_sums(
 def count_components(labels: np.ndarray) -> int:
     """Connected regions (8-connected in 2D) of every foreground class together."""
     around = np.ones((3,) * labels.ndim, int)
-    ids = np.flatnonzero(np.bincount(labels.ravel(), minlength=2)[1:]) + 1
-    return sum(int(ndimage.label(labels == c, around)[1]) for c in ids)
+    top = int(labels.max(initial=0))
+    masks = (labels == c for c in range(1, top + 1)) if top > 1 else (labels,)
+    return sum(int(ndimage.label(mask, around)[1]) for mask in masks)
 
 
 def trace_fingerprint(
@@ -147,9 +147,8 @@ class Flat:
 
     def labels(self, threshold: float) -> np.ndarray:
         """Class ids (Y, X) at a threshold."""
-        mask = torch.from_numpy(self.step > np.float32(threshold))
-        size = (self.off.shape[0], self.off.shape[1])
-        return np.where(spread_cells(mask, self.cell, size).numpy(), self.on, self.off)
+        mask = (self.step > np.float32(threshold)).repeat(self.cell, 0).repeat(self.cell, 1)
+        return np.where(mask[: self.off.shape[0], : self.off.shape[1]], self.on, self.off)
 
 
 def _flat_variants(pipeline: Pipeline, z: int, values: Mapping[str, Any]) -> Flat | None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from napari_attnseg.engine.device import one_thread
 from napari_attnseg.engine.predict import Answer, cut_logits
 from napari_attnseg.engine.preprocess import resize
 from napari_attnseg.engine.stages import ByteCache, Chain, Stage
@@ -125,7 +126,7 @@ class Pipeline:
             )
         tail = (
             Stage("fit", (), self._fit, None),
-            Stage("cut", ("cut",), lambda x, v: cut_logits(x[0], v["cut"]), self.light),
+            Stage("cut", ("cut",), self._cut, self.light),
         )
         return (*head, *light, *tail)
 
@@ -154,10 +155,16 @@ class Pipeline:
 
     def _select(self, variants: Variants, values: Values) -> torch.Tensor:
         assert self.cell is not None
-        return select_cells(variants, values["threshold"], self.cell)
+        with one_thread():
+            return select_cells(variants, values["threshold"], self.cell)
 
     def _fit(self, logits: torch.Tensor, values: Values) -> torch.Tensor:
         return resize(logits, self.full_size(), antialias=False)
+
+    @staticmethod
+    def _cut(logits: torch.Tensor, values: Values) -> Answer:
+        with one_thread():
+            return cut_logits(logits[0], values["cut"])
 
     # -- asking ----------------------------------------------------------------------------------
 
