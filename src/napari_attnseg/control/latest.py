@@ -24,6 +24,11 @@ class Latest:
         self._flying = replace(request, id=self._client.new_id())
         self._client.send(self._flying)
 
+    @property
+    def flying(self) -> Request | None:
+        """The question in flight."""
+        return self._flying
+
     def holds(self, request_id: int) -> bool:
         """Whether this is the number of the question in flight."""
         return self._flying is not None and request_id == self._flying.id

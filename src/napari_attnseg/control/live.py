@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -39,11 +38,14 @@ from napari_attnseg.control.messages import (
     SplitObjects,
     Started,
 )
-from napari_attnseg.control.scratch import Scratch, save_image
+from napari_attnseg.control.scratch import Scratch, read_buffer, read_copy, save_image
 from napari_attnseg.control.state import LiveState, Results, outward
+from napari_attnseg.errors import InputError
 from napari_attnseg.settings import Tuning
 
 KEPT_FOLDERS = 4
+BYTES_PER_VOXEL = 5
+"""Of a run's results: labels and probability; the maps on the attention grid are small."""
 
 
 class LiveController:
@@ -127,8 +129,16 @@ class LiveController:
     # --- long work -----------------------------------------------------------------------------
 
     def run(self, order: Sequence[int] | None = None) -> int:
-        """Segment the slices of ``order`` (default: all, the seen one first) into new results."""
+        """Segment the slices of ``order`` (default: all, the seen one first) into new results.
+
+        Raises ``InputError`` when nothing is chosen yet, or when scratch has no room; then a
+        running run goes on.
+        """
         with self._lock:
+            if not self.state.ready:
+                raise InputError("got no image or no model, expected both; choose them first")
+            z, y, x = self.state.shape
+            self.scratch.ensure_room(BYTES_PER_VOXEL * z * y * x)
             return self._start(order, self._new_folder("run"))
 
     def release(self) -> None:
@@ -164,8 +174,9 @@ class LiveController:
         with self._lock:
             if not self.state.ready:
                 return
-            self._buffer ^= 1
-            s = self.state
+            flying, s = self._retune.flying, self.state
+            taken = flying.buffer if isinstance(flying, Retune) else self._buffer
+            self._buffer = 1 - taken  # the answer that is read next is never overwritten
             self._retune.ask(
                 Retune(out=self._folder(), buffer=self._buffer, compare=s.compare, **self._target())
             )
@@ -247,9 +258,7 @@ class LiveController:
 
     def _start(self, order: Sequence[int] | None, folder: str, received: bool = True) -> int:
         s = self.state
-        if s.image is None or not s.checkpoint:
-            return 0
-        self.scratch.ensure_room(5 * s.shape[0] * s.shape[1] * s.shape[2])
+        assert s.image is not None
         if self._run:
             self.client.cancel(self._run)
         self._order = tuple(order) if order is not None else outward(s.z, s.shape[0])
@@ -365,18 +374,18 @@ class LiveController:
             return
         # the next request, if one waits, is already on its way into the other buffer
         folder = Path(request.out)
-        labels = _buffer_of(folder / "live_labels.npy", event.buffer)
-        probability = _buffer_of(folder / "live_probability.npy", event.buffer)
+        labels = read_buffer(folder / "live_labels.npy", event.buffer)
+        probability = read_buffer(folder / "live_probability.npy", event.buffer)
         plain = None
         if request.compare:
-            plain = _buffer_of(folder / "live_plain.npy", event.buffer)
+            plain = read_buffer(folder / "live_plain.npy", event.buffer)
         if labels is not None:
             self.retuned.emit(event, labels, probability, plain)
 
     def _on_row(self, event: RowDone) -> None:
         if not self._row.holds(event.id):
             return
-        row, received = _copy_of(event.row), _copy_of(event.received)
+        row, received = read_copy(event.row), read_copy(event.received)
         self._row.answered(event.id)
         self.row_done.emit(event, row, received)
 
@@ -388,13 +397,3 @@ class LiveController:
             self._run = 0
             self._set(busy=False)
         self.engine_lost.emit(event.cause)
-
-
-def _buffer_of(path: Path, buffer: int) -> np.ndarray | None:
-    with contextlib.suppress(FileNotFoundError):
-        return np.array(np.load(path, mmap_mode="r", allow_pickle=False)[buffer])
-    return None
-
-
-def _copy_of(path: str) -> np.ndarray | None:
-    return np.load(path, allow_pickle=False) if path else None

@@ -352,8 +352,9 @@ class EngineLost(Event):
 
 def _subclasses(base: type) -> dict[str, type]:
     found: dict[str, type] = {base.__name__: base}
-    for cls in base.__subclasses__():
-        found |= _subclasses(cls)
+    children: list[type] = base.__subclasses__()
+    for child in children:
+        found |= _subclasses(child)
     return found
 
 
@@ -379,8 +380,8 @@ def _revive(name: str, value: Any) -> Any:
     if name == "settings":
         return TrainSettings.from_json(value)
     if name == "image" and value is not None:
-        parts: dict[str, Any] = value
-        return ImageRef(**{k: tuple(v) if isinstance(v, list) else v for k, v in parts.items()})
+        parts: dict[str, Any] = {k: _revive("", v) for k, v in value.items()}
+        return ImageRef(**parts)
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -185,3 +185,17 @@ def save_image(
     if not path.is_file():
         path = scratch.save(array, path.stem)
     return ImageRef(key, str(path), rgb, tuple(bool(f) for f in flips), spacing_mm)  # type: ignore[arg-type]
+
+
+def read_buffer(path: Path, buffer: int) -> np.ndarray | None:
+    """A copy of one of the buffers in a file, or ``None`` when there is no file (any more)."""
+    with contextlib.suppress(FileNotFoundError):
+        return np.array(np.load(path, mmap_mode="r", allow_pickle=False)[buffer])
+    return None
+
+
+def read_copy(path: str) -> np.ndarray | None:
+    """A copy of a whole file; ``None`` for no path or no file (any more)."""
+    with contextlib.suppress(FileNotFoundError):
+        return np.load(path, allow_pickle=False) if path else None
+    return None

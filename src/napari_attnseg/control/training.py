@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from psygnal import Signal
 
 from napari_attnseg.control.client import EngineClient
@@ -24,7 +23,7 @@ from napari_attnseg.control.messages import (
     Started,
     Train,
 )
-from napari_attnseg.control.scratch import Scratch, save_image
+from napari_attnseg.control.scratch import Scratch, read_copy, save_image
 from napari_attnseg.errors import InputError
 from napari_attnseg.settings import TrainSettings
 
@@ -182,7 +181,9 @@ class TrainingController:
         elif isinstance(event, EpochDone):
             self.epoch_done.emit(event)
         elif isinstance(event, Preview):
-            self.preview.emit(event, np.load(event.path, allow_pickle=False))
+            probability = read_copy(event.path)
+            if probability is not None:
+                self.preview.emit(event, probability)
         elif isinstance(event, Note):
             self.note.emit(event.text)
         elif isinstance(event, (Finished, Failed)):
