@@ -170,7 +170,7 @@ class ResultLayers:
             **transform_of(self.source),
         )
         self.maps["objects"] = layer
-        self._insert(layer, len(self.viewer.layers))
+        self._insert(layer, self._below_labels() + 1)
         return layer
 
     def settle(self) -> None:
@@ -217,7 +217,8 @@ class ResultLayers:
             **place,
         )
         self.maps[what] = layer
-        self._insert(layer, self._below_labels())
+        # the row must be seen over the mask: it is asked for while looking at the mask
+        self._insert(layer, self._below_labels() + (what == "row" and self.alive(self.labels)))
         return layer
 
     def _insert(self, layer: Layer, index: int) -> None:

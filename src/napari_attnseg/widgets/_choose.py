@@ -21,7 +21,8 @@ from napari_attnseg.widgets.diagnose import DeviceBadge, DiagnoseDialog
 if TYPE_CHECKING:
     from napari_attnseg.viewer.hub import Hub
 
-NO_IMAGE = "none yet: Run opens a sample"
+NO_IMAGE = "no image yet"
+EMPTY = "Open an image or drop one on the window. Or just press Run: it opens a sample."
 
 
 class ChoosePanel(QWidget):
@@ -34,6 +35,7 @@ class ChoosePanel(QWidget):
         super().__init__()
         self.hub, self._complain = hub, complain
         self.image = LayerCombo(hub.viewer, ("image",), empty=NO_IMAGE)
+        self.empty = hint(EMPTY)
         self.open = button("Open...", "Open an image or a NIfTI volume with this plugin's reader")
         self.model = narrow(QComboBox())
         self.load = button("File...", "Load a checkpoint (.safetensors) of your own")
@@ -45,7 +47,7 @@ class ChoosePanel(QWidget):
         self.consent = self._consent()
         self._lay_out()
         self._listen()
-        self.image.choose(hub.source)
+        self._on_source(hub.source)
         hub.set_source(self.image.layer)
         self._fill_models()
         self._fill_devices([])
@@ -57,6 +59,7 @@ class ChoosePanel(QWidget):
         box.addWidget(
             Field("Image", row(self.image, self.open), "The image layer that is segmented")
         )
+        box.addWidget(self.empty)
         box.addWidget(self.consent)
         box.addWidget(Field("Model", row(self.model, self.load), "A shipped model or a file"))
         box.addWidget(self.about)
@@ -72,11 +75,15 @@ class ChoosePanel(QWidget):
         self.device.activated.connect(lambda i: hub.set_device(self.device.itemData(i)))
         self.diagnose.clicked.connect(self.show_diagnosis)
         self.badge.clicked.connect(self.show_diagnosis)
-        connect_alive(self, hub.source_changed, self.image.choose)
+        connect_alive(self, hub.source_changed, self._on_source)
         connect_alive(self, hub.models_changed, lambda _: self._fill_models())
         connect_alive(self, hub.model_changed, lambda _: self._fill_models())
         connect_alive(self, hub.live.described, lambda d: self._fill_devices(d.get("devices", [])))
         connect_alive(self, hub.live.diagnosed, self._on_diagnosed)
+
+    def _on_source(self, layer: Any) -> None:
+        self.image.choose(layer)
+        self.empty.setVisible(layer is None)
 
     # --- image ----------------------------------------------------------------------------------
 

@@ -66,7 +66,7 @@ def open_file(viewer: ViewerModel, path: str, parent: QWidget | None = None) -> 
 
     if path.lower().endswith(reader.SUFFIXES):
         found = reader.read_layers(path, lambda p, n: ask_volume(p, n, parent))
-        made = [] if found == [(None,)] else found
+        made = [data for data in found if len(data) == 3]  # (None,): the person cancelled
     else:
         made = [volume_to_layer_data(read_image(path))]
     from napari.layers import Layer
