@@ -17,6 +17,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,7 @@ def measure(stride: int, repeats: int) -> dict[str, float]:
             found["full forward"].append(timed(lambda g=given: model(x, **g)))
             found["general path"].append(timed(general))
             chosen = {"threshold": t}
-            select = cells.pipeline._select
-            found["cell select"].append(timed(lambda c=chosen: select(variants, c)))
+            found["cell select"].append(timed(partial(cells.pipeline._select, variants, chosen)))
             cells.pipeline.light.clear()
             tuning = cells.tuning.replace(threshold=t, rule=rule)
             found["session"].append(timed(lambda tuning=tuning: cells.predict(0, tuning)))

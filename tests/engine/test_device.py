@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
@@ -32,6 +33,18 @@ def test_threads_are_capped() -> None:
     before = torch.get_num_threads()
     try:
         assert dev.cap_threads(1) == torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_one_thread_is_given_back_even_after_an_error() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with contextlib.suppress(ZeroDivisionError), dev.one_thread():
+            assert torch.get_num_threads() == 1
+            raise ZeroDivisionError
+        assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
 

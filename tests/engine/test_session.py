@@ -300,6 +300,15 @@ def test_grey_image_for_a_colour_model_and_the_reverse() -> None:
     assert make_session(lively_model(in_channels=3), colour).notes == ()
 
 
+def test_non_finite_pixels_are_said_and_change_only_their_surroundings() -> None:
+    holed = IMAGE.copy()
+    holed[3, 4] = np.nan
+    session = make_session(image=holed)
+    assert any("NaN" in note for note in session.notes)
+    assert np.isfinite(session.predict().logits).all()
+    assert make_session().notes == ()
+
+
 def test_unfit_image_is_refused_and_the_old_one_stays() -> None:
     session = make_session()
     before = session.predict().labels

@@ -54,6 +54,19 @@ def _subsample(volume: np.ndarray, rgb: bool) -> np.ndarray:
     return volume[:: steps[0], :: steps[1], :: steps[2]]
 
 
+def nonfinite_note(volume: np.ndarray, rgb: bool) -> str | None:
+    """Say that an image holds NaN or infinite pixels (looked for where percentiles are taken)."""
+    if not np.issubdtype(volume.dtype, np.floating):
+        return None
+    sample = volume if volume.shape[0] == 1 else _subsample(volume, rgb)
+    if np.isfinite(sample).all():
+        return None
+    return (
+        "the image holds NaN or infinite pixels; NaN counts as the darkest value, infinities "
+        "as the ends of the range"
+    )
+
+
 def intensity_limits(volume: np.ndarray, rgb: bool, p: Preprocessing) -> Limits:
     """Raw values that become 0 and 1, for a whole volume (Z, Y, X[, 3]) or a 2D image (Z = 1).
 

@@ -30,6 +30,7 @@ from napari_attnseg.engine.predict import Comparison, MapScale, Prediction, plac
 from napari_attnseg.engine.preprocess import (
     channel_note,
     intensity_limits,
+    nonfinite_note,
     normalize,
     resize,
     working_size,
@@ -148,7 +149,8 @@ class Session:
         self._image, self._rgb, self._limits = view, volume.rgb, limits
         self._flips = volume.flips if flips is None else flips
         self._spacing = volume.spacing_mm if spacing_mm is None else spacing_mm
-        self._image_notes = [text for text in (volume.note, note) if text]
+        notes = (volume.note, note, nonfinite_note(view, volume.rgb))
+        self._image_notes = [text for text in notes if text]
         self._forget()
 
     @staticmethod
@@ -256,7 +258,7 @@ class Session:
             heavy = self.pipeline.attended(z, values)
             attended = self._need_attention(heavy)
             i, j = self._cell_of(y, x, attended.step.shape[-2:])
-            row = self.model.attention.row(
+            row = self._attention.row(
                 heavy.encoded.features, i, j, attended, **self._row_values(values)
             )
             return self._back(row[0])
@@ -281,7 +283,7 @@ class Session:
             over = int((heavy.attended.step > values["threshold"]).sum())
             found, map_ = self._received.get((z, over))
             if not found:
-                smooth = self.model.attention.received(
+                smooth = self._attention.received(
                     heavy.encoded.features, heavy.attended, **self._row_values(values)
                 )
                 map_ = self._back(smooth[0])
@@ -333,6 +335,11 @@ class Session:
 
     def _row_values(self, values: Mapping[str, Any]) -> dict[str, Any]:
         return {name: values[name] for name in ("threshold", "rule") if name in values}
+
+    @property
+    def _attention(self) -> Any:
+        """The model's attention module (see ``SmoothAttention`` for ``row`` and ``received``)."""
+        return self.model.attention
 
     @staticmethod
     def _need_attention(heavy: Heavy) -> Any:
@@ -394,4 +401,4 @@ class Session:
             self.model.to(rung.device)
         for module in self.model.modules():
             if rung.block_bytes is not None and hasattr(module, "block_bytes"):
-                module.block_bytes = rung.block_bytes
+                setattr(module, "block_bytes", rung.block_bytes)  # noqa: B010, typed as a module
