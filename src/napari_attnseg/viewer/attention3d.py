@@ -23,13 +23,15 @@ if TYPE_CHECKING:
 
 Kind = Literal["image", "surface", "points"]
 COLORMAP = "inferno"
+RELIEF_COLORMAP = "turbo"
 RELIEF = 0.25
 """Height of the strongest cell, as a share of the image's shorter side."""
 GAP = 0.06
 """Space between maps that stand side by side, as a share of the image's width."""
 MOST_POINTS = 4096
 _VIEW = "attention_view"
-_ANGLES = (25.0, -25.0, 65.0)
+_ANGLES = (0.0, 0.0, 52.0)
+"""Looking down on the slice from below its lower edge, columns still running rightwards."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,12 @@ class AttentionMap:
 
 
 def limits_of(maps: Sequence[AttentionMap]) -> tuple[float, float]:
-    """One colour and height scale for all ``maps``, without the strongest 0.5 % of cells."""
+    """One colour and height scale for all ``maps``, without the strongest 1 % of cells."""
     values = np.concatenate([np.asarray(m.values, dtype=np.float64).ravel() for m in maps])
     values = values[np.isfinite(values)]
     if values.size == 0:
         return 0.0, 1.0
-    low, high = float(values.min()), float(np.percentile(values, 99.5))
+    low, high = float(values.min()), float(np.percentile(values, 99.0))
     return (low, high) if high > low else (low, low + max(abs(low), 1.0) * 1e-6)
 
 
@@ -105,6 +107,9 @@ def show_maps(
     limits = limits_of(maps)
     show = {"image": _show_image, "surface": _show_surface, "points": _show_points}[kind]
     sides = {m.side for m in maps}
+    for view in attention_views(viewer):
+        if _entry(view)[_VIEW][0] != kind:
+            view.visible = False  # two forms of one map over each other only hide both
     for view in attention_views(viewer):
         if _entry(view)[_VIEW][0] == kind and _entry(view)[_VIEW][1] not in sides:
             viewer.layers.remove(view)
@@ -311,10 +316,9 @@ def _show_surface(
     return viewer.add_surface(
         data,
         name=amap.name,
-        colormap=COLORMAP,
+        colormap=RELIEF_COLORMAP,
         contrast_limits=limits,
-        opacity=0.9,
-        shading="smooth",
+        shading="none",
         metadata=_metadata(layer, "surface", amap.side),
         **_world_settings(layer),
     )
@@ -341,7 +345,7 @@ def _show_points(
         size=size,
         features={"attention": values},
         face_color="attention",
-        face_colormap=COLORMAP,
+        face_colormap=RELIEF_COLORMAP,
         face_contrast_limits=limits,
         border_width=0.0,
         shading="spherical",

@@ -111,11 +111,11 @@ class ComparePanel(QWidget):
         shades = {2: "#2fd18a" if ink.dark else "#0b7a48", 3: "#ff7aa6" if ink.dark else "#b3164f"}
         parts = [(2, event.gained, "gained"), (3, event.lost, "lost"), (1, event.kept, "kept")]
         self.counts.setText(
-            " &nbsp; ".join(
+            "pixels: "
+            + " &nbsp; ".join(
                 f"<span style='color:{shades.get(k, ink.text)}'><b>{n:,}</b>&nbsp;{word}</span>"
                 for k, n, word in parts
             )
-            + " &nbsp;px"
         )
 
     def _ensure(self, results: ResultLayers, what: str) -> None:

@@ -238,7 +238,8 @@ class MapsPanel(QWidget):
                 )
             values = step.reshape(received.shape)
             values = (values > threshold).astype(np.float32) if what == MASK else values
-        name = results.name(f"{what} at {threshold:.4g} ({self._kind})")
+        at = "plain" if threshold >= PLAIN_THRESHOLD else f"{threshold:.3g}"
+        name = results.name(f"{what} at {at} ({self._kind})")
         return AttentionMap(values, cell, name, event.z, offset, side=i)
 
     def _thinned(

@@ -53,8 +53,8 @@ def inks(widget: QWidget) -> Inks:
 class ThresholdPlot(pg.PlotWidget):
     """Histogram of ``step`` and fingerprint curves along the slider's own scale.
 
-    Every curve is drawn as a share of its own maximum, Dice and IoU from 0 to 1; the readout
-    below names the values at the line. ``moved`` and ``released`` carry a threshold.
+    Every curve has a scale of its own, so that small differences can be seen; the readout below
+    names the values at the line. ``moved`` and ``released`` carry a threshold.
     """
 
     moved = Signal(float)
@@ -180,7 +180,7 @@ class ThresholdPlot(pg.PlotWidget):
             # nothing changes beyond the last threshold: draw it to the frame's edge
             x = np.append(self.scale_now.position(self._fingerprint.thresholds), 1.0)
             ys = np.append(series[name], series[name][-1])
-            curve.setData(x, ys if name in ("Dice", "IoU") else _share(ys))
+            curve.setData(x, _spread(ys, 0.05 if name in ("Dice", "IoU") else 0.1 * ys.max()))
 
     def _draw_ticks(self) -> None:
         scale, axis = self.scale_now, self.getAxis("bottom")
@@ -236,8 +236,8 @@ class Fingerprint(QWidget):
         self.plot = ThresholdPlot(self)
         self.plot.setToolTip(
             "Grey: how often each step between neighbouring attention rows occurs (log scale).\n"
-            "Curves: what every threshold would give on this slice, each as a share of its "
-            "largest value.\nDrag the line, or press anywhere, to move the threshold."
+            "Curves: what every threshold would give on this slice, each on a scale of its own.\n"
+            "Drag the line, or press anywhere, to move the threshold."
         )
         self.readout = QLabel(self)
         self.readout.setTextFormat(Qt.TextFormat.RichText)
@@ -310,3 +310,10 @@ def _share(values: NDArray[Any]) -> NDArray[np.float64]:
     values = np.asarray(values, dtype=np.float64)
     top = float(values.max(initial=0.0))
     return values / top if top > 0 else values
+
+
+def _spread(values: NDArray[np.float64], least: float) -> NDArray[np.float64]:
+    """Values over their own range; ranges below ``least`` are not blown up to full height."""
+    low, high = float(values.min()), float(values.max())
+    span = max(high - low, least, 1e-12) * 1.25
+    return 1.0 - (high - values) / span

@@ -83,6 +83,7 @@ class TunableRow(QWidget):
         self.name_label = QLabel(tunable.name, self)
         self.name_label.setToolTip(tunable.doc)
         self.name_label.setMinimumWidth(58)
+        self.name_label.setSizePolicy(QSizePolicy.Policy.Minimum, QSizePolicy.Policy.Preferred)
         self.reset_button = QToolButton(self)
         self.reset_button.setText("↺")
         self.reset_button.setAutoRaise(True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import napari.viewer
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QLabel, QToolButton, QVBoxLayout, QWidget
-from superqt import QCollapsible
+from qtpy.QtWidgets import QButtonGroup, QPushButton, QVBoxLayout, QWidget
 
 from napari_attnseg.control.messages import Fingerprinted, Retuned
 from napari_attnseg.errors import AttnSegError, InputError
@@ -65,8 +65,9 @@ class TuneWidget(QWidget):
         )
         self.begin.clicked.connect(self.analyse)
         self.fingerprint = Fingerprint(self)
-        self.scale_buttons = row(*self._make_scale_buttons(), stretch=0)
+        self.scale_buttons = self._make_scale_buttons()
         self.over = hint()
+        self.over.setToolTip("Cells of the attention grid whose step is above the threshold")
         self.row_box = QVBoxLayout()
         self.row_box.setSpacing(4)
         self.reset = button("Reset to trained", "Put every value back to the checkpoint's own")
@@ -75,10 +76,12 @@ class TuneWidget(QWidget):
         self.compare = ComparePanel(self.hub, self)
         self.reference = LayerCombo(viewer, ("labels",), optional="none")
         self.maps = MapsPanel(self.hub, lambda: self._step, self)
-        folded = QCollapsible("Attention maps, 2D and 3D")
-        folded.setDuration(0)
-        folded.addWidget(self.maps)
-        self.maps_fold = folded
+        self.maps.hide()
+        self.maps_button = QPushButton("▸  Attention maps, 2D and 3D")
+        self.maps_button.setToolTip("Heat maps, reliefs and scatters of the attention")
+        self.maps_button.setCheckable(True)
+        self.maps_button.setStyleSheet("text-align: left; padding: 4px 6px;")
+        self.maps_button.toggled.connect(self._on_fold)
         content = QWidget()
         box = QVBoxLayout(content)
         box.setContentsMargins(8, 6, 8, 8)
@@ -88,12 +91,15 @@ class TuneWidget(QWidget):
         for part in head:
             box.addWidget(part)
         box.addLayout(self.row_box)
-        for part in (
+        self.compare_section = Section("Against plain attention", self.compare)
+        rest: list[QWidget] = [
             row(self.reset, self.speed, stretch=1),
-            Section("Against plain attention", self.compare),
+            self.compare_section,
             Section("Reference", Field("Labels layer", self.reference, tip)),
-            Section("See the attention", folded),
-        ):
+            self.maps_button,
+            self.maps,
+        ]
+        for part in rest:
             box.addWidget(part)
         box.addStretch(1)
         outer = QVBoxLayout(self)
@@ -101,28 +107,23 @@ class TuneWidget(QWidget):
         outer.addWidget(scrolling(content))
         self.setMinimumWidth(280)
 
-    def _make_scale_buttons(self) -> tuple[QWidget, ...]:
-        self.over_here = QLabel()
+    def _make_scale_buttons(self) -> QWidget:
         chosen = str(recall("threshold_scale", "linear"))
         self.kind: Kind = "quantile" if chosen == "quantile" else "linear"
-        self.kind_buttons: dict[str, QToolButton] = {}
-        tips = {
+        tips: dict[Kind, str] = {
             "linear": "The slider runs along the threshold's value",
             "quantile": "The slider runs along the quantiles of step: every millimetre closes the "
             "gate for equally many cells",
         }
-        for kind, tip in tips.items():
-            made = QToolButton(self)
-            made.setText(kind)
-            made.setToolTip(tip)
+        self.kind_buttons = {kind: button(kind, tip) for kind, tip in tips.items()}
+        group = QButtonGroup(self)
+        for kind, made in self.kind_buttons.items():
             made.setCheckable(True)
-            made.setAutoExclusive(True)
             made.setChecked(kind == self.kind)
-            made.clicked.connect(lambda _=False, k=kind: self.set_kind(k))
-            self.kind_buttons[kind] = made
-        self.over_here.setSizePolicy(self.title.sizePolicy())
-        self.over_here.setToolTip("Cells of the attention grid whose step is above the threshold")
-        return self.over_here, *self.kind_buttons.values()
+            made.setStyleSheet("padding: 1px 4px;")
+            made.clicked.connect(partial(self.set_kind, kind))
+            group.addButton(made)
+        return row(*self.kind_buttons.values(), stretch=-1)
 
     def _connect(self) -> None:
         hub, live = self.hub, self.hub.live
@@ -141,6 +142,10 @@ class TuneWidget(QWidget):
         connect_alive(self, live.failed, self._on_failed)
         connect_alive(self, live.engine_lost, self.error.show_error)
 
+    def _on_fold(self, opened: bool) -> None:
+        self.maps.setVisible(opened)
+        self.maps_button.setText(("▾" if opened else "▸") + "  Attention maps, 2D and 3D")
+
     # --- what a person can do -----------------------------------------------------------------
 
     def analyse(self) -> None:
@@ -150,7 +155,7 @@ class TuneWidget(QWidget):
             self.hub.live.refresh()
             self.ask_curves()
 
-    def set_kind(self, kind: Kind) -> None:
+    def set_kind(self, kind: Kind, *_: Any) -> None:
         """Let the threshold slider run along values (``linear``) or ``quantile``."""
         self.kind = kind
         self.kind_buttons[kind].setChecked(True)
@@ -191,10 +196,12 @@ class TuneWidget(QWidget):
 
     def _on_model(self, checkpoint: str) -> None:
         self.curves, self._step = None, np.zeros(0, np.float32)
-        self.scale_buttons.setParent(self)  # they sit in the old threshold row
-        self.scale_buttons.hide()
+        for part in (self.scale_buttons, self.over):  # they sit in the old threshold row
+            part.setParent(self)
+            part.hide()
         for old in self.rows.values():
             self.row_box.removeWidget(old)
+            old.hide()
             old.deleteLater()
         self.rows = {}
         card = self.hub.card if checkpoint else None
@@ -203,9 +210,8 @@ class TuneWidget(QWidget):
             for tunable in [*tunables, CUT]:
                 self._add_row(tunable, card.tuning)
         has_threshold = "threshold" in self.rows
-        for part in (self.fingerprint, self.compare.parentWidget()):
-            if part is not None:
-                part.setVisible(has_threshold)
+        for shown in (self.fingerprint, self.compare_section, self.maps_button):
+            shown.setVisible(has_threshold)
         self._show_curves()
         self._say()
 
@@ -218,8 +224,10 @@ class TuneWidget(QWidget):
         self.rows[tunable.name] = made
         self.row_box.addWidget(made)
         if tunable.name == "threshold":
-            made.grid.addWidget(self.scale_buttons, 2, 0, 1, 4)
+            made.grid.addWidget(self.scale_buttons, 0, 1)
+            made.grid.addWidget(self.over, 2, 0, 1, 4)
             self.scale_buttons.show()
+            self.over.show()
 
     def _on_source(self, layer: Any) -> None:
         self.curves = None
@@ -275,7 +283,7 @@ class TuneWidget(QWidget):
     def _send(self, **values: Any) -> None:
         if self.hub.source is None or self.hub.card is None:
             return
-        self._asked_at = time.perf_counter()
+        self._asked_at = self._asked_at or time.perf_counter()
         self._try(self.hub.tune, **values)
 
     def _show_threshold(self, threshold: float) -> None:
@@ -291,18 +299,20 @@ class TuneWidget(QWidget):
 
     def _show_over(self, over: int, cells: int) -> None:
         share = f" ({over / cells:.0%})" if cells else ""
-        text = f"<b>{over:,}</b> of {cells:,} cells over{share}" if cells else "cells over: –"
-        self.over_here.setText(text)
+        words = f"<b>{over:,}</b> of {cells:,} cells over the threshold{share}"
+        self.over.setText(words if cells else "")
 
     # --- answers ------------------------------------------------------------------------------
 
     def _on_retuned(self, event: Retuned, labels: Any, probability: Any, plain: Any) -> None:
-        took = (time.perf_counter() - self._asked_at) * 1000.0
-        stages = " → ".join(event.woken) or "cached"
-        self.speed.setText(f"{event.area:,} px, {took:.0f} ms" if took < 10_000 else "")
-        self.speed.setToolTip(
-            f"Stages that ran: {stages}. In the engine: {event.seconds * 1000:.0f} ms."
-        )
+        if self._asked_at:  # an answer to a moved value, not to a comparison
+            took = (time.perf_counter() - self._asked_at) * 1000.0
+            self._asked_at = 0.0
+            stages = " → ".join(event.woken) or "none, all was known"
+            self.speed.setText(f"{event.area:,} px in {took:.0f} ms")
+            self.speed.setToolTip(
+                f"Stages that ran: {stages}. In the engine: {event.seconds * 1000:.0f} ms."
+            )
         if not self._step.size:
             self._show_over(event.over, event.cells)
         self._say_once()
@@ -314,7 +324,7 @@ class TuneWidget(QWidget):
             self.follow_up()
 
     def _say_once(self) -> None:
-        if self.begin.isVisible():
+        if not self.begin.isHidden():
             self._say()
 
     def _on_fingerprinted(self, event: Fingerprinted) -> None:
