@@ -12,16 +12,14 @@ view order) is timed too.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import results
 import torch
 
 from napari_attnseg.engine.session import Session
@@ -120,13 +118,10 @@ def table(stride: int, seconds: dict[str, float]) -> list[str]:
 def report(repeats: int, strides: list[int]) -> str:
     """The section of RESULTS.md."""
     lines = [
-        "## threshold",
-        "",
         f"Threshold change, {SIDE} x {SIDE} image, full-width `smooth_unet`, from features and "
         f"attention to logits, against a full forward in the same run; best and median of "
         f"{repeats} thresholds; masks and logits identical under every rule (checked). "
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, "
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads. "
+        f"{results.device()}, torch {torch.__version__}, {torch.get_num_threads()} threads. "
         "Command: `python benchmarks/bench_threshold.py --write`.",
         "",
         "| stride | what | best ms | median ms | forward / this | target |",
@@ -135,20 +130,6 @@ def report(repeats: int, strides: list[int]) -> str:
     for stride in strides:
         lines += table(stride, measure(stride, repeats))
     return "\n".join(lines) + "\n"
-
-
-def write_section(text: str, path: Path) -> None:
-    """Put the section into the file, in place of an older one with the same title."""
-    title = text.splitlines()[0]
-    old = path.read_text() if path.exists() else "# Results\n"
-    kept: list[str] = []
-    inside = False
-    for line in old.splitlines():
-        if line.startswith("## "):
-            inside = line == title
-        if not inside:
-            kept.append(line)
-    path.write_text("\n".join(kept).rstrip() + "\n\n" + text)
 
 
 def main() -> None:
@@ -160,7 +141,7 @@ def main() -> None:
     text = report(options.repeats, options.strides)
     print(text)
     if options.write:
-        write_section(text, Path(__file__).with_name("RESULTS.md"))
+        results.write_section("threshold", text)
 
 
 if __name__ == "__main__":

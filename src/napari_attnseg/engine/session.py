@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-import psutil
 import torch
 
 from napari_attnseg.cards import Card
@@ -25,6 +24,7 @@ from napari_attnseg.engine.device import (
     with_memory_ladder,
 )
 from napari_attnseg.engine.fingerprint import Fingerprint, trace_fingerprint
+from napari_attnseg.engine.loading import default_cache_bytes, load_source
 from napari_attnseg.engine.pipeline import Answer, Heavy, Pipeline
 from napari_attnseg.engine.predict import Comparison, MapScale, Prediction, place_grid
 from napari_attnseg.engine.preprocess import (
@@ -38,36 +38,11 @@ from napari_attnseg.engine.preprocess import (
 from napari_attnseg.engine.stages import ByteCache
 from napari_attnseg.errors import InputError
 from napari_attnseg.io.volume import Volume
-from napari_attnseg.settings import PLAIN_THRESHOLD, Preprocessing, Tuning
-
-if TYPE_CHECKING:
-    from napari_attnseg.models.base import SegmentationModel
-    from napari_attnseg.models.checkpoint import Checkpoint
+from napari_attnseg.settings import PLAIN_THRESHOLD, Tuning
 
 T = TypeVar("T")
-GIB = 1 << 30
 RECEIVED_BYTES = 32 << 20
 """Maps of attention received that are kept (they cost a pass over the attention each)."""
-
-
-def default_cache_bytes() -> int:
-    """An eighth of the free memory, between 128 MiB and 2 GiB."""
-    return int(min(max(psutil.virtual_memory().available // 8, GIB // 8), 2 * GIB))
-
-
-def _load(source: Any, card: Card | None) -> tuple[SegmentationModel, Card, str]:
-    """Model, card and name from a checkpoint, its path or shipped name, or a bare model."""
-    from napari_attnseg.models.base import SegmentationModel
-    from napari_attnseg.models.checkpoint import load_checkpoint
-
-    if isinstance(source, SegmentationModel):
-        channels = source.spec.in_channels
-        plain = Preprocessing(channels=channels, mean=(0.0,) * channels, std=(1.0,) * channels)
-        made = Card(spec=source.spec.to_json(), preprocessing=plain, tuning=source.tuning())
-        return source, card or made, source.spec.name
-    checkpoint: Checkpoint = load_checkpoint(source) if isinstance(source, str | Path) else source
-    name = str(checkpoint.path) if checkpoint.path else checkpoint.model.spec.name
-    return checkpoint.model, card or checkpoint.card, name
 
 
 class Session:
@@ -87,7 +62,7 @@ class Session:
         card: Card | None = None,
         use_cells: bool = True,
     ) -> None:
-        self.model, self.card, self.name = _load(source, card)
+        self.model, self.card, self.name = load_source(source, card)
         self.device = choose_device(device)
         self._rungs = ladder(self.device)
         self.model.to(self.device).eval()
