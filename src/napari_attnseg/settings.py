@@ -196,5 +196,23 @@ RECIPES: dict[str, TrainSettings] = {
         augment=True,
         patience=20,
     ),
+    "few-strokes": TrainSettings(
+        options={"width": 0.25, "stride": 8},
+        epochs=200,
+        lr=1e-3,
+        optimizer="adamw",
+        weight_decay=1e-4,
+        loss="dicece",
+        gamma_start=1.0,
+        gamma_lr_factor=10.0,
+        rule="authors",
+        threshold=0.1,
+        threshold_draw="quantile",
+        crop=128,
+        augment=True,
+        sparse=True,
+        validation=0.0,
+    ),
 }
-"""Named training presets: the paper's own, and ours in which the threshold moves the answer."""
+"""Named training presets: the paper's own; ours in which the threshold moves the answer; and a
+small, quick one for strokes painted while it trains (the person ends it)."""

@@ -1,0 +1,425 @@
+"""Train dock: from folders, or from a few strokes on one image, to a model for the Segment dock."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QSize, Qt
+from qtpy.QtWidgets import (
+    QFileDialog,
+    QLineEdit,
+    QProgressBar,
+    QTabWidget,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_attnseg.errors import AttnSegError, InputError
+from napari_attnseg.settings import TrainSettings
+from napari_attnseg.viewer.hub import hub_for
+from napari_attnseg.viewer.layers import layer_source
+from napari_attnseg.viewer.preferences import recall, remember
+from napari_attnseg.viewer.results import visible_slice
+from napari_attnseg.viewer.strokes import PreviewLayer
+from napari_attnseg.widgets._bridge import connect_alive
+from napari_attnseg.widgets._classes import ClassList
+from napari_attnseg.widgets._curves import TrainingCurves
+from napari_attnseg.widgets._parts import Field, Section, button, hint, row, scrolling, set_shortcut
+from napari_attnseg.widgets._train_folders import FolderPanel
+from napari_attnseg.widgets._train_form import SettingsForm
+from napari_attnseg.widgets._train_layers import LayerPanel
+from napari_attnseg.widgets._train_words import closing_words, default_folder, duration, free_path
+from napari_attnseg.widgets.diagnose import DeviceBadge, DiagnoseDialog, ErrorBar
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+TRAIN_KEYS = "Ctrl+Shift+Return"
+LAYERS, FOLDERS = 0, 1
+CT_WINDOW_HU = (-160.0, 240.0)
+
+
+class TrainWidget(QWidget):
+    """The dock. The training runs in an engine of its own at low priority."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__()
+        self.hub = hub_for(napari_viewer)
+        self.training = self.hub.training
+        self.classes = ClassList(recall("train_classes", ("background", "nuclei")))
+        self.layers = LayerPanel(self.hub, self.classes)
+        self.folders = FolderPanel()
+        self.tabs = QTabWidget()
+        self.form = SettingsForm("few-strokes")
+        self.errors = ErrorBar()
+        self.badge = DeviceBadge()
+        self.curves = TrainingCurves()
+        self.dialog: DiagnoseDialog | None = None
+        self.preview: PreviewLayer | None = None
+        self.checkpoint: Path | None = None
+        self.best: tuple[float, int] | None = None
+        self._chose_recipe = False
+        self._make_controls()
+        self._lay_out()
+        self._listen()
+        self._idle()
+
+    def sizeHint(self) -> QSize:
+        """As wide as napari's own controls."""
+        return QSize(300, 720)
+
+    def minimumSizeHint(self) -> QSize:
+        """Usable down to this size; everything else scrolls."""
+        return QSize(240, 200)
+
+    # --- parts ----------------------------------------------------------------------------------
+
+    def _make_controls(self) -> None:
+        self.name = QLineEdit(str(recall("train_name", "my_model")))
+        self.name.setPlaceholderText("name of the model")
+        self.folder = button("Folder...", "Where trained models are kept")
+        self.folder.clicked.connect(self._choose_folder)
+        self.where = hint()
+        self.run = button("Train", "Start training, or stop it and keep the best model", TRAIN_KEYS)
+        self.run.setMinimumHeight(34)
+        self.resume = button("Resume", "Go on exactly where the training stopped")
+        self.use = button("Use in Segment", "Choose this model in the Segment and Tune docks")
+        self.diagnose = button("Diagnose", "Driver, torch build, device, memory and a self-test")
+        self.progress = QProgressBar()
+        self.progress.setTextVisible(False)
+        self.progress.setFixedHeight(6)
+        self.status = hint()
+
+    def _lay_out(self) -> None:
+        self.tabs.addTab(self.layers, "From strokes")
+        self.tabs.addTab(self.folders, "From folders")
+        self.tabs.setTabToolTip(LAYERS, "An image layer and strokes or a mask painted on it")
+        self.tabs.setTabToolTip(FOLDERS, "A folder of images and a folder of masks")
+        self.tabs.setDocumentMode(True)
+        save_as = Field("Save model as", row(self.name, self.folder), "File name of the checkpoint")
+        content = QWidget()
+        box = QVBoxLayout(content)
+        box.setContentsMargins(8, 8, 8, 8)
+        box.setSpacing(8)
+        box.addWidget(self.tabs)
+        box.addWidget(Section("Classes", self.classes))
+        box.addWidget(Section("Training", self.form, save_as, self.where))
+        for widget in (row(self.run, self.resume), self.progress, self.status, self.errors):
+            box.addWidget(widget)
+        box.addWidget(self.use)
+        box.addWidget(self.curves)
+        box.addWidget(row(self.badge, self.diagnose, stretch=-1), 0, Qt.AlignmentFlag.AlignLeft)
+        box.addStretch(1)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(scrolling(content))
+
+    def _listen(self) -> None:
+        self.run.clicked.connect(self.train_or_stop)
+        self.resume.clicked.connect(lambda: self.start(resume=True))
+        self.use.clicked.connect(self.use_model)
+        self.diagnose.clicked.connect(self.show_diagnosis)
+        self.badge.clicked.connect(self.show_diagnosis)
+        self.tabs.currentChanged.connect(self._on_tab)
+        self.name.textChanged.connect(lambda _: self._show_where())
+        self.form.recipe.activated.connect(lambda _: setattr(self, "_chose_recipe", True))
+        self.layers.changed.connect(self._show_ready)
+        self.layers.refused.connect(self.errors.show_error)
+        self.layers.painted.connect(self._on_painted)
+        self.folders.checked.connect(self._on_checked)
+        self.classes.names_changed.connect(lambda names: remember("train_classes", list(names)))
+        connect_alive(self, self.training.busy_changed, self._on_busy)
+        connect_alive(self, self.training.started, self._on_started)
+        connect_alive(self, self.training.epoch_done, self._on_epoch)
+        connect_alive(self, self.training.preview, self._on_preview)
+        connect_alive(self, self.training.note, self._on_note)
+        connect_alive(self, self.training.finished, self._on_finished)
+        connect_alive(self, self.training.failed, self._on_failed)
+        connect_alive(self, self.training.engine_lost, self._on_lost)
+        connect_alive(self, self.hub.live.diagnosed, self._on_diagnosed)
+        dims, viewer = self._on_dims, self.hub.viewer
+        viewer.dims.events.current_step.connect(dims)
+        self.destroyed.connect(lambda *_: viewer.dims.events.current_step.disconnect(dims))
+
+    # --- start and stop -------------------------------------------------------------------------
+
+    @property
+    def from_layers(self) -> bool:
+        """Whether the strokes tab is in front."""
+        return self.tabs.currentIndex() == LAYERS
+
+    @property
+    def settings(self) -> TrainSettings:
+        """What a training started now would use."""
+        sparse = self.from_layers and self.layers.sparse
+        return replace(self.form.settings, class_names=self.classes.names, sparse=sparse)
+
+    def train_or_stop(self) -> None:
+        """Train when idle, stop when a training runs."""
+        if not self.training.busy:
+            self.start()
+            return
+        self.training.stop()
+        self.run.setText("Stopping...")
+        self.run.setEnabled(False)
+
+    def start(self, resume: bool = False) -> None:
+        """Start with what the dock shows; ``resume``: go on from the last stop."""
+        self.errors.clear()
+        try:
+            out = self._output(resume)
+            begin = self._start_layers if self.from_layers else self._start_folders
+            begin(out, resume)
+        except AttnSegError as error:
+            self.errors.show_error(str(error))
+            return
+        self.checkpoint = out
+        remember("train_name", self.name.text().strip())
+        if not resume:
+            self.curves.clear()
+            self.best = None
+        self.use.hide()
+        self._show_where()
+
+    def _output(self, resume: bool) -> Path:
+        if resume:
+            return self._resumable()
+        out = free_path(self.model_folder, self.name.text())
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"cannot make the folder {out.parent} ({error.strerror}); choose another one"
+            ) from error
+        return out
+
+    def _resumable(self) -> Path:
+        """The newest file of this name that was stopped; ``InputError`` when there is none."""
+        named = self.model_folder / f"{free_path(self.model_folder, self.name.text(), 0).name}"
+        for out in (self.checkpoint, named):
+            if out is not None and Path(f"{out}.state.safetensors").is_file():
+                return out
+        raise InputError(f"there is no stopped training of {named.stem}; press Train to start one")
+
+    def _start_layers(self, out: Path, resume: bool) -> None:
+        labels = self.layers.array()
+        if self.layers.count.problem:
+            raise InputError(self.layers.count.problem)
+        image = self.layers.image.layer
+        source = layer_source(image)
+        ref = self.training.open_image(source.array, source.rgb, source.flips, source.spacing)
+        self.training.start_layers(
+            self.settings,
+            out,
+            ref,
+            labels,
+            device=self.hub.device,
+            preview_z=self._visible_z(),
+            resume=resume,
+        )
+        if self.preview is None or self.preview.image is not image:
+            self.preview = PreviewLayer(self.hub.viewer, image)  # type: ignore[arg-type]
+
+    def _start_folders(self, out: Path, resume: bool) -> None:
+        images, masks = self.folders.folders
+        if not (images and masks):
+            raise InputError("two folders are needed; choose one of images and one of masks")
+        if self.folders.found is not None and not self.folders.found.ok:
+            raise InputError(self.folders.found.problems[0])
+        self.training.start(
+            self.settings, out, images=images, masks=masks, device=self.hub.device, resume=resume
+        )
+        self.preview = PreviewLayer(self.hub.viewer, None)
+
+    # --- what the engine says -------------------------------------------------------------------
+
+    def _on_busy(self, busy: bool) -> None:
+        self.run.setEnabled(True)
+        set_shortcut(self.run, "Stop" if busy else "Train", TRAIN_KEYS)
+        for index in (LAYERS, FOLDERS):
+            self.tabs.setTabEnabled(index, not busy or index == self.tabs.currentIndex())
+        for widget in (self.form, self.name, self.folder):
+            widget.setEnabled(not busy)
+        self.classes.more.setEnabled(not busy)
+        self.classes.less.setEnabled(not busy and len(self.classes.names) > 2)
+        if busy:
+            self.progress.setRange(0, 0)
+            self.progress.show()
+            self._say("Starting the training engine ...")
+        else:
+            self.progress.hide()
+            self._show_ready()
+
+    def _on_started(self, event: Any) -> None:
+        self.badge.set_device(event.device)
+        self.progress.setRange(0, event.total)
+        self.progress.setValue(0)
+        self._say(f"Training on {event.device}; the first preview comes in a few seconds.")
+
+    def _on_epoch(self, event: Any) -> None:
+        self.curves.add(event)
+        self.progress.setRange(0, event.epochs)
+        self.progress.setValue(event.epoch)
+        if event.best:
+            self.best = (float(event.validation.get("dice", 0.0)), int(event.epoch))
+        words = f"Epoch {event.epoch} of {event.epochs}"
+        if self.best is not None:
+            words += f"; best Dice {self.best[0]:.3f} in epoch {self.best[1]}"
+        left = duration(event.seconds_left)
+        self._say(f"{words}; {left} left at most." if left else f"{words}.")
+
+    def _on_preview(self, event: Any, probability: Any) -> None:
+        if self.preview is not None:
+            self.preview.show(event.z, probability)
+
+    def _on_note(self, text: str) -> None:
+        if text.startswith("split:"):
+            self.curves.setToolTip(text)
+        elif "CPU" in text or "left out" in text:
+            self.errors.show_note(text)
+
+    def _on_finished(self, event: Any) -> None:
+        path = Path(event.outputs.get("checkpoint", ""))
+        trained = path.is_file()
+        self._say(closing_words(event, path))
+        if trained:
+            self.checkpoint = path
+            try:
+                self.hub.add_model(path)
+            except AttnSegError as error:
+                self.errors.show_error(str(error))
+                return
+        self.use.setVisible(trained)
+        self._show_ready()
+
+    def _on_failed(self, event: Any) -> None:
+        self._say("")
+        self.errors.show_error(event.message, event.report)
+
+    def _on_lost(self, cause: str) -> None:
+        kept = self.checkpoint is not None and self.checkpoint.is_file()
+        words = f"The best model so far is kept in {self.checkpoint}. " if kept else ""
+        self._say("")
+        self.errors.show_error(
+            f"the training engine stopped: {cause}. {words}Press "
+            f"{'Resume' if self.resume.isVisible() else 'Train'} to start it again."
+        )
+        if kept:
+            self.hub.add_model(str(self.checkpoint))
+            self.use.show()
+
+    # --- while it runs --------------------------------------------------------------------------
+
+    def _on_painted(self, labels: Any) -> None:
+        if self.training.busy and self.from_layers:
+            self.training.update_labels(labels)
+
+    def _on_dims(self, event: Any = None) -> None:
+        if self.training.busy and self.from_layers:
+            self.training.set_preview(self._visible_z())
+
+    def _visible_z(self) -> int:
+        image = self.layers.image.layer
+        if image is None or image.ndim == 2:
+            return 0
+        return visible_slice(self.hub.viewer, image, int(image.data.shape[0]))
+
+    # --- what is shown --------------------------------------------------------------------------
+
+    def _on_tab(self, index: int) -> None:
+        if not self._chose_recipe:
+            self.form.set_recipe("few-strokes" if index == LAYERS else "threshold-matters")
+        self.layers.recount() if index == LAYERS else self.classes.set_counts(None)
+        self._show_ready()
+
+    def _on_checked(self, found: Any) -> None:
+        if found is not None and found.ok:
+            if found.classes != len(self.classes.names):
+                extra = tuple(f"class {i}" for i in range(1, found.classes))
+                known = self.classes.names[: found.classes]
+                self.classes.set_names((*known, *extra[len(known) - 1 :]))
+            self.suit(found.channels, found.signed)
+        self._show_ready()
+
+    def suit(self, channels: int, signed: bool) -> None:
+        """Choose channels and intensities that suit the data, unless the person chose a recipe."""
+        if self._chose_recipe:
+            return
+        self.form.set_value("preprocessing.channels", channels)
+        if signed:
+            self.form.set_value("preprocessing.intensity", "window")
+            self.form.set_value("preprocessing.low", CT_WINDOW_HU[0])
+            self.form.set_value("preprocessing.high", CT_WINDOW_HU[1])
+
+    def _idle(self) -> None:
+        self.progress.hide()
+        self.use.hide()
+        self._say("")
+        self._on_busy(self.training.busy)
+        self._show_where()
+
+    def _show_ready(self) -> None:
+        busy = self.training.busy
+        ready = self.layers.ready if self.from_layers else self.folders.ready
+        self.run.setEnabled(busy or ready)
+        try:
+            self._resumable()
+            self.resume.setVisible(not busy)
+        except InputError:
+            self.resume.hide()
+        self.resume.setEnabled(ready)
+        self.curves.setVisible(busy or bool(self.curves.epochs))
+
+    def _show_where(self) -> None:
+        out = self.checkpoint if self.training.busy else None
+        path = out or free_path(self.model_folder, self.name.text())
+        self.where.setText(f"{path.name} in {path.parent.name}")
+        self.where.setToolTip(str(path))
+        self._show_ready()
+
+    def _say(self, words: str) -> None:
+        self.status.setText(words)
+        self.status.setVisible(bool(words))
+
+    # --- models and device ----------------------------------------------------------------------
+
+    @property
+    def model_folder(self) -> Path:
+        """Where trained models go."""
+        return Path(str(recall("train_folder", default_folder())))
+
+    def _choose_folder(self) -> None:
+        start = str(self.model_folder)
+        folder = QFileDialog.getExistingDirectory(self, "Folder for trained models", start)
+        if folder:
+            remember("train_folder", folder)
+            self._show_where()
+
+    def use_model(self) -> None:
+        """Choose the trained model (and its image) for the other docks."""
+        if self.checkpoint is None:
+            return
+        try:
+            self.hub.set_model(str(self.checkpoint))
+        except AttnSegError as error:
+            self.errors.show_error(str(error))
+            return
+        image = self.layers.image.layer if self.from_layers else None
+        if image is not None:
+            self.hub.set_source(image)  # type: ignore[arg-type]
+        self._say(f"{self.checkpoint.stem} is now the model of the Segment and Tune docks.")
+
+    def show_diagnosis(self) -> None:
+        """Open the Diagnose dialog and ask the live engine."""
+        if self.dialog is None:
+            self.dialog = DiagnoseDialog(lambda: self.hub.live.diagnose(self.hub.device), self)
+        self.dialog.show()
+        self.dialog.raise_()
+        self.dialog.refresh()
+
+    def _on_diagnosed(self, event: Any) -> None:
+        self.badge.set_report(event.report)
+        if self.dialog is not None:
+            self.dialog.show_report(event.report, event.text)
