@@ -87,7 +87,10 @@ class AttentionQuery:
 
     def _on_moved(self, event: Any) -> None:
         """The person dragged the point (or added one: the last one counts)."""
-        if self._setting or self.points is None or not len(self.points.data) or not self.on:
+        action = str(getattr(event.action, "value", event.action))
+        if self._setting or action in ("changing", "adding", "removing") or not self.on:
+            return  # told before the change: the point is still at its old place
+        if self.points is None or not len(self.points.data):
             return
         *_, y, x = self.points.data[-1]
         self._ask(y, x)
