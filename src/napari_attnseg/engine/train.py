@@ -157,6 +157,7 @@ class _Run:
                 return stalled
             if self.progress.step == 0 and self.source.refresh():
                 self._split()
+                self.progress.best = -1.0  # judged on other labels than those there are now
             start = time.monotonic()
             yield from self._batches()
             yield from self._judge(start)
@@ -202,7 +203,9 @@ class _Run:
         loss = p.loss_sum / max(p.step, 1)
         p.epoch, p.step, p.loss_sum = p.epoch + 1, 0, 0.0
         p.seconds += time.monotonic() - start
-        best = result.figures["dice"] > p.best
+        best = result.figures["dice"] > p.best or (
+            self.training == self.validation and result.figures["dice"] == p.best
+        )  # on its own training pixels the newer of two equals has seen more
         if best:
             p.best, p.best_epoch = result.figures["dice"], p.epoch
         p.history.append({"epoch": p.epoch, "loss": loss, **result.figures})
