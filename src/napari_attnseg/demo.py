@@ -51,6 +51,7 @@ def run_demo(out: Path, interactive: bool = True) -> None:
 
 
 def _play(viewer: Any, sample: str, model: str, out: Path, story: Story) -> None:
+    import napari_attnseg.widgets  # noqa: F401  (tells the hub how events reach Qt's main thread)
     from napari_attnseg.viewer.hub import hub_for
 
     viewer.layers.clear()
