@@ -12,6 +12,7 @@ view order) is timed too.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -121,7 +122,8 @@ def report(repeats: int, strides: list[int]) -> str:
         f"Threshold change, {SIDE} x {SIDE} image, full-width `smooth_unet`, from features and "
         f"attention to logits, against a full forward in the same run; best and median of "
         f"{repeats} thresholds; masks and logits identical under every rule (checked). "
-        f"{results.device()}, torch {torch.__version__}, {torch.get_num_threads()} threads. "
+        f"{results.device()}, torch {torch.__version__}, {torch.get_num_threads()} threads, "
+        f"load average {os.getloadavg()[0]:.1f} when it began. "
         "Command: `python benchmarks/bench_threshold.py --write`.",
         "",
         "| stride | what | best ms | median ms | forward / this | target |",
