@@ -113,7 +113,7 @@ def test_a_run_tells_what_it_does_and_writes_a_loadable_model(
     assert str(tmp_path) not in str(card.to_json())
 
 
-@pytest.mark.parametrize("stop_after", [9, 30, 47, 61, 80])
+@pytest.mark.parametrize("stop_after", [3, 4, 47, 61, 80])
 def test_stopped_anywhere_and_resumed_gives_the_same_bits(
     folder: FolderSource, tmp_path: Path, stop_after: int
 ) -> None:
@@ -251,7 +251,7 @@ def test_strokes_on_one_image_find_the_discs(tmp_path: Path) -> None:
     image, mask = discs(rng, 96)
     labels = np.zeros((1, 96, 96), np.uint8)
     labels[0, ::12] = np.where(mask[::12], 2, 1)  # a few scan lines, the rest unlabelled
-    settings = replace(QUICK, sparse=True, epochs=14, options={"width": 0.25, "stride": 8})
+    settings = replace(QUICK, sparse=True, epochs=10, options={"width": 0.25, "stride": 8})
     asked = tmp_path / "preview.npy"
     events = list(
         train(
@@ -263,7 +263,7 @@ def test_strokes_on_one_image_find_the_discs(tmp_path: Path) -> None:
     )
     assert "training pixels" in " ".join(events_of(events, Started)[0].notes)
     previews = events_of(events, Preview)
-    assert len(previews) >= 14
+    assert len(previews) >= 10
     assert previews[-1].z == 0
     found = np.load(asked, allow_pickle=False)
     assert found.shape == (96, 96)
@@ -363,12 +363,10 @@ def test_output_must_be_a_checkpoint_name(folder: FolderSource, tmp_path: Path) 
 def test_no_space_for_the_state(
     folder: FolderSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import napari_attnseg.engine.trainer_state as module
-
     def full(*args: object, **more: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "save_file", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(ExportError, match="No space left"):
         list(train(replace(QUICK, epochs=1), folder, tmp_path / "m.safetensors"))
     assert (tmp_path / "m.safetensors").exists()  # the best model was written before

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from napari_attnseg.engine.learner import Learner
 from napari_attnseg.errors import CheckpointError, ExportError
@@ -67,7 +67,7 @@ def save_state(path: Path, learner: Learner, progress: Progress) -> None:
     head = {"format": FORMAT, "settings": learner.settings.to_json(), "progress": asdict(progress)}
     part = path.with_name(f"{path.name}.part")
     try:
-        save_file(_tensors(learner), part, metadata={"state": json.dumps(head)})
+        part.write_bytes(save(_tensors(learner), metadata={"state": json.dumps(head)}))
         os.replace(part, path)
     except (OSError, SafetensorError) as error:
         part.unlink(missing_ok=True)
