@@ -63,9 +63,9 @@ def tissue() -> list[LayerData]:
 
 
 def draw_nuclei(
-    size: int = 256, count: int = 34, seed: int = 5
+    size: int = 256, count: int = 60, seed: int = 5
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Bright, soft, textured ellipses on a dark noisy ground: image and mask, (Y, X) uint8."""
+    """Bright and dim, crowded, textured ellipses on a noisy ground: image and mask, (Y, X) uint8."""
     from scipy.ndimage import gaussian_filter
 
     rng = np.random.default_rng(seed)
@@ -73,15 +73,15 @@ def draw_nuclei(
     light, mask = np.zeros((size, size)), np.zeros((size, size), bool)
     for _ in range(count):
         y, x = rng.uniform(0.03, 0.97, 2) * size
-        a, b = rng.uniform(6.5, 12.5, 2)
+        a, b = rng.uniform(4.5, 9.0, 2)
         turn = rng.uniform(0, np.pi)
         u = (rows - y) * np.cos(turn) + (columns - x) * np.sin(turn)
         v = (columns - x) * np.cos(turn) - (rows - y) * np.sin(turn)
         inside = (u / a) ** 2 + (v / b) ** 2 < 1
-        light[inside] = np.maximum(light[inside], rng.uniform(0.35, 0.95))
+        light[inside] = np.maximum(light[inside], rng.uniform(0.15, 0.95))
         mask |= inside
     texture = 1 + 0.5 * gaussian_filter(rng.normal(size=light.shape), 2.0) * 3
-    light = gaussian_filter(light * texture, 1.3)
+    light = gaussian_filter(light * texture, 1.6)
     ground = 0.05 + 0.02 * gaussian_filter(rng.normal(size=light.shape), 25) * 40
-    noisy = light + ground + rng.normal(0, 0.02, light.shape)
+    noisy = light + ground + rng.normal(0, 0.04, light.shape)
     return (np.clip(noisy, 0, 1) * 255).astype(np.uint8), mask.astype(np.uint8)
