@@ -101,7 +101,9 @@ class SmoothAttention(AttentionModule):
         v = self.value(x_BCHW).flatten(2).mT
         value, step, received = functional.attend(q, k, v, grid)
         hw = (grid.height, grid.width)
-        return Attended(value.mT.unflatten(2, hw), step.unflatten(1, hw), received.unflatten(1, hw))
+        return Attended(
+            value.mT.contiguous().unflatten(2, hw), step.unflatten(1, hw), received.unflatten(1, hw)
+        )
 
     def gate(
         self,
