@@ -65,7 +65,7 @@ def tissue() -> list[LayerData]:
 def draw_nuclei(
     size: int = 256, count: int = 60, seed: int = 5
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Bright and dim, crowded, textured ellipses on a noisy ground: image and mask, (Y, X) uint8."""
+    """Bright and dim, crowded, textured ellipses: image and mask, (Y, X) uint8."""
     from scipy.ndimage import gaussian_filter
 
     rng = np.random.default_rng(seed)
