@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,13 +96,13 @@ def _tune(viewer: Any, hub: Any, sample: str, out: Path, story: Story) -> None:
     trained = float(hub.tuning.get("threshold"))
     masks, seconds = [], []
     steps = np.sort(np.asarray(hub.live.state.results.array("step")[z]).ravel())
-    for quantile in (0.0, 0.25, 0.5, 0.75, 0.95):
-        threshold = float(steps[int(quantile * (steps.size - 1))])
+    for quantile in (0.0, 0.25, 0.5, 0.75, 0.95, None):
+        threshold = 1.0 if quantile is None else float(steps[int(quantile * (steps.size - 1))])
         answers: list[Any] = []
-        hub.live.retuned.connect(lambda event, *_, a=answers: a.append(event))
+        hub.live.retuned.connect(answers.append, max_args=1)
         began = time.monotonic()
         hub.tune(threshold=threshold)
-        _wait(lambda a=answers: bool(a), "live threshold")
+        _wait(partial(bool, answers), "live threshold")
         seconds.append(time.monotonic() - began)
         masks.append(np.asarray(hub.results.edits.data)[z] > 0)
     changed = np.any([m != masks[0] for m in masks], axis=0).sum() / max(1, masks[0].sum())
