@@ -13,7 +13,7 @@ from napari_attnseg.control import live as module
 from napari_attnseg.control.client import InProcessClient
 from napari_attnseg.control.live import LiveController
 from napari_attnseg.control.messages import Event, Failed, Predict, Request, Retune, SliceDone
-from napari_attnseg.control.scratch import Scratch
+from napari_attnseg.control.scratch import KEPT_FOLDERS, Scratch
 from napari_attnseg.control.state import outward
 from napari_attnseg.engine.session import Session
 from napari_attnseg.errors import InputError
@@ -135,16 +135,17 @@ def test_retuning_gives_labels_probability_and_counts(
     live: LiveController, session: Session, tuning: Tuning
 ) -> None:
     seen = Seen(live)
+    tuning = tuning.replace(rule="paper", gamma=0.9, threshold=0.0)
     live.compare(True)
-    live.set_tuning(tuning.replace(threshold=0.0), z=2)
+    live.set_tuning(tuning, z=2)
     event, labels, probability, plain = seen["retuned"][-1]
-    expected = session.predict(2, tuning.replace(threshold=0.0))
+    expected = session.predict(2, tuning)
     without = session.predict(2, tuning.replace(threshold=PLAIN_THRESHOLD))
     assert not np.array_equal(expected.labels, without.labels)
     np.testing.assert_array_equal(labels, expected.labels)
     np.testing.assert_array_equal(probability, expected.probability)
     np.testing.assert_array_equal(plain, without.labels)
-    comparison = session.compare(2, tuning.replace(threshold=0.0))
+    comparison = session.compare(2, tuning)
     assert (event.gained, event.lost, event.kept) == comparison.counts
     assert event.area == np.count_nonzero(labels)
     assert (event.over, event.cells) == (expected.over, expected.step.size)
@@ -180,6 +181,31 @@ def test_release_brings_the_volume_along_in_the_same_files(
         np.testing.assert_array_equal(labels[z], expected)
 
 
+def test_release_after_a_broken_run_still_completes_the_maps(live: LiveController) -> None:
+    live.slice_done.connect(lambda e: e.done == 1 and live.cancel())
+    live.run()
+    live.slice_done.disconnect()
+    live.release()
+    assert live.state.results is not None
+    received = live.state.results.array("received")
+    assert received is not None
+    assert [bool(r.any()) for r in received] == [True] * 3
+
+
+def test_what_the_session_noticed_is_told_once_per_image(
+    live: LiveController, client: InProcessClient
+) -> None:
+    seen = Seen(live)
+    colour = np.random.default_rng(0).integers(0, 255, (1, 20, 20, 3), np.uint8)
+    live.open_image(colour, rgb=True)
+    for cut in (0.3, 0.4, 0.5):
+        live.set_tuning(TUNING.replace(cut=cut))
+    assert ["luminance" in text for (text,) in seen["note"]] == [True]
+    live.open_image(255 - colour, rgb=True)
+    live.request_row(1, 1)
+    assert len(seen["note"]) == 2
+
+
 def test_release_before_any_run_asks_nothing(live: LiveController) -> None:
     seen = Seen(live)
     live.release()
@@ -200,7 +226,7 @@ def test_a_new_run_leaves_older_results_alone(live: LiveController) -> None:
 def test_scratch_does_not_grow_with_runs(live: LiveController, scratch: Scratch) -> None:
     for _ in range(10):
         live.run()
-    assert len(list(scratch.path.glob("run-*"))) == module.KEPT_FOLDERS
+    assert len(list(scratch.path.glob("run-*"))) == KEPT_FOLDERS
 
 
 def test_cancel_keeps_what_was_finished(live: LiveController) -> None:

@@ -33,8 +33,9 @@ from napari_attnseg.control.messages import (
     write_frame,
 )
 
-SOFT_CANCEL_SECONDS = 0.8
-"""How long a cancelled step may still run before its process is ended."""
+SOFT_CANCEL_SECONDS = {"live": 0.8, "training": 4.0}
+"""How long a cancelled step may still run before its process is ended. Training breathes several
+times per batch; where that is slow, waiting is better than losing what was learnt."""
 SAVING_SECONDS = 10.0
 """How long cancelled work that is already closing (training saves) may take."""
 HOST = (sys.executable, "-m", "napari_attnseg.engine.host")
@@ -185,7 +186,7 @@ class ChildClient(BaseClient):
             if self._process is None or request_id not in self._process.pending:
                 return
             if request_id not in self._timers:
-                self._arm(request_id, SOFT_CANCEL_SECONDS)
+                self._arm(request_id, SOFT_CANCEL_SECONDS[self.lane])
                 self._write(Cancel(self.new_id(), request_id))
 
     def close(self) -> None:
@@ -274,7 +275,8 @@ class ChildClient(BaseClient):
             cancelled = [n for n in list(self._timers) if n in process.pending]
             for number in cancelled:
                 self._disarm(number)
-                self._deliver(Finished(number, "cancelled"))
+        for number in cancelled:
+            self._deliver(Finished(number, "cancelled"))
         lost = tuple(n for n in process.pending if n not in cancelled)
         cause = explain_exit(process.popen.returncode, process.stderr())
         self._deliver(EngineLost(0, cause, lost))

@@ -43,7 +43,6 @@ from napari_attnseg.control.state import LiveState, Results, outward
 from napari_attnseg.errors import InputError
 from napari_attnseg.settings import Tuning
 
-KEPT_FOLDERS = 4
 BYTES_PER_VOXEL = 5
 """Of a run's results: labels and probability; the maps on the attention grid are small."""
 
@@ -79,7 +78,8 @@ class LiveController:
         self._run = 0
         self._order: tuple[int, ...] = ()
         self._others: set[int] = set()
-        self._folders: list[str] = []
+        self._mapped: set[int] = set()
+        self._maps = True
         self._buffer = 0
         self._retune = Latest(client)
         self._row = Latest(client)
@@ -139,7 +139,7 @@ class LiveController:
                 raise InputError("got no image or no model, expected both; choose them first")
             z, y, x = self.state.shape
             self.scratch.ensure_room(BYTES_PER_VOXEL * z * y * x)
-            return self._start(order, self._new_folder("run"))
+            return self._start(order, str(self.scratch.rolling_folder("run")))
 
     def release(self) -> None:
         """The slider came to rest: bring the other slices of the run to the present tuning."""
@@ -148,7 +148,7 @@ class LiveController:
                 return
             z = self.state.z
             order = tuple(sorted(self._order, key=lambda k: (abs(k - z), k)))
-            self._start(order, self.state.results.folder, received=False)
+            self._start(order, self.state.results.folder)
 
     def cancel(self) -> None:
         """Stop the run; slices that were finished stay. ``finished`` follows."""
@@ -245,18 +245,13 @@ class LiveController:
         """Where answers for this image and model go, whether or not it was run."""
         s = self.state
         if s.results is None and s.image is not None:
-            self._set(results=Results(s.image, s.checkpoint, self._new_folder("live")))
+            self._set(
+                results=Results(s.image, s.checkpoint, str(self.scratch.rolling_folder("live")))
+            )
         assert self.state.results is not None
         return self.state.results.folder
 
-    def _new_folder(self, name: str) -> str:
-        """A folder for answers; of older ones the last few stay for layers that show them."""
-        self._folders.append(str(self.scratch.folder(name)))
-        while len(self._folders) > KEPT_FOLDERS:
-            self.scratch.drop(self._folders.pop(0))
-        return self._folders[-1]
-
-    def _start(self, order: Sequence[int] | None, folder: str, received: bool = True) -> int:
+    def _start(self, order: Sequence[int] | None, folder: str) -> int:
         s = self.state
         assert s.image is not None
         if self._run:
@@ -265,6 +260,8 @@ class LiveController:
         results = s.results
         if results is None or results.folder != folder:
             results = Results(s.image, s.checkpoint, folder)
+            self._mapped = set()
+        self._maps = not set(self._order) <= self._mapped  # the second time they cost too much
         self._run = self.client.new_id()
         self._set(results=results, busy=True)
         self.client.send(
@@ -276,7 +273,7 @@ class LiveController:
                 s.tuning,
                 self._order,
                 folder,
-                received,
+                self._maps,
             )
         )
         return self._run
@@ -318,8 +315,13 @@ class LiveController:
                 self._on_retuned(event)
             elif isinstance(event, RowDone):
                 self._on_row(event)
+            elif isinstance(event, Note) and self._asked(event.id):
+                self.note.emit(event.text)
             elif isinstance(event, Fingerprinted) and self._curve.answered(event.id):
                 self.fingerprinted.emit(event)
+
+    def _asked(self, number: int) -> list[Latest]:
+        return [k for k in (self._retune, self._row, self._curve) if k.holds(number)]
 
     def _on_run(self, event: Event) -> None:
         if isinstance(event, Started) and self.state.results:
@@ -337,6 +339,8 @@ class LiveController:
             for text in event.notes:
                 self.note.emit(text)
         elif isinstance(event, SliceDone):
+            if self._maps:
+                self._mapped.add(event.z)
             self.slice_done.emit(event)
         elif isinstance(event, Note):
             self.note.emit(event.text)
@@ -362,8 +366,7 @@ class LiveController:
             self.failed.emit(event)
 
     def _on_live_end(self, event: Event) -> None:
-        mine = [k for k in (self._retune, self._row, self._curve) if k.holds(event.id)]
-        for latest in mine:
+        for latest in self._asked(event.id):
             latest.drop()
             if isinstance(event, Failed):
                 self.failed.emit(event)

@@ -25,6 +25,8 @@ CAP_BYTES = 16 << 30
 """Most bytes that one owner may keep in scratch."""
 FREE_BYTES = 256 << 20
 """Bytes left free on the disk whatever happens."""
+KEPT_FOLDERS = 4
+"""Folders with answers that are kept, the newest included."""
 PREFIX = "attnseg-scratch"
 OURS = re.compile(rf"{PREFIX}-(?P<owner>(?P<pid>\d+)-\d+)-")
 """Only folders of this name are ever swept: the root may hold other people's data."""
@@ -77,6 +79,7 @@ class Scratch:
             ) from error
         self.cap_bytes = cap_bytes
         self._numbers = itertools.count(1)
+        self._rolling: list[Path] = []
 
     @property
     def used_bytes(self) -> int:
@@ -104,6 +107,13 @@ class Scratch:
         path = self.path / f"{name}-{next(self._numbers)}"
         path.mkdir()
         return path
+
+    def rolling_folder(self, name: str) -> Path:
+        """A new folder for answers; of older ones the last few stay for layers that show them."""
+        self._rolling.append(self.folder(name))
+        while len(self._rolling) > KEPT_FOLDERS:
+            self.drop(self._rolling.pop(0))
+        return self._rolling[-1]
 
     def save(self, array: Any, name: str) -> Path:
         """Write ``<name>.npy`` whole or not at all, slice by slice (lazy arrays included).

@@ -87,6 +87,7 @@ class Engine:
     def __init__(self) -> None:
         self._sessions: OrderedDict[tuple[Any, ...], Session] = OrderedDict()
         self._images: dict[tuple[Any, ...], ImageRef] = {}
+        self._told: dict[Session, set[str]] = {}
         self._stopping: set[int] = set()
         self._live: tuple[str, LiveFiles] | None = None
         self._preview_z: Callable[[int], None] = lambda z: None
@@ -117,6 +118,7 @@ class Engine:
         """Drop models and caches."""
         self._sessions.clear()
         self._images.clear()
+        self._told.clear()
         self._live = None
 
     # --- sessions --------------------------------------------------------------------------------
@@ -131,8 +133,9 @@ class Engine:
         key = (str(path), state.st_mtime_ns, state.st_size, work.device)
         if key not in self._sessions:
             while len(self._sessions) >= MAX_SESSIONS:
-                oldest, _ = self._sessions.popitem(last=False)
+                oldest, gone = self._sessions.popitem(last=False)
                 self._images.pop(oldest, None)
+                self._told.pop(gone, None)
             self._sessions[key] = Session(path, device=work.device)
         self._sessions.move_to_end(key)
         session = self._sessions[key]
@@ -142,7 +145,16 @@ class Engine:
                 open_scratch(ref.path), rgb=ref.rgb, flips=ref.flips, spacing_mm=ref.spacing_mm
             )
             self._images[key] = ref
+            self._told[session] = set()
         return session
+
+    def _news(self, session: Session, request_id: int) -> Iterator[Event]:
+        """What the session noticed about this image and has not told yet."""
+        told = self._told[session]
+        for text in session.notes:
+            if text not in told:
+                told.add(text)
+                yield Note(request_id, text)
 
     # --- long ------------------------------------------------------------------------------------
 
@@ -150,7 +162,7 @@ class Engine:
         session = self._session(work)
         place = _place(session)
         files = ResultFiles(Path(work.out), session.shape, place.grid)
-        told = len(session.notes)
+        self._told[session].update(session.notes)
         yield Started(
             work.id,
             str(session.device),
@@ -173,9 +185,7 @@ class Engine:
             if work.received or done == 1:
                 files.write_map("received", z, answer.received)
             yield SliceDone(work.id, z, done, len(work.order), time.perf_counter() - began)
-            for text in session.notes[told:]:
-                yield Note(work.id, text)
-            told = len(session.notes)
+            yield from self._news(session, work.id)
         summary = {"done": len(work.order), "provenance": session.provenance(work.tuning)}
         yield Finished(work.id, "done", files.files, summary)
 
@@ -232,6 +242,7 @@ class Engine:
         files.labels[work.buffer] = answer.labels
         files.probability[work.buffer] = answer.probability
         counts = self._against_plain(session, work, answer, files) if work.compare else (0, 0, 0)
+        yield from self._news(session, work.id)
         yield Retuned(
             work.id,
             work.z,
@@ -270,6 +281,7 @@ class Engine:
         session = self._session(work)
         reference = np.array(open_scratch(work.reference)[0]) if work.reference else None
         found = session.fingerprint(work.z, work.tuning, work.points, reference)
+        yield from self._news(session, work.id)
         yield Fingerprinted(
             work.id,
             work.z,
@@ -297,6 +309,7 @@ class Engine:
         if received is not None:
             path = save_array(out / "received_now.npy", received)
         place = _place(session)
+        yield from self._news(session, work.id)
         yield RowDone(work.id, work.z, row, path, work.y, work.x, place.scale, place.offset)
 
     # --- other questions -------------------------------------------------------------------------
