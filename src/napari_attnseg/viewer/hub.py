@@ -200,14 +200,14 @@ class Hub:
             )
         if not self.checkpoint:
             raise InputError("no model is chosen; choose one from the list or load a file.")
-        source = layer_source(self.source)
         opened = (id(self.source), id(self.source.data))
         if self._opened != opened or self.live.state.image is None:
+            source = layer_source(self.source)
             self.live.open_image(source.array, source.rgb, source.flips, source.spacing)
             self._opened = opened
         self.live.set_model(self.checkpoint, self.device)
         self.live.set_slice(self.visible_z())
-        self._live_results = self._results_for(source.array.shape[:3])
+        self._live_results = self._results_for(self.live.state.shape)
         return self._live_results
 
     def run(self) -> None:
@@ -278,6 +278,8 @@ class Hub:
                 results.write(what, event.z, array[event.z])
 
     def _on_finished(self, event: Any = None) -> None:
+        if self.live.state.busy:  # a small question failed while the run goes on
+            return
         self._arrays = {}
         if self._live_results is None:
             return

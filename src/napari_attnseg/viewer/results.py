@@ -31,7 +31,7 @@ _LOOKS: dict[str, dict[str, Any]] = {
     "probability": {"colormap": "magma", "contrast_limits": (0.0, 1.0)},
     "step": {"colormap": "viridis"},
     "received": {"colormap": "inferno"},
-    "row": {"colormap": "inferno"},
+    "row": {"colormap": "inferno", "blending": "additive"},  # where nothing is, nothing darkens
 }
 
 
@@ -116,7 +116,8 @@ class ResultLayers:
         from napari.layers import Labels
         from napari.utils.colormaps import DirectLabelColormap
 
-        table = {0: "transparent", None: "#888888", **colors}
+        table: dict[int | None, Any] = {0: "transparent", None: "#888888"}
+        table.update((label, color) for label, color in colors.items())
         named = {"index": [*(names or {})], "class": [*(names or {}).values()]}
         layer = Labels(
             self._empty(np.uint8),
@@ -183,8 +184,8 @@ class ResultLayers:
 
     def fit_contrast(self, what: str) -> None:
         """Spread the colours of a map over its values."""
-        layer = self.maps.get(what)
-        if not self.alive(layer):
+        layer = self.layer(what)
+        if layer is None:
             return
         values = self._pixels(layer)
         top = float(np.nanmax(values)) if values.size else 0.0
@@ -205,11 +206,11 @@ class ResultLayers:
             if grid is None
             else map_transform(self.source, grid.scale, grid.offset)
         )
-        style = {"contrast_limits": (0.0, 1.0), "visible": False, **_LOOKS.get(what, {}), **look}
+        plain = {"contrast_limits": (0.0, 1.0), "visible": False, "blending": "translucent"}
+        style = {**plain, **_LOOKS.get(what, {}), **look}
         layer = Image(
             self._empty(np.float16 if big else np.float32, shape),
             name=self.name(what),
-            blending="translucent",
             opacity=0.7,
             rgb=False,
             metadata={METADATA: {"result_of": self.source.name, "what": what}},

@@ -113,7 +113,8 @@ class ActivityProgress:
         self._post((event.done, event.total))
 
     def _end(self, event: Any = None) -> None:
-        self._post(None)
+        if not self._live.state.busy:  # else a small question failed and the run goes on
+            self._post(None)
 
     def _post(self, state: tuple[int, int] | None) -> None:
         self._state = state

@@ -110,8 +110,10 @@ class ChoosePanel(QWidget):
         box.setSpacing(3)
         box.addWidget(words)
         box.addWidget(row(yes, no))
-        yes.clicked.connect(lambda: (opening.make_default_reader(), panel.hide()))
-        no.clicked.connect(lambda: (remember("reader_asked", True), panel.hide()))
+        yes.clicked.connect(opening.make_default_reader)
+        no.clicked.connect(lambda: remember("reader_asked", True))
+        for answer in (yes, no):
+            answer.clicked.connect(panel.hide)
         panel.setVisible(not recall("reader_asked", False) and not opening.is_default_reader())
         self.accept_reader: QPushButton = yes
         return panel

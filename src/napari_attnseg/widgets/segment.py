@@ -158,7 +158,8 @@ class SegmentWidget(QWidget):
         self.after.follow(results)
 
     def _on_failed(self, event: Any) -> None:
-        self._idle()
+        if not self.hub.live.state.busy:  # else a small question failed and the run goes on
+            self._idle()
         self.errors.show_error(event.message, event.report)
 
     def _on_lost(self, cause: str) -> None:
