@@ -112,7 +112,8 @@ class Window:
             self.hub.client._command = [sys.executable, __file__, "--host-general", *rest]
         self.hub.set_model(str(checkpoint))
         self.native = self.viewer.window._qt_viewer.canvas.native
-        self.swapped = self.answered = 0.0
+        self.swapped = self.answered = self.changed = 0.0
+        self._seen = np.zeros((SIDE, SIDE), np.uint8)
         self.native.frameSwapped.connect(self._on_swapped)
         self.hub.live.retuned.connect(self._on_answer)  # after the hub's own: labels are written
         self.dock.set_kind("quantile")
@@ -122,6 +123,8 @@ class Window:
 
     def _on_answer(self, *answer: Any) -> None:
         self.answered = time.perf_counter()
+        if self.labels is not None and not np.array_equal(self._seen, self.labels.data):
+            self.changed, self._seen = self.answered, np.array(self.labels.data)
 
     def pump(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
         """Run the event loop; true as soon as ``until`` is."""
@@ -163,12 +166,11 @@ class Window:
 
     def move(self, position: float) -> tuple[float, float] | None:
         """Seconds to the array and to the screen; ``None`` when no pixel changed."""
-        before = np.array(self.labels.data)
         start = time.perf_counter()
         self.dock.rows["threshold"].slider.setValue(position)
         assert self.pump(10, lambda: self.answered > start and self.idle)
         answered = self.answered
-        if np.array_equal(before, self.labels.data):
+        if self.changed < start:
             return None
         assert self.pump(5, lambda: self.swapped > answered)
         seconds = answered - start, self.swapped - start
@@ -185,9 +187,8 @@ class Window:
             last = time.perf_counter()
             self.dock.rows["threshold"].slider.setValue(float(position))
         assert self.pump(20, lambda: self.answered > last and self.idle)
-        answered = self.answered
-        assert self.pump(5, lambda: self.swapped > answered)
-        ended = self.swapped
+        assert self.pump(5, lambda: self.swapped > self.changed)
+        ended = max(self.swapped, self.answered)  # an equal mask is on the screen already
         self.pump(0.3)
         return ended - last
 

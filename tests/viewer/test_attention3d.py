@@ -115,6 +115,19 @@ def test_a_foreign_layer_of_the_same_name_is_left_alone(ct):
     assert foreign in viewer.layers
 
 
+@pytest.mark.parametrize("kind", ["surface", "points"])
+def test_relief_lies_on_its_slice_and_leaves_the_slider_alone(ct, kind):
+    """Slice 2 stands at 16 mm; the layer's lowest world coordinate lies a relief before it."""
+    viewer = ViewerModel()
+    layer = viewer.add_layer(ct)
+    viewer.dims.set_point(0, 16.0)
+    (shown,) = a3.show_maps(viewer, layer, [make_map(z=2)], kind)
+    assert viewer.dims.point[0] == 16.0
+    assert viewer.dims.range[0].step == 3.0
+    deepest = np.asarray(shown.extent.world)[1, 0]
+    assert deepest == pytest.approx(16.0, abs=1.51)  # napari adds half a slice
+
+
 def test_stage_puts_everything_back(ct):
     viewer = ViewerModel()
     layer = viewer.add_layer(ct)
@@ -130,6 +143,7 @@ def test_stage_puts_everything_back(ct):
     assert not labels.visible
     stage.leave()
     assert viewer.dims.ndisplay == 2
+    assert a3.attention_views(viewer) == []
     assert layer.depiction == "volume"
     assert labels.visible
     assert not hidden.visible

@@ -107,6 +107,7 @@ def show_maps(
     limits = limits_of(maps)
     show = {"image": _show_image, "surface": _show_surface, "points": _show_points}[kind]
     sides = {m.side for m in maps}
+    point = tuple(viewer.dims.point)
     for view in attention_views(viewer):
         if _entry(view)[_VIEW][0] != kind:
             view.visible = False  # two forms of one map over each other only hide both
@@ -117,6 +118,8 @@ def show_maps(
     for view, amap in zip(shown, maps, strict=True):
         if view.name != amap.name:
             view.name = amap.name
+    if len(point) == viewer.dims.ndim and tuple(viewer.dims.point) != point:
+        viewer.dims.point = point  # reliefs reach beyond the image, which moves napari's slider
     return shown
 
 
@@ -144,6 +147,7 @@ class Stage3D:
         self._viewer = viewer
         self._hidden: list[Layer] = []
         self._plane: tuple[Image, str] | None = None
+        self._point: tuple[float, ...] = ()
 
     @property
     def entered(self) -> bool:
@@ -165,20 +169,29 @@ class Stage3D:
             layer.plane.normal = (1.0, 0.0, 0.0)
             layer.plane.thickness = 1.0
         if self._viewer.dims.ndisplay != 3:
+            self._point = tuple(self._viewer.dims.point)
             self._viewer.dims.ndisplay = 3
             self._viewer.reset_view()
             _camera(self._viewer).angles = _ANGLES
 
     def leave(self) -> None:
-        """Back to the 2D view, with the layers as they were."""
+        """Back to the same slice in 2D, with the layers as they were; reliefs and scatters go.
+
+        They reach beyond the image, and napari's slice slider would not meet its slices any more.
+        """
+        for view in attention_views(self._viewer):
+            if _entry(view)[_VIEW][0] != "image":
+                self._viewer.layers.remove(view)
         self._viewer.dims.ndisplay = 2
+        if len(self._point) == self._viewer.dims.ndim:
+            self._viewer.dims.point = self._point
         if self._plane is not None:
             layer, depiction = self._plane
             layer.depiction = depiction
             self._plane = None
-        for layer in self._hidden:
-            layer.visible = True
-        self._hidden.clear()
+        hidden, self._hidden = self._hidden, []
+        for other in hidden:
+            other.visible = True
 
 
 # --- geometry ---------------------------------------------------------------------------------
@@ -269,8 +282,11 @@ def _known(viewer: ViewerModel, kind: Kind, side: int) -> Any:
 
 
 def _world_settings(layer: Layer) -> dict[str, Any]:
+    """World axes, but slices as thick as the image's: napari's slice slider keeps its steps."""
     units = tuple(layer.units)
-    return {"units": units if layer.ndim == 3 else (units[0], *units)}
+    if layer.ndim == 3:
+        return {"units": units, "scale": (abs(float(layer.scale[0])), 1.0, 1.0)}
+    return {"units": (units[0], *units), "scale": (1.0, 1.0, 1.0)}
 
 
 def _show_image(
@@ -308,10 +324,13 @@ def _show_image(
 def _show_surface(
     viewer: ViewerModel, layer: Image, amap: AttentionMap, limits: tuple[float, float]
 ) -> Layer:
-    data = surface_geometry(layer, amap, limits)
+    world = _world_settings(layer)
+    vertices, faces, values = surface_geometry(layer, amap, limits)
+    data = (vertices / world["scale"], faces, values)
     known = _known(viewer, "surface", amap.side)
     if known is not None:
         known.data, known.contrast_limits, known.visible = data, limits, True
+        known.scale = world["scale"]
         return known
     return viewer.add_surface(
         data,
@@ -320,7 +339,7 @@ def _show_surface(
         contrast_limits=limits,
         shading="none",
         metadata=_metadata(layer, "surface", amap.side),
-        **_world_settings(layer),
+        **world,
     )
 
 
@@ -339,8 +358,9 @@ def _show_points(
     known = _known(viewer, "points", amap.side)
     if known is not None:
         viewer.layers.remove(known)  # colours follow features: cheaper to rebuild than to mend
+    world = _world_settings(layer)
     return viewer.add_points(
-        positions,
+        positions / world["scale"],
         name=amap.name,
         size=size,
         features={"attention": values},
@@ -351,7 +371,7 @@ def _show_points(
         shading="spherical",
         projection_mode="all",
         metadata=_metadata(layer, "points", amap.side),
-        **_world_settings(layer),
+        **world,
     )
 
 

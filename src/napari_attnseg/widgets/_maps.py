@@ -162,8 +162,11 @@ class MapsPanel(QWidget):
         self.image_button.clicked.connect(lambda: self.show_maps("image"))
         self.surface_button.clicked.connect(lambda: self.show_maps("surface"))
         self.points_button.clicked.connect(lambda: self.show_maps("points"))
-        self.back = button("Back to 2D", "Leave the 3D view; layers are shown again as before")
-        self.back.clicked.connect(self.stage.leave)
+        self.back = button(
+            "Back to 2D",
+            "Leave the 3D view: reliefs and scatters go, the other layers are shown again as before",
+        )
+        self.back.clicked.connect(lambda: self.stage.leave())
         self.clear = button("Remove views", "Take these attention views out of the layer list")
         self.clear.clicked.connect(self._on_clear)
         self.words = hint()

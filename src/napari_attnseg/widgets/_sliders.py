@@ -82,8 +82,8 @@ class TunableRow(QWidget):
         self.trained: TunableValue = tunable.default
         self.name_label = QLabel(tunable.name, self)
         self.name_label.setToolTip(tunable.doc)
-        self.name_label.setMinimumWidth(58)
-        self.name_label.setSizePolicy(QSizePolicy.Policy.Minimum, QSizePolicy.Policy.Preferred)
+        words = self.name_label.fontMetrics().horizontalAdvance(tunable.name)
+        self.name_label.setMinimumWidth(max(58, words + 8))
         self.reset_button = QToolButton(self)
         self.reset_button.setText("↺")
         self.reset_button.setAutoRaise(True)
