@@ -74,15 +74,21 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--masks", type=Path, required=True)
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--title", help="a new title for the card")
+    parser.add_argument("--text", help="new remarks for the card")
     given = parser.parse_args()
     checkpoint = load_checkpoint(given.checkpoint)
     found = rounded(measure(checkpoint, pair_folders(given.images, given.masks).pairs))
     print(json.dumps(found, indent=1))
     if given.write:
-        metrics = {**checkpoint.card.metrics, "test": found}
-        save_checkpoint(
-            given.checkpoint, checkpoint.model, replace(checkpoint.card, metrics=metrics)
+        card = checkpoint.card
+        card = replace(
+            card,
+            metrics={**card.metrics, "test": found},
+            title=given.title or card.title,
+            text=given.text or card.text,
         )
+        save_checkpoint(given.checkpoint, checkpoint.model, card)
 
 
 if __name__ == "__main__":

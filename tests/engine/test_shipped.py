@@ -56,7 +56,7 @@ def test_small_and_with_a_full_card(shipped: dict[str, Path], name: str) -> None
     assert shipped[name].stat().st_size <= 3 * 2**20
     card: Card = read_card(shipped[name])
     assert card.provenance["command"].startswith("napari-attnseg train --images ")
-    assert card.provenance["settings"]["gamma_start"] == 1.0
+    assert card.provenance["settings"]["gamma_start"] >= 1.0
     assert card.metrics["test"]["n"] >= 1
     assert card.text
     assert 0 < card.tuning.get("threshold") < 1
