@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from napari_attnseg.control.child import ChildClient, explain_exit
+from napari_attnseg.control.frames import write_frame
 from napari_attnseg.control.messages import (
     AttentionRow,
     Described,
@@ -31,7 +32,6 @@ from napari_attnseg.control.messages import (
     Started,
     Train,
     encode,
-    write_frame,
 )
 from napari_attnseg.settings import Tuning
 

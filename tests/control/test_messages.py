@@ -9,7 +9,8 @@ from dataclasses import fields, is_dataclass
 
 import pytest
 
-from napari_attnseg.control import messages
+from napari_attnseg.control import frames
+from napari_attnseg.control.frames import read_frame, write_frame
 from napari_attnseg.control.messages import (
     MESSAGES,
     EpochDone,
@@ -18,8 +19,6 @@ from napari_attnseg.control.messages import (
     Train,
     decode,
     encode,
-    read_frame,
-    write_frame,
 )
 from napari_attnseg.settings import RECIPES, Tuning
 
@@ -81,7 +80,7 @@ def test_a_stream_that_ends_within_a_frame_is_the_end(cut: int) -> None:
 
 def test_a_length_out_of_noise_is_the_end() -> None:
     assert read_frame(io.BytesIO(b"\xff\xff\xff\xffrest")) is None
-    assert messages.MAX_FRAME < 0xFFFFFFFF
+    assert frames.MAX_FRAME < 0xFFFFFFFF
 
 
 class Trickle(io.RawIOBase):

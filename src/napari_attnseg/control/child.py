@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import IO, Literal
 
 from napari_attnseg.control.client import BaseClient
+from napari_attnseg.control.frames import read_frame, write_frame
 from napari_attnseg.control.messages import (
     AttentionRow,
     Cancel,
@@ -29,8 +30,6 @@ from napari_attnseg.control.messages import (
     Train,
     decode,
     encode,
-    read_frame,
-    write_frame,
 )
 
 SOFT_CANCEL_SECONDS = {"live": 0.8, "training": 4.0}

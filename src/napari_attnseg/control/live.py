@@ -201,8 +201,6 @@ class LiveController:
             target = self._target() | ({} if z is None else {"z": z})
             self._row.ask(AttentionRow(y=y, x=x, out=self._folder(), **target))
 
-    # --- other questions -----------------------------------------------------------------------
-
     def split_objects(
         self, labels: Any, watershed: bool = False, min_distance: int = 5, min_size: int = 0
     ) -> int:
@@ -228,8 +226,6 @@ class LiveController:
     def close(self) -> None:
         """Stop listening; the owner closes client and scratch."""
         self._unsubscribe()
-
-    # --- inside --------------------------------------------------------------------------------
 
     def _target(self) -> dict[str, Any]:
         s = self.state

@@ -19,7 +19,8 @@ import time
 from collections.abc import Callable
 from typing import IO
 
-from napari_attnseg.control.messages import Event, Request, decode, encode, read_frame, write_frame
+from napari_attnseg.control.frames import read_frame, write_frame
+from napari_attnseg.control.messages import Event, Request, decode, encode
 
 PARENT_GRACE_SECONDS = 4.0
 """After the parent's death running work may save itself this long; then the process ends."""
