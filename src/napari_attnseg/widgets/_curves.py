@@ -47,7 +47,7 @@ class TrainingCurves(QWidget):
         box.setSpacing(2)
         for plot, caption in ((self.losses, "loss"), (self.scores, "validation")):
             plot.setBackground(None)
-            plot.setFixedHeight(112)
+            plot.setFixedHeight(100)
             plot.setMouseEnabled(False, False)
             plot.setMenuEnabled(False)
             plot.hideButtons()

@@ -49,7 +49,7 @@ class Item:
 
 MAIN = (
     Item("epochs", "Epochs", "Passes over the training pixels; more is slower", 1, 10000, 0),
-    Item("validation", "Kept for validation", "Part of the pairs that is not learnt from but "
+    Item("validation", "Validation part", "Part of the pairs that is not learnt from but "
          "judges the model and picks the best epoch", 0, 0.9, 2),
 )  # fmt: skip
 ADVANCED = (
@@ -68,18 +68,18 @@ ADVANCED = (
     Item("augment", "Augment", "Mirror, turn and vary contrast at random", flag=True),
     Item("options.width", "Network width", "Share of the full number of channels; 1 is the "
          "paper's network, 0.25 is about 10 times faster", 0.05, 2, 3),
-    Item("options.stride", "Attention stride", "Pixels per attention cell: smaller is finer",
+    Item("options.stride", "Grid stride", "Pixels per attention cell: smaller is finer",
          choices=(8, 16, 32)),
-    Item("rule", "Attention rule", "What the threshold does: eq. 8 of the paper, the authors' "
+    Item("rule", "Rule", "What the threshold does: eq. 8 of the paper, the authors' "
          "code, or the paper's prose", choices=RULES),
     Item("threshold", "Threshold", "Trained threshold, also the slider's start; 2 is plain "
          "attention", 0, 2, 3),
-    Item("threshold_draw", "Threshold draw", "fixed: always the threshold above; quantile: a "
+    Item("threshold_draw", "Drawn as", "fixed: always the threshold above; quantile: a "
          "random one for every batch, so that all thresholds work",
          choices=("fixed", "quantile")),
     Item("gamma_start", "Gamma at start", "Weight of the attention branch before training",
          -10, 10, 3),
-    Item("gamma_lr_factor", "Gamma step factor", "Step size of gamma as a multiple of the others",
+    Item("gamma_lr_factor", "Gamma step x", "Step size of gamma as a multiple of the others",
          0, 1000, 2),
     Item("preprocessing.channels", "Channels", "1: grey; 3: colour", choices=(1, 3)),
     Item("preprocessing.intensity", "Intensity", "percentile: each image's own range; unit: the "
@@ -166,7 +166,7 @@ class ItemEditor:
                 box.setSingleStep(0.05)
         if item.special:
             box.setSpecialValueText(item.special)
-        box.setMinimumWidth(90)
+        box.setMinimumWidth(80)
         return box
 
     @property
@@ -224,6 +224,7 @@ class SettingsForm(QWidget):
         box.addWidget(self._grid(MAIN))
         self.advanced = QCollapsible("Advanced")
         self.advanced.setDuration(0)
+        self.advanced.content().layout().setContentsMargins(0, 0, 0, 0)
         self.advanced.addWidget(self._grid(ADVANCED))
         box.addWidget(self.advanced)
 
@@ -232,6 +233,7 @@ class SettingsForm(QWidget):
         form = QFormLayout(panel)
         form.setContentsMargins(0, 0, 0, 0)
         form.setVerticalSpacing(4)
+        form.setHorizontalSpacing(6)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         for item in items:
             form.addRow(item.caption, self.editors[item.path].widget)

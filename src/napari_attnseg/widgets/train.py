@@ -7,14 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSize, Qt
-from qtpy.QtWidgets import (
-    QFileDialog,
-    QLineEdit,
-    QProgressBar,
-    QTabWidget,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtWidgets import QProgressBar, QTabWidget, QVBoxLayout, QWidget
 
 from napari_attnseg.errors import AttnSegError, InputError
 from napari_attnseg.settings import TrainSettings
@@ -26,11 +19,12 @@ from napari_attnseg.viewer.strokes import PreviewLayer
 from napari_attnseg.widgets._bridge import connect_alive
 from napari_attnseg.widgets._classes import ClassList
 from napari_attnseg.widgets._curves import TrainingCurves
-from napari_attnseg.widgets._parts import Field, Section, button, hint, row, scrolling, set_shortcut
+from napari_attnseg.widgets._parts import Section, button, hint, row, scrolling, set_shortcut
 from napari_attnseg.widgets._train_folders import FolderPanel
 from napari_attnseg.widgets._train_form import SettingsForm
 from napari_attnseg.widgets._train_layers import LayerPanel
-from napari_attnseg.widgets._train_words import closing_words, default_folder, duration, free_path
+from napari_attnseg.widgets._train_out import OutputPanel
+from napari_attnseg.widgets._train_words import closing_words, duration
 from napari_attnseg.widgets.diagnose import DeviceBadge, DiagnoseDialog, ErrorBar
 
 if TYPE_CHECKING:
@@ -60,7 +54,7 @@ class TrainWidget(QWidget):
         self.preview: PreviewLayer | None = None
         self.checkpoint: Path | None = None
         self.best: tuple[float, int] | None = None
-        self._chose_recipe = False
+        self._chose_recipe = self._warmed = False
         self._make_controls()
         self._lay_out()
         self._listen()
@@ -77,11 +71,7 @@ class TrainWidget(QWidget):
     # --- parts ----------------------------------------------------------------------------------
 
     def _make_controls(self) -> None:
-        self.name = QLineEdit(str(recall("train_name", "my_model")))
-        self.name.setPlaceholderText("name of the model")
-        self.folder = button("Folder...", "Where trained models are kept")
-        self.folder.clicked.connect(self._choose_folder)
-        self.where = hint()
+        self.out = OutputPanel()
         self.run = button("Train", "Start training, or stop it and keep the best model", TRAIN_KEYS)
         self.run.setMinimumHeight(34)
         self.resume = button("Resume", "Go on exactly where the training stopped")
@@ -98,14 +88,14 @@ class TrainWidget(QWidget):
         self.tabs.setTabToolTip(LAYERS, "An image layer and strokes or a mask painted on it")
         self.tabs.setTabToolTip(FOLDERS, "A folder of images and a folder of masks")
         self.tabs.setDocumentMode(True)
-        save_as = Field("Save model as", row(self.name, self.folder), "File name of the checkpoint")
         content = QWidget()
         box = QVBoxLayout(content)
         box.setContentsMargins(8, 8, 8, 8)
         box.setSpacing(8)
         box.addWidget(self.tabs)
         box.addWidget(Section("Classes", self.classes))
-        box.addWidget(Section("Training", self.form, save_as, self.where))
+        self.setup = Section("Training", self.form, self.out)
+        box.addWidget(self.setup)
         for widget in (row(self.run, self.resume), self.progress, self.status, self.errors):
             box.addWidget(widget)
         box.addWidget(self.use)
@@ -123,7 +113,7 @@ class TrainWidget(QWidget):
         self.diagnose.clicked.connect(self.show_diagnosis)
         self.badge.clicked.connect(self.show_diagnosis)
         self.tabs.currentChanged.connect(self._on_tab)
-        self.name.textChanged.connect(lambda _: self._show_where())
+        self.out.changed.connect(self._show_ready)
         self.form.recipe.activated.connect(lambda _: setattr(self, "_chose_recipe", True))
         self.layers.changed.connect(self._show_ready)
         self.layers.refused.connect(self.errors.show_error)
@@ -169,39 +159,25 @@ class TrainWidget(QWidget):
         """Start with what the dock shows; ``resume``: go on from the last stop."""
         self.errors.clear()
         try:
-            out = self._output(resume)
+            out = self._stopped() if resume else self.out.prepare()
             begin = self._start_layers if self.from_layers else self._start_folders
             begin(out, resume)
         except AttnSegError as error:
             self.errors.show_error(str(error))
             return
         self.checkpoint = out
-        remember("train_name", self.name.text().strip())
+        self.out.show_path(out)
         if not resume:
             self.curves.clear()
             self.best = None
         self.use.hide()
-        self._show_where()
+        self._show_ready()
 
-    def _output(self, resume: bool) -> Path:
-        if resume:
-            return self._resumable()
-        out = free_path(self.model_folder, self.name.text())
-        try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"cannot make the folder {out.parent} ({error.strerror}); choose another one"
-            ) from error
+    def _stopped(self) -> Path:
+        out = self.out.stopped(self.checkpoint)
+        if out is None:
+            raise InputError("there is no stopped training of this name; press Train to start one")
         return out
-
-    def _resumable(self) -> Path:
-        """The newest file of this name that was stopped; ``InputError`` when there is none."""
-        named = self.model_folder / f"{free_path(self.model_folder, self.name.text(), 0).name}"
-        for out in (self.checkpoint, named):
-            if out is not None and Path(f"{out}.state.safetensors").is_file():
-                return out
-        raise InputError(f"there is no stopped training of {named.stem}; press Train to start one")
 
     def _start_layers(self, out: Path, resume: bool) -> None:
         labels = self.layers.array()
@@ -240,8 +216,7 @@ class TrainWidget(QWidget):
         set_shortcut(self.run, "Stop" if busy else "Train", TRAIN_KEYS)
         for index in (LAYERS, FOLDERS):
             self.tabs.setTabEnabled(index, not busy or index == self.tabs.currentIndex())
-        for widget in (self.form, self.name, self.folder):
-            widget.setEnabled(not busy)
+        self.setup.setVisible(not busy)  # nothing there can change now; the curves need the room
         self.classes.more.setEnabled(not busy)
         self.classes.less.setEnabled(not busy and len(self.classes.names) > 2)
         if busy:
@@ -250,6 +225,7 @@ class TrainWidget(QWidget):
             self._say("Starting the training engine ...")
         else:
             self.progress.hide()
+            self.out.show_path()
             self._show_ready()
 
     def _on_started(self, event: Any) -> None:
@@ -358,44 +334,23 @@ class TrainWidget(QWidget):
         self.use.hide()
         self._say("")
         self._on_busy(self.training.busy)
-        self._show_where()
 
     def _show_ready(self) -> None:
         busy = self.training.busy
         ready = self.layers.ready if self.from_layers else self.folders.ready
         self.run.setEnabled(busy or ready)
-        try:
-            self._resumable()
-            self.resume.setVisible(not busy)
-        except InputError:
-            self.resume.hide()
+        if ready and not self._warmed:  # torch loads while the person still paints or reads
+            self._warmed = True
+            getattr(self.training.client, "start", lambda: None)()
+        self.resume.setVisible(not busy and self.out.stopped(self.checkpoint) is not None)
         self.resume.setEnabled(ready)
         self.curves.setVisible(busy or bool(self.curves.epochs))
-
-    def _show_where(self) -> None:
-        out = self.checkpoint if self.training.busy else None
-        path = out or free_path(self.model_folder, self.name.text())
-        self.where.setText(f"{path.name} in {path.parent.name}")
-        self.where.setToolTip(str(path))
-        self._show_ready()
 
     def _say(self, words: str) -> None:
         self.status.setText(words)
         self.status.setVisible(bool(words))
 
     # --- models and device ----------------------------------------------------------------------
-
-    @property
-    def model_folder(self) -> Path:
-        """Where trained models go."""
-        return Path(str(recall("train_folder", default_folder())))
-
-    def _choose_folder(self) -> None:
-        start = str(self.model_folder)
-        folder = QFileDialog.getExistingDirectory(self, "Folder for trained models", start)
-        if folder:
-            remember("train_folder", folder)
-            self._show_where()
 
     def use_model(self) -> None:
         """Choose the trained model (and its image) for the other docks."""
@@ -409,6 +364,8 @@ class TrainWidget(QWidget):
         image = self.layers.image.layer if self.from_layers else None
         if image is not None:
             self.hub.set_source(image)  # type: ignore[arg-type]
+        if self.preview is not None and self.preview.layer is not None:
+            self.preview.layer.visible = False  # the model's own answer takes its place
         self._say(f"{self.checkpoint.stem} is now the model of the Segment and Tune docks.")
 
     def show_diagnosis(self) -> None:
