@@ -63,7 +63,7 @@ def output(
     x_CHW: Array, a: Array, v_NC: Array, mask: npt.NDArray[np.bool_], gamma: float, rule: str
 ) -> Array:
     """The module's output (C, H, W) under one rule."""
-    c, h, w = x_CHW.shape
+    _, h, w = x_CHW.shape
     rows = smoothed(a, mask) if rule == "authors" else a
     out = np.zeros_like(x_CHW)
     for y in range(h):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import log
 
 import numpy as np
@@ -81,17 +82,22 @@ def test_three_by_three_golden_maps() -> None:
     )
 
 
+LAST_ROW = [4.928199, 5.44742, 5.960871]
+PLAIN = [[1, 1.884885, 2.639903], [3.278824, 3.854784, 4.399641], LAST_ROW]
+PAPER = [[1, 1.634885, 2.639903], [2.528824, 2.854784, 3.149641], LAST_ROW]
+AUTHORS = [[1.397775, 2.024742, 2.639903], [3.102789, 3.692468, 4.286035], LAST_ROW]
+SUPPRESS = [[0, 0.5, 2.639903], [1.5, 2, 2.5], LAST_ROW]
+
+
 @pytest.mark.parametrize(
     ("rule", "threshold", "expected"),
     [
-        ("paper", 0.4, [[1, 1.634885, 2.639903], [2.528824, 2.854784, 3.149641], [4.928199, 5.44742, 5.960871]]),
-        ("authors", 0.4, [[1.397775, 2.024742, 2.639903], [3.102789, 3.692468, 4.286035], [4.928199, 5.44742, 5.960871]]),
-        ("suppress", 0.4, [[0, 0.5, 2.639903], [1.5, 2, 2.5], [4.928199, 5.44742, 5.960871]]),
-        ("paper", 2.0, [[1, 1.884885, 2.639903], [3.278824, 3.854784, 4.399641], [4.928199, 5.44742, 5.960871]]),
-        ("authors", 2.0, [[1, 1.884885, 2.639903], [3.278824, 3.854784, 4.399641], [4.928199, 5.44742, 5.960871]]),
-        ("suppress", 2.0, [[1, 1.884885, 2.639903], [3.278824, 3.854784, 4.399641], [4.928199, 5.44742, 5.960871]]),
+        ("paper", 0.4, PAPER),
+        ("authors", 0.4, AUTHORS),
+        ("suppress", 0.4, SUPPRESS),
+        *((rule, 2.0, PLAIN) for rule in RULES),
     ],
-)  # fmt: skip
+)
 def test_three_by_three_golden_outputs(rule: str, threshold: float, expected: list) -> None:
     module = identity(rule=rule, threshold=threshold)
     attended = module.attend(GRID)
@@ -150,7 +156,7 @@ def test_float32_equals_the_slow_twin() -> None:
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
-# --- mathematics ------------------------------------------------------------------------------------
+# --- mathematics ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -287,7 +293,7 @@ def test_masks_shrink_as_the_threshold_grows() -> None:
     module = make(3)
     attended = module.attend(torch.randn(1, 3, 6, 7, dtype=torch.float64))
     masks = [module.mask(attended, t) for t in (0.0, 0.1, 0.2, 0.5, 0.9, 1.0)]
-    for lower, higher in zip(masks, masks[1:], strict=False):
+    for lower, higher in pairwise(masks):
         assert (higher <= lower).all()
     value = float(attended.step[0, 2, 3])
     assert not module.mask(attended, value)[0, 2, 3]  # strictly greater
@@ -312,7 +318,7 @@ def test_forward_is_gate_of_attend() -> None:
     )
 
 
-# --- options ----------------------------------------------------------------------------------------
+# --- options --------------------------------------------------------------------------------------
 
 
 def test_border_choices_differ_only_at_the_border() -> None:

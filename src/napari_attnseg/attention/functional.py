@@ -84,7 +84,7 @@ def weighted_received(q_BNd: Tensor, k_BNd: Tensor, weight_BN: Tensor, grid: Gri
     return out / grid.n
 
 
-# --- forms of one calculation -------------------------------------------------------------------
+# --- forms of one calculation ---------------------------------------------------------------------
 
 
 def _dense(q_BNd: Tensor, k_BNd: Tensor, v_BNC: Tensor, grid: Grid) -> Maps:
