@@ -25,9 +25,9 @@ TILT_DEGREES = (4.0, 0.0, 10.0)
 """About the x, y and z axes of the scanner."""
 CENTRE_RAS_MM = (-12.0, 18.0, -140.0)
 SEED = 20240229
-AIR, FAT, MUSCLE, GAS, BOWEL, BONE, MARROW = -1000, -105, 50, -880, 25, 480, 190
-LIVER, SPLEEN, KIDNEY, BLOOD = 58, 46, 30, 42
-FEATHER = 0.7
+AIR, FAT, MUSCLE, GAS, BOWEL, BONE, MARROW = -1000, -95, 50, -880, 25, 480, 190
+LIVER, SPLEEN, KIDNEY, BLOOD = 58, 40, 40, 42
+FEATHER = 0.5
 """Blur of the scanner in pixels."""
 NOISE_HU = 13.0
 STEP_HU = 4
