@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,21 +71,21 @@ def _docks(viewer: Any) -> tuple[Any, Any]:
     """Segment and Tune, one above the other (a second call finds them again)."""
     _, segment = viewer.window.add_plugin_dock_widget(PLUGIN, "Segment")
     _, tune = viewer.window.add_plugin_dock_widget(PLUGIN, "Tune", tabify=True)
-    _settle(0.3)
+    settle(0.3)
     return segment, tune
 
 
 def _segment(viewer: Any, hub: Any, sample: str, out: Path, story: Story) -> None:
     began = time.monotonic()
     hub.run()
-    _wait(lambda: not hub.live.state.busy, "segmentation")
+    wait(lambda: not hub.live.state.busy, "segmentation")
     labels = hub.results.labels
     share = 100 * float((np.asarray(labels.data) > 0).mean())
     story.tell(
         f"{sample}: {np.asarray(labels.data).shape} segmented with {hub.checkpoint} in "
         f"{time.monotonic() - began:.1f} s (engine start included), {share:.1f} % foreground"
     )
-    _settle(1.0)
+    settle(1.0)
     _shot(viewer, out / f"{sample}_segmented.png", story)
 
 
@@ -98,24 +97,34 @@ def _tune(viewer: Any, hub: Any, sample: str, out: Path, story: Story) -> None:
     steps = np.sort(np.asarray(hub.live.state.results.array("step")[z]).ravel())
     for quantile in (0.0, 0.25, 0.5, 0.75, 0.95, None):
         threshold = 1.0 if quantile is None else float(steps[int(quantile * (steps.size - 1))])
-        answers: list[Any] = []
-        hub.live.retuned.connect(answers.append, max_args=1)
-        began = time.monotonic()
-        hub.tune(threshold=threshold)
-        _wait(partial(bool, answers), "live threshold")
-        seconds.append(time.monotonic() - began)
+        seconds.append(tune_to(hub, threshold))
         masks.append(np.asarray(hub.results.edits.data)[z] > 0)
     changed = np.any([m != masks[0] for m in masks], axis=0).sum() / max(1, masks[0].sum())
     story.tell(
         f"{sample}: threshold moved through its range, median {1000 * np.median(seconds):.0f} ms "
         f"an answer, {100 * changed:.1f} % of the mask's pixels changed"
     )
-    _settle(0.8)
+    settle(0.8)
     _shot(viewer, out / f"{sample}_threshold_high.png", story)
     hub.tune(threshold=trained)
     hub.live.release()
-    _settle(0.3)
-    _wait(lambda: not hub.live.state.busy, "tuning the volume")
+    settle(0.3)
+    wait(lambda: not hub.live.state.busy, "tuning the volume")
+
+
+def tune_to(hub: Any, threshold: float) -> float:
+    """Move the threshold, wait for the visible slice's answer; seconds it took."""
+    answers: list[Any] = []
+
+    def keep(event: Any) -> None:
+        answers.append(event)
+
+    hub.live.retuned.connect(keep)
+    began = time.monotonic()
+    hub.tune(threshold=threshold)
+    wait(lambda: bool(answers), "live threshold")
+    hub.live.retuned.disconnect(keep)
+    return time.monotonic() - began
 
 
 def _export(hub: Any, segment: Any, sample: str, out: Path, story: Story) -> None:
@@ -124,7 +133,7 @@ def _export(hub: Any, segment: Any, sample: str, out: Path, story: Story) -> Non
     verdicts: list[str] = []
     segment.after.exported.connect(verdicts.append)
     segment.after.export_to(str(out / f"{sample}_mask{suffix}"))
-    _wait(lambda: bool(verdicts), "export")
+    wait(lambda: bool(verdicts), "export")
     story.tell(f"{sample}: {re.sub('<[^>]+>', '', verdicts[0])}")
 
 
@@ -133,12 +142,13 @@ def _shot(viewer: Any, path: Path, story: Story) -> None:
     story.tell(f"screenshot {path.name}")
 
 
-def _settle(seconds: float) -> None:
+def settle(seconds: float) -> None:
     """Let the window work for a while."""
-    _wait(None, "", seconds)
+    wait(None, "", seconds)
 
 
-def _wait(done: Callable[[], bool] | None, what: str, seconds: float = PATIENCE_SECONDS) -> None:
+def wait(done: Callable[[], bool] | None, what: str, seconds: float = PATIENCE_SECONDS) -> None:
+    """Run the event loop until ``done()``; raises ``EngineError`` when it never is."""
     from qtpy.QtWidgets import QApplication
 
     end = time.monotonic() + seconds

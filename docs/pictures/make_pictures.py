@@ -1,0 +1,93 @@
+"""Take the pictures of the README in a real window: run again after every change of a dock.
+
+    xvfb-run -a -s "-screen 0 1600x1000x24" python docs/pictures/make_pictures.py
+
+``threshold.gif``: the threshold of the shipped nuclei model moves over scikit-image's coins
+(a real photograph); ``segment.png``, ``tune.png``, ``train.png``, ``attention3d.png``,
+``ct.png``: the docks.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from napari_attnseg.demo import PLUGIN, settle, tune_to, wait
+
+HERE = Path(__file__).parent
+SIZE = (1280, 800)
+
+
+def grab(viewer: Any) -> Image.Image:
+    """The whole window."""
+    settle(0.4)
+    return Image.fromarray(viewer.screenshot(canvas_only=False, flash=False)[..., :3])
+
+
+def open_sample(viewer: Any, sample: str, model: str) -> Any:
+    """Sample, model and first answer."""
+    import napari_attnseg.widgets  # noqa: F401
+    from napari_attnseg.viewer.hub import hub_for
+
+    viewer.layers.clear()
+    viewer.open_sample(PLUGIN, sample)
+    hub = hub_for(viewer)
+    hub.set_model(model)
+    hub.set_source(next(x for x in viewer.layers if type(x).__name__ == "Image"))
+    if viewer.dims.ndim == 3:
+        viewer.dims.set_current_step(0, viewer.layers[0].data.shape[0] // 2)
+    hub.run()
+    wait(lambda: not hub.live.state.busy, "segmentation")
+    viewer.reset_view()
+    return hub
+
+
+def threshold_gif(viewer: Any, tune: Any) -> None:
+    """The slider by mouse-like steps through the quantiles of step, and back."""
+    from napari_attnseg.widgets._compare import DIFFERENCE, TUNED
+
+    hub = open_sample(viewer, "coins", "nuclei_smooth_unet")
+    tune.set_kind("quantile")
+    tune.compare.set_mode(DIFFERENCE)
+    steps = np.sort(np.asarray(hub.live.state.results.array("step")[0]).ravel())
+    frames = []
+    for quantile in (*np.linspace(0.99, 0.02, 14), *np.linspace(0.1, 0.95, 6)):
+        tune_to(hub, float(np.quantile(steps, quantile)))
+        frames.append(grab(viewer).resize((960, 600), Image.Resampling.LANCZOS))
+    # one palette from several frames, so that the colours of gained and lost pixels are in it
+    sheet = Image.fromarray(np.concatenate([np.asarray(f) for f in frames[::5]]))
+    palette = sheet.quantize(200)
+    small = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    small[0].save(
+        HERE / "threshold.gif", save_all=True, append_images=small[1:], duration=180, loop=0
+    )
+    tune.compare.set_mode(TUNED)
+
+
+def main() -> None:
+    """All pictures, one window."""
+    import napari
+
+    viewer = napari.Viewer()
+    viewer.window.resize(*SIZE)
+    segment_dock, _ = viewer.window.add_plugin_dock_widget(PLUGIN, "Segment")
+    hub = open_sample(viewer, "nuclei", "nuclei_smooth_unet")
+    hub.ask_row(120, 96)
+    grab(viewer).save(HERE / "segment.png", optimize=True)
+    tune_dock, tune = viewer.window.add_plugin_dock_widget(PLUGIN, "Tune", tabify=True)
+    open_sample(viewer, "phantom", "ct_organs_smooth_unet")
+    tune.analyse()
+    settle(2.0)
+    grab(viewer).save(HERE / "tune.png", optimize=True)
+    threshold_gif(viewer, tune)
+    viewer.window.add_plugin_dock_widget(PLUGIN, "Train", tabify=True)
+    grab(viewer).save(HERE / "train.png", optimize=True)
+    del segment_dock, tune_dock
+    viewer.close()
+
+
+if __name__ == "__main__":
+    main()
