@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,11 @@ from napari_attnseg.io.volume import Volume
 def read_image(path: str | Path, volume: int | None = None) -> Volume:
     """Read NIfTI, PNG, JPEG, GIF, TIFF or BMP.
 
-    Grey stays grey and colour becomes RGB (an alpha channel is left out, with a note unless it is
-    opaque; a palette is looked up); 8, 16 and 32 bit and float values stay as they are, 1 bit
-    becomes 0 and 255. ``volume`` chooses from a 4D NIfTI. Raises ``InputError`` (one sentence)
-    for absent, empty, truncated, corrupt, foreign, oversized or non-finite files.
+    Grey stays grey, colour with three equal channels becomes grey and other colour RGB (an alpha
+    channel is left out, with a note unless it is opaque; a palette is looked up); 8, 16 and 32
+    bit and float values stay as they are, 1 bit becomes 0 and 255. ``volume`` chooses from a 4D
+    NIfTI. Raises ``InputError`` (one sentence) for absent, empty, truncated, corrupt, foreign,
+    oversized or non-finite files.
     """
     path = Path(path)
     kind = sniff(path)
@@ -32,7 +34,7 @@ def read_image(path: str | Path, volume: int | None = None) -> Volume:
         )
     result = _read_tiff(path) if kind == "tiff" else _read_raster(path, kind)
     check_numbers(path, result.data)
-    return result
+    return _grey_where_grey(result)
 
 
 def image_size(path: str | Path) -> tuple[int, int, int]:
@@ -65,6 +67,16 @@ def require_same_size(image: Volume, mask: Volume) -> None:
 
 def _size(shape: tuple[int, ...]) -> str:
     return " x ".join(str(n) for n in (shape[1:] if shape[0] == 1 else shape))
+
+
+def _grey_where_grey(source: Volume) -> Volume:
+    """Grey pictures are often saved as RGB; three equal channels hold one channel's numbers."""
+    if not source.rgb:
+        return source
+    first = source.data[..., 0]
+    if any((source.data[..., c] != first).any() for c in (1, 2)):
+        return source
+    return replace(source, data=np.ascontiguousarray(first), rgb=False)
 
 
 def _read_raster(path: Path, kind: str) -> Volume:
