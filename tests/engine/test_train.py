@@ -276,6 +276,20 @@ def events_of(events: list, kind: type) -> list:
     return [e for e in events if isinstance(e, kind)]
 
 
+def test_a_preview_from_folders_brings_the_image_it_belongs_to(
+    folder: FolderSource, tmp_path: Path
+) -> None:
+    asked = tmp_path / "preview.npy"
+    stream = train(
+        replace(QUICK, epochs=1), folder, tmp_path / "m.safetensors", preview=lambda: (-1, asked)
+    )
+    assert events_of(list(stream), Preview)
+    shown = np.load(tmp_path / "preview_image.npy", allow_pickle=False)
+    assert shown.shape == np.load(asked, allow_pickle=False).shape
+    files = [np.asarray(Image.open(p)) for p in folder.images.iterdir()]
+    assert any(np.array_equal(shown, f) for f in files)
+
+
 def test_strokes_painted_meanwhile_count(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     image, mask = discs(rng, 64)

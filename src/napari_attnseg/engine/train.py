@@ -27,7 +27,7 @@ from napari_attnseg.engine.data import Slice, Source, split
 from napari_attnseg.engine.device import choose_device
 from napari_attnseg.engine.learner import Learner
 from napari_attnseg.engine.trainer_state import Progress, load_state, save_state, state_path
-from napari_attnseg.engine.validate import Validation, validate, write_preview
+from napari_attnseg.engine.validate import Validation, validate, write_preview, write_shown_image
 from napari_attnseg.errors import EngineError, InputError
 from napari_attnseg.models.checkpoint import save_checkpoint
 from napari_attnseg.settings import TrainSettings
@@ -103,6 +103,7 @@ class _Run:
         self.split_text = ""
         self.threshold = settings.threshold
         self._preview_due = self._state_saved = time.monotonic()
+        self._image_shown: Slice | None = None
 
     # --- the stream -----------------------------------------------------------------------------
 
@@ -262,6 +263,9 @@ class _Run:
         first = self.validation[0]
         count = len(self.source.pair(first.pair).view)
         z = first.z if z < 0 else min(z, count - 1)
+        if wish[0] < 0 and self._image_shown != first:  # the caller does not know this image
+            write_shown_image(self.source, first.pair, z, Path(path))
+            self._image_shown = first
         write_preview(self.learner, self.source, first.pair, z, Path(path))
         spent = time.monotonic() - now
         self._preview_due = time.monotonic() + max(PREVIEW_SECONDS, 10 * spent)

@@ -97,7 +97,15 @@ def write_preview(learner: Learner, source: Source, pair: int, z: int, path: Pat
     image = network_input(data, z, source.preprocessing)
     values = learner.values(default_threshold(learner, source, (Slice(pair, z),)))
     logits = resize(learner.logits(image, values)[None], data.view.shape[1:3], antialias=False)[0]
-    plane = np.ascontiguousarray(upright(probability(logits), data.flips))
+    _write_whole(path, upright(probability(logits), data.flips))
+
+
+def write_shown_image(source: Source, pair: int, z: int, path: Path) -> None:
+    """The raw slice under a preview, beside it as ``<name>_image.npy`` (view order)."""
+    _write_whole(path.with_name(f"{path.stem}_image.npy"), source.pair(pair).view[z])
+
+
+def _write_whole(path: Path, plane: np.ndarray) -> None:
     part = path.with_name(f"{path.stem}.part.npy")
-    np.save(part, plane, allow_pickle=False)
+    np.save(part, np.ascontiguousarray(plane), allow_pickle=False)
     os.replace(part, path)
