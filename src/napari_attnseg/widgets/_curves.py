@@ -92,7 +92,9 @@ class TrainingCurves(QWidget):
 
     def _draw(self) -> None:
         for name, curve in self._curves.items():
-            curve.setData(self.epochs, self.values[name], connect="finite")
+            known = not all(math.isnan(v) for v in self.values[name])
+            values = (self.epochs, self.values[name]) if known else ([], [])
+            curve.setData(*values, connect="finite")
             one = len(self.epochs) == 1
             curve.setSymbol("o" if one else None)
         for line in self._best_lines:

@@ -253,7 +253,7 @@ class TrainWidget(QWidget):
     def _on_note(self, text: str) -> None:
         if text.startswith("split:"):
             self.curves.setToolTip(text)
-        elif "CPU" in text or "left out" in text:
+        elif not text.endswith("left out"):  # the pairing list has shown these
             self.errors.show_note(text)
 
     def _on_finished(self, event: Any) -> None:
