@@ -259,6 +259,10 @@ def test_train_from_folders_to_the_end(
     assert dock.errors.message == ""
     assert dock.status.text().startswith("Finished all 2 epochs")
     assert dock.curves.epochs == [1, 2]
+    layers = dock.hub.viewer.layers
+    assert [x.name for x in layers] == ["validation_image", "validation_preview"]
+    assert layers[0].data.shape == layers[1].data.shape == (40, 40)
+    assert layers[0].data.max() > 100
     assert dock.checkpoint is not None
     assert read_card(dock.checkpoint).provenance["data"]["pairs"] == 6
 

@@ -6,6 +6,7 @@ In a strokes layer 0 is unlabelled, 1 is background, 2 the first class, and so o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -129,12 +130,35 @@ class PreviewLayer:
     def __init__(self, viewer: ViewerModel, image: Image | None) -> None:
         self.viewer, self.image = viewer, image
         self.layer: Image | None = None
+        self.ground: Image | None = None
+        self._ground_time = 0
         self.last: tuple[int, npt.NDArray[Any]] | None = None
 
     @property
     def name(self) -> str:
         """Name of the layer."""
         return f"{self.image.name}_training_preview" if self.image else "validation_preview"
+
+    def show_ground(self, path: Path) -> None:
+        """The validation picture under the preview: ``path`` (.npy) as the engine wrote it."""
+        if self.image is not None or not path.is_file():
+            return
+        time = path.stat().st_mtime_ns
+        if time == self._ground_time:
+            return
+        self._ground_time = time
+        pixels = np.load(path, allow_pickle=False)
+        rgb = pixels.ndim == 3
+        if self.ground is not None and self.ground in self.viewer.layers:
+            self.viewer.layers.remove(self.ground)
+        self.ground = self.viewer.add_image(
+            pixels[..., :3] if rgb else pixels,
+            rgb=rgb,
+            name="validation_image",
+            metadata={METADATA: {"result_of": "training"}},
+        )
+        if self.layer is not None and self.layer in self.viewer.layers:
+            self.viewer.layers.remove(self.layer)  # it comes back on top, in the new size
 
     def show(self, z: int, probability: npt.NDArray[Any]) -> None:
         """Put (Y, X) ``probability`` into slice ``z``; a preview of other pixels is dropped."""

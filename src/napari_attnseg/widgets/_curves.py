@@ -59,7 +59,7 @@ class TrainingCurves(QWidget):
             self._best_lines.append(line)
             box.addWidget(plot)
         box.addWidget(self.readout)
-        self.scores.setYRange(0, 1, padding=0.02)
+        self.scores.setYRange(0, 1, padding=0.08)
         self.scores.setLabel("bottom", "epoch")
         for name in LINES:
             plot = self.losses if name in UPPER else self.scores
@@ -114,8 +114,10 @@ class TrainingCurves(QWidget):
             values = self.values[name]
             value = f" {values[-1]:.3f}" if values and not math.isnan(values[-1]) else ""
             color = on_dark if dark else on_light
-            words.append(f'<span style="color:{color}">{mark}</span> {name}{value}')
-        self.readout.setText("&nbsp;&nbsp; ".join(words))
+            words.append(f'<span style="color:{color}">{mark}</span>&nbsp;{name}{value}')
+        upper, lower = words[: len(UPPER)], words[len(UPPER) :]
+        gap = "&nbsp;&nbsp; "
+        self.readout.setText(f"{gap.join(upper)}<br>{gap.join(lower)}")
 
     def restyle(self) -> None:
         """Take the theme's colours."""

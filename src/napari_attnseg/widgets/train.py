@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSize, Qt
+from qtpy.compat import isalive
+from qtpy.QtCore import QSize, Qt, QTimer
 from qtpy.QtWidgets import QProgressBar, QTabWidget, QVBoxLayout, QWidget
 
 from napari_attnseg.errors import AttnSegError, InputError
@@ -104,7 +105,8 @@ class TrainWidget(QWidget):
         box.addStretch(1)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(scrolling(content))
+        self._area = scrolling(content)
+        outer.addWidget(self._area)
 
     def _listen(self) -> None:
         self.run.clicked.connect(self.train_or_stop)
@@ -116,7 +118,7 @@ class TrainWidget(QWidget):
         self.out.changed.connect(self._show_ready)
         self.form.recipe.activated.connect(lambda _: setattr(self, "_chose_recipe", True))
         self.layers.changed.connect(self._show_ready)
-        self.layers.refused.connect(self.errors.show_error)
+        self.layers.refused.connect(self._complain)
         self.layers.painted.connect(self._on_painted)
         self.folders.checked.connect(self._on_checked)
         self.classes.names_changed.connect(lambda names: remember("train_classes", list(names)))
@@ -163,7 +165,7 @@ class TrainWidget(QWidget):
             begin = self._start_layers if self.from_layers else self._start_folders
             begin(out, resume)
         except AttnSegError as error:
-            self.errors.show_error(str(error))
+            self._complain(str(error))
             return
         self.checkpoint = out
         self.out.show_path(out)
@@ -247,8 +249,11 @@ class TrainWidget(QWidget):
         self._say(f"{words}; {left} left at most." if left else f"{words}.")
 
     def _on_preview(self, event: Any, probability: Any) -> None:
-        if self.preview is not None:
-            self.preview.show(event.z, probability)
+        if self.preview is None:
+            return
+        path = Path(event.path)
+        self.preview.show_ground(path.with_name(f"{path.stem}_image.npy"))
+        self.preview.show(event.z, probability)
 
     def _on_note(self, text: str) -> None:
         if text.startswith("split:"):
@@ -272,13 +277,13 @@ class TrainWidget(QWidget):
 
     def _on_failed(self, event: Any) -> None:
         self._say("")
-        self.errors.show_error(event.message, event.report)
+        self._complain(event.message, event.report)
 
     def _on_lost(self, cause: str) -> None:
         kept = self.checkpoint is not None and self.checkpoint.is_file()
         words = f"The best model so far is kept in {self.checkpoint}. " if kept else ""
         self._say("")
-        self.errors.show_error(
+        self._complain(
             f"the training engine stopped: {cause}. {words}Press "
             f"{'Resume' if self.resume.isVisible() else 'Train'} to start it again."
         )
@@ -345,6 +350,15 @@ class TrainWidget(QWidget):
         self.resume.setVisible(not busy and self.out.stopped(self.checkpoint) is not None)
         self.resume.setEnabled(ready)
         self.curves.setVisible(busy or bool(self.curves.epochs))
+
+    def _complain(self, message: str, report: str = "") -> None:
+        """Show an error and scroll to it: Train may be pressed from the keyboard, far away."""
+        self.errors.show_error(message, report)
+        QTimer.singleShot(0, self._show_errors)
+
+    def _show_errors(self) -> None:
+        if isalive(self) and self.errors.message:
+            self._area.ensureWidgetVisible(self.errors)
 
     def _say(self, words: str) -> None:
         self.status.setText(words)
