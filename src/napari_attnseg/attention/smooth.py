@@ -21,7 +21,7 @@ it moves.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -32,9 +32,8 @@ from napari_attnseg.attention.base import Attended, AttentionModule, register_at
 from napari_attnseg.errors import InputError
 from napari_attnseg.settings import RULES, Tunable
 
-Border = Literal["replicate", "inside"]
 BORDERS = ("replicate", "inside")
-Number = float | Tensor
+Number: TypeAlias = float | Tensor
 NEIGHBOURS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0))
 
 
