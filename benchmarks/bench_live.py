@@ -51,52 +51,23 @@ def host_general() -> None:
 
 
 def make_image() -> np.ndarray:
-    """Soft blobs and noise, uint8, the same in every run."""
+    """Bright discs of several sizes, blurred, with noise; uint8, the same in every run."""
     from scipy.ndimage import gaussian_filter
 
     rng = np.random.default_rng(0)
-    blobs = gaussian_filter(rng.random((SIDE, SIDE)), 6)
-    noisy = (blobs - blobs.min()) / np.ptp(blobs) + 0.05 * rng.standard_normal((SIDE, SIDE))
+    y, x = np.mgrid[:SIDE, :SIDE]
+    image = np.zeros((SIDE, SIDE))
+    for _ in range(150):
+        cy, cx, r = rng.uniform(0, SIDE), rng.uniform(0, SIDE), rng.uniform(6, 18)
+        image = np.maximum(image, rng.uniform(0.3, 1) * ((y - cy) ** 2 + (x - cx) ** 2 < r * r))
+    noisy = gaussian_filter(image, 1.5) + 0.05 * rng.standard_normal((SIDE, SIDE))
     return (255 * noisy.clip(0, 1)).astype(np.uint8)
-
-
-def make_checkpoint(folder: Path, width: float) -> Path:
-    """Random weights at stride 8 (a 64 x 64 attention grid); cut at the median probability."""
-    import torch
-
-    from napari_attnseg.cards import Card
-    from napari_attnseg.engine.session import Session
-    from napari_attnseg.models.base import create_model
-    from napari_attnseg.models.checkpoint import save_checkpoint
-    from napari_attnseg.settings import Preprocessing, Tuning
-
-    torch.manual_seed(0)
-    model = create_model(
-        "smooth_unet", in_channels=1, classes=1, width=width, stride=8, rule="authors"
-    ).eval()
-    with torch.no_grad():
-        model.attention.gamma.fill_(1.0)
-        model.attention.query.weight.mul_(2)
-        model.attention.key.weight.mul_(2)
-    tuning = Tuning.of(threshold=0.1, rule="authors", gamma=1.0)
-    card = Card(spec=model.spec.to_json(), preprocessing=Preprocessing(), tuning=tuning)
-    path = folder / "bench.safetensors"
-    save_checkpoint(path, model, card)
-    session = Session(str(path), device="cpu")
-    session.set_image(make_image())
-    found = session.predict(0)
-    middle = float(np.median(found.probability))
-    over = float(np.median(found.step))
-    from dataclasses import replace
-
-    save_checkpoint(path, model, replace(card, tuning=tuning.replace(cut=middle, threshold=over)))
-    return path
 
 
 class Window:
     """The napari window, its Tune dock and the moments of interest."""
 
-    def __init__(self, checkpoint: Path, way: str) -> None:
+    def __init__(self, checkpoint: str, way: str) -> None:
         import napari
 
         from napari_attnseg.widgets.tune import TuneWidget
@@ -110,7 +81,7 @@ class Window:
         if way == "general":
             rest = self.hub.client._command[3:]
             self.hub.client._command = [sys.executable, __file__, "--host-general", *rest]
-        self.hub.set_model(str(checkpoint))
+        self.hub.set_model(checkpoint)
         self.native = self.viewer.window._qt_viewer.canvas.native
         self.swapped = self.answered = self.changed = 0.0
         self._seen = np.zeros((SIDE, SIDE), np.uint8)
@@ -197,7 +168,7 @@ class Window:
         self.viewer.close()
 
 
-def measure(checkpoint: Path, way: str, events: int, drags: int) -> dict[str, np.ndarray]:
+def measure(checkpoint: str, way: str, events: int, drags: int) -> dict[str, np.ndarray]:
     """Milliseconds of every event, by figure."""
     window = Window(checkpoint, way)
     window.ready()
@@ -241,15 +212,17 @@ def rows(way: str, found: dict[str, np.ndarray]) -> list[str]:
     return out
 
 
-def report(found: dict[str, dict[str, np.ndarray]], width: float, load: tuple[float, ...]) -> str:
+def report(
+    found: dict[str, dict[str, np.ndarray]], checkpoint: str, load: tuple[float, ...]
+) -> str:
     """The section of RESULTS.md."""
     count, drags = len(found["cells"]["array"]), len(found["cells"]["drag"])
     lines = [
         "## live threshold",
         "",
         f"A napari window (1200 x 850, software rendering) with the Tune dock, {SIDE} x {SIDE} "
-        f"image, `smooth_unet` of width {width:g} at stride 8 with random weights, engine in its "
-        f"child process, CPU. About {count} single slider events and {drags} drags of 2 s at "
+        f"image, checkpoint `{checkpoint}`, engine in its child process, CPU. "
+        f"About {count} single slider events and {drags} drags of 2 s at "
         f"60 Hz; p95 (of drags the worst). {platform.processor() or platform.machine()}, "
         f"{os.cpu_count()} CPUs, load average {load[0]:.1f} at the start and {load[1]:.1f} at the "
         "end (the run itself keeps about one busy). "
@@ -282,15 +255,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--events", type=int, default=120)
     parser.add_argument("--drags", type=int, default=5)
-    parser.add_argument("--width", type=float, default=0.5, help="width of smooth_unet")
+    parser.add_argument("--checkpoint", default="nuclei_smooth_unet", help="name or path")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         os.environ.setdefault("NAPARI_CONFIG", str(Path(name) / "settings.yaml"))
-        checkpoint = make_checkpoint(Path(name), options.width)
         load = os.getloadavg()[0]
-        found = {w: measure(checkpoint, w, options.events, options.drags) for w in PATHS}
-        text = report(found, options.width, (load, os.getloadavg()[0]))
+        found = {w: measure(options.checkpoint, w, options.events, options.drags) for w in PATHS}
+        text = report(found, options.checkpoint, (load, os.getloadavg()[0]))
     print(text)
     if options.write:
         write_section(text, Path(__file__).with_name("RESULTS.md"))

@@ -107,7 +107,7 @@ def show_maps(
     limits = limits_of(maps)
     show = {"image": _show_image, "surface": _show_surface, "points": _show_points}[kind]
     sides = {m.side for m in maps}
-    point = tuple(viewer.dims.point)
+    point, chosen = tuple(viewer.dims.point), viewer.layers.selection.active
     for view in attention_views(viewer):
         if _entry(view)[_VIEW][0] != kind:
             view.visible = False  # two forms of one map over each other only hide both
@@ -118,6 +118,8 @@ def show_maps(
     for view, amap in zip(shown, maps, strict=True):
         if view.name != amap.name:
             view.name = amap.name
+    if chosen is not None and chosen in viewer.layers:
+        viewer.layers.selection.active = chosen  # whoever was painting goes on painting
     if len(point) == viewer.dims.ndim and tuple(viewer.dims.point) != point:
         viewer.dims.point = point  # reliefs reach beyond the image, which moves napari's slider
     return shown

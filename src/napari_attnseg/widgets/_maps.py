@@ -164,7 +164,7 @@ class MapsPanel(QWidget):
         self.points_button.clicked.connect(lambda: self.show_maps("points"))
         self.back = button(
             "Back to 2D",
-            "Leave the 3D view: reliefs and scatters go, the other layers are shown again as before",
+            "Leave the 3D view: reliefs and scatters go, other layers are shown again as before",
         )
         self.back.clicked.connect(lambda: self.stage.leave())
         self.clear = button("Remove views", "Take these attention views out of the layer list")

@@ -29,6 +29,9 @@ from napari_attnseg.widgets.diagnose import ErrorBar
 if TYPE_CHECKING:
     from napari.layers import Labels
 
+HOLD_MS = 40
+"""How long the dock's own repaint waits for the answer, to share its frame: with OpenGL every
+frame composes the whole window, which costs more than the answer itself."""
 CURVES_AFTER_MS = 250
 """The curves follow when values and slices have rested for this long."""
 
@@ -49,6 +52,10 @@ class TuneWidget(QWidget):
         self._timer.setSingleShot(True)
         self._timer.setInterval(CURVES_AFTER_MS)
         self._timer.timeout.connect(self.ask_curves)
+        self._hold = QTimer(self)
+        self._hold.setSingleShot(True)
+        self._hold.setInterval(HOLD_MS)
+        self._hold.timeout.connect(self._paint_again)
         self._build(napari_viewer)
         self._connect()
         self._on_model(self.hub.checkpoint)
@@ -270,9 +277,23 @@ class TuneWidget(QWidget):
 
     def _on_moved(self, name: str, value: Any) -> None:
         self._moving = True
+        if self.hub.live.state.results is not None:
+            self._wait_to_paint()
         if name == "threshold":
             self._show_threshold(float(value))
         self._send(**{name: value})
+
+    def _wait_to_paint(self) -> None:
+        if not self._hold.isActive():
+            self._hold.start()
+            for part in (self.fingerprint, *self.rows.values()):
+                part.setUpdatesEnabled(False)
+
+    def _paint_again(self) -> None:
+        self._hold.stop()
+        for part in (self.fingerprint, *self.rows.values()):
+            if not part.updatesEnabled():
+                part.setUpdatesEnabled(True)
 
     def _on_released(self, name: str, value: Any) -> None:
         self._moving = False
@@ -305,6 +326,7 @@ class TuneWidget(QWidget):
     # --- answers ------------------------------------------------------------------------------
 
     def _on_retuned(self, event: Retuned, labels: Any, probability: Any, plain: Any) -> None:
+        self._paint_again()
         if self._asked_at:  # an answer to a moved value, not to a comparison
             took = (time.perf_counter() - self._asked_at) * 1000.0
             self._asked_at = 0.0
