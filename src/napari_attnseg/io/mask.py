@@ -65,7 +65,7 @@ def to_ids(path: Path, data: np.ndarray, notes: list[str]) -> np.ndarray:
         )
     if high in (255, MAX_ID) and ((data == 0) | (data == high)).all():
         notes.append(f"0 and {high} read as background and class 1")
-        return (data > 0).astype(np.uint8)
+        return np.asarray(data > 0, np.uint8)
     return data.astype(np.uint8 if high <= 255 else np.uint16)
 
 
@@ -97,7 +97,7 @@ def _whole(path: Path, data: np.ndarray, notes: list[str]) -> np.ndarray:
         return data.astype(np.int64)
     if data.min() >= 0 and data.max() <= 1:
         notes.append("fractions cut at 0.5")
-        return (data >= 0.5).astype(np.uint8)
+        return np.asarray(data >= 0.5, np.uint8)
     raise InputError(
         f"{path.name} has fractions between {data.min():g} and {data.max():g}, so it is not a "
         "mask; expected whole ids, or probabilities from 0 to 1"

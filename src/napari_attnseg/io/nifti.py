@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import math
 import zlib
 from pathlib import Path
@@ -36,15 +37,32 @@ def open_stream(path: Path) -> IO[bytes]:
     return cast(IO[bytes], gzip.open(path) if is_gzip(path) else path.open("rb"))
 
 
-def read_header(path: Path) -> Header:
-    """The checked header. Raises ``InputError`` for a damaged one and for .hdr/.img pairs."""
+class _Repairs(logging.Logger):
+    """What nibabel put right in a header, kept for the note instead of printed."""
+
+    def __init__(self) -> None:
+        super().__init__("napari_attnseg.io")
+        self.said: list[str] = []
+
+    def handle(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.WARNING and "SPM" not in record.getMessage():
+            self.said.append(record.getMessage())
+
+
+def read_header(path: Path, repairs: list[str] | None = None) -> Header:
+    """The checked header; what had to be repaired is appended to ``repairs``.
+
+    Raises ``InputError`` for a damaged header and for .hdr/.img pairs.
+    """
+    log = _Repairs()
     try:
         with open_stream(path) as file:
             start = file.read(8)
             file.seek(0)
             kind = nib.Nifti2Header if start[4:8] in (b"n+2\0", b"ni2\0") else Header
             block = file.read(540 if kind is nib.Nifti2Header else 348)
-        header = kind(block)
+        header = kind(block, check=False)
+        header.check_fix(logger=log)
         header.get_data_dtype()
         shape = header.get_data_shape()
     except (HeaderDataError, OSError, EOFError, zlib.error, ValueError, KeyError) as error:
@@ -52,6 +70,8 @@ def read_header(path: Path) -> Header:
             f"the NIfTI header of {path.name} is damaged ({_words(error)}); "
             "copy, download or export the file again"
         ) from error
+    if repairs is not None:
+        repairs += log.said
     if bytes(header["magic"].item())[:3] in (b"ni1", b"ni2"):
         raise InputError(
             f"{path.name} is one half of a .hdr/.img pair; save it as a single .nii or .nii.gz file"
@@ -90,7 +110,8 @@ def read_nifti(path: str | Path, volume: int | None = None) -> Volume:
     become float32. Raises ``InputError`` for damaged, truncated, empty or non-finite data.
     """
     path = Path(path)
-    header = read_header(path)
+    notes: list[str] = []
+    header = read_header(path, notes)
     shape, count = spatial_shape(header)
     index = _chosen(path, count, volume)
     geometry = geometry_of(header)
@@ -102,8 +123,10 @@ def read_nifti(path: str | Path, volume: int | None = None) -> Volume:
         check_numbers(path, raw)
         data = _scaled(raw, *header.get_slope_inter())
         check_numbers(path, data)
-    note = f"volume {index} of {count}" if count > 1 else ""
-    return Volume(data, geometry, rgb, path, header.binaryblock, note)
+    notes = [f"repaired in the header: {words}" for words in notes]
+    if count > 1:
+        notes.append(f"volume {index} of {count}")
+    return Volume(data, geometry, rgb, path, header.binaryblock, "; ".join(notes))
 
 
 def _words(error: Exception) -> str:

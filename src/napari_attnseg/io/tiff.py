@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import struct
+import threading
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ import tifffile
 
 from napari_attnseg.errors import InputError
 from napari_attnseg.io import raster
+from napari_attnseg.io.ifd import check_chain
 from napari_attnseg.io.limits import check_claim
 from napari_attnseg.io.volume import Resolution
 
@@ -55,40 +60,56 @@ class Tiff:
 
 def size_of(path: Path) -> tuple[int, int, int]:
     """(Z, Y, X) from the header alone."""
-    try:
-        with tifffile.TiffFile(path) as file:
-            series = _first(path, file)
-            _, target = _layout(path, series)
-            sizes = dict(zip(series.axes, series.shape, strict=True))
-    except InputError:
-        raise
-    except DAMAGE as error:
-        raise _damaged(path, error) from error
+    with _opened(path) as file:
+        series = _first(path, file)
+        _, target = _layout(path, series)
+        sizes = dict(zip(series.axes, series.shape, strict=True))
     z, y, x = (1, *(sizes[a] for a in target if a not in "SC"))[-3:]
     return z, y, x
 
 
 def decode(path: Path) -> Tiff:
     """Pixels of the first series. Raises ``InputError`` for damaged, truncated or odd files."""
+    with _opened(path) as file:
+        series = _first(path, file)
+        _check_bytes(path, series)
+        stored, target = _layout(path, series)
+        data = _pixels(path, series).reshape([n for _, n in stored])
+        source = [a for a, _ in stored]
+        data = np.transpose(data, [source.index(a) for a in target])
+        page: Any = series.keyframe
+        if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and data.dtype.kind in "bu":
+            data = _turned(data)
+        resolution = _resolution(page)
+        return Tiff(
+            data, target[-1] in "SC", _pixel_mm(file, resolution), resolution, _palette(page)
+        )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tifffile.TiffFile]:
+    """The open file; every failure inside becomes one sentence, and nothing is printed."""
+    me = threading.get_ident()
+    log = logging.getLogger("tifffile")
+
+    def others(record: logging.LogRecord) -> bool:
+        return record.thread != me
+
+    log.addFilter(others)
     try:
+        check_chain(path)
         with tifffile.TiffFile(path) as file:
-            series = _first(path, file)
-            _check_bytes(path, file, series)
-            squeezed, target = _layout(path, series)
-            data = _pixels(path, series).reshape([n for _, n in squeezed])
-            source = [a for a, _ in squeezed]
-            data = np.transpose(data, [source.index(a) for a in target])
-            page: Any = series.keyframe
-            if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and data.dtype.kind in "bu":
-                data = ~data if data.dtype == bool else np.iinfo(data.dtype).max - data
-            resolution = _resolution(page)
-            pixel_mm = _pixel_mm(file, resolution)
-            palette = _palette(page)
+            yield file
     except InputError:
         raise
     except DAMAGE as error:
         raise _damaged(path, error) from error
-    return Tiff(data, target[-1] in "SC", pixel_mm, resolution, palette)
+    finally:
+        log.removeFilter(others)
+
+
+def _turned(data: np.ndarray) -> np.ndarray:
+    return ~data if data.dtype == bool else np.iinfo(data.dtype).max - data
 
 
 def _first(path: Path, file: tifffile.TiffFile) -> Any:
@@ -122,7 +143,7 @@ def _layout(path: Path, series: Any) -> tuple[list[tuple[str, int]], list[str]]:
     return stored, [*stack, "Y", "X", *colour]
 
 
-def _check_bytes(path: Path, file: tifffile.TiffFile, series: Any) -> None:
+def _check_bytes(path: Path, series: Any) -> None:
     """Every strip must lie inside the file: tifffile would fill the rest with zeros."""
     check_claim(path, int(np.prod(series.shape, dtype=object)) * series.dtype.itemsize)
     size = path.stat().st_size
@@ -160,11 +181,8 @@ def _with_pillow(path: Path, series: Any) -> np.ndarray:
             image.seek(index)
             frames.append(np.array(image))
     data = np.stack(frames)
-    if series.keyframe.photometric == tifffile.PHOTOMETRIC.MINISWHITE and data.dtype != bool:
-        data = np.iinfo(data.dtype).max - data  # Pillow has turned it around already
-    elif series.keyframe.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
-        data = ~data
-    return data
+    white_is_zero = series.keyframe.photometric == tifffile.PHOTOMETRIC.MINISWHITE
+    return _turned(data) if white_is_zero else data  # Pillow has turned it around already
 
 
 def _resolution(page: Any) -> Resolution | None:
