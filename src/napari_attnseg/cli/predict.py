@@ -89,6 +89,13 @@ def predict(
     save: Annotated[
         list[str] | None, typer.Option(help=f"Also write: {', '.join(EXTRAS)} (repeatable).")
     ] = None,
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            help="Cut slices larger than this many pixels into overlapping tiles: for images that "
+            "do not fit into memory. Changes the answer of a global attention."
+        ),
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Segment images: INPUT... -> one mask each, re-read and verified."""
@@ -98,7 +105,7 @@ def predict(
     places = targets(collect(inputs), out)
     from napari_attnseg.engine.session import Session
 
-    session = Session(model, device=device)
+    session = Session(model, device=device, tile=tile)
     tuning = tuning_of(session.card, threshold, rule, gamma, cut)
     ensure_folder(out)
     failed = 0

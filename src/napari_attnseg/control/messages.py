@@ -60,7 +60,9 @@ class Predict(Request):
     ``labels`` uint8 (Z,Y,X), ``probability`` float32 (Z,Y,X), ``step`` and ``received`` float32
     (Z,h,w) on the attention grid. ``received`` costs a second pass where the threshold alters the
     attention (rule ``authors``): with ``received=False`` only the first slice gets it, the others
-    keep what the file holds. Events: ``Started``, ``SliceDone`` per slice, ``Finished``.
+    keep what the file holds. ``tile > 0``: larger slices are cut into tiles of so many pixels,
+    which changes the answer of a global attention; there are no maps then. Events: ``Started``,
+    ``SliceDone`` per slice, ``Finished``.
     """
 
     image: ImageRef = field(default_factory=lambda: ImageRef("", ""))
@@ -70,6 +72,7 @@ class Predict(Request):
     order: tuple[int, ...] = (0,)
     out: str = ""
     received: bool = True
+    tile: int = 0
 
 
 @dataclass(frozen=True)

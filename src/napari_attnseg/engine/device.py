@@ -303,12 +303,16 @@ def release_memory(device: torch.device) -> None:
 
 
 def with_memory_ladder(
-    work: Callable[[Rung], T], rungs: list[Rung], notes: list[str]
+    work: Callable[[Rung], T],
+    rungs: list[Rung],
+    notes: list[str],
+    got: str = "",
+    advice: str = "close other programs, or segment a smaller image",
 ) -> tuple[T, Rung]:
     """Run ``work`` on the first rung whose memory suffices; say every step down in ``notes``.
 
     Errors other than lack of memory pass through. Raises ``DeviceError`` when the last rung
-    fails as well.
+    fails as well: ``got`` (the image, in words), what happened and ``advice``.
     """
     for i, rung in enumerate(rungs):
         try:
@@ -320,8 +324,8 @@ def with_memory_ladder(
         if i + 1 < len(rungs):
             notes.append(_step_down(rung, rungs[i + 1]))
     raise DeviceError(
-        f"memory ran out on {rungs[-1].device}, even with the smallest row blocks; "
-        "close other programs, or segment a smaller image"
+        f"{f'got {got}, but ' if got else ''}memory ran out on {rungs[-1].device}, even with the "
+        f"smallest row blocks; {advice}"
     )
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import psutil
 
 from napari_attnseg.cards import Card
+from napari_attnseg.io.volume import Volume
 from napari_attnseg.settings import Preprocessing
 
 if TYPE_CHECKING:
@@ -35,3 +37,14 @@ def load_source(source: Any, card: Card | None) -> tuple[SegmentationModel, Card
     checkpoint: Checkpoint = load_checkpoint(source) if isinstance(source, str | Path) else source
     name = str(checkpoint.path) if checkpoint.path else checkpoint.model.spec.name
     return checkpoint.model, card or checkpoint.card, name
+
+
+def as_volume(image: np.ndarray | Volume | str | Path, rgb: bool | None) -> Volume:
+    """A volume from an array, a file or a volume. Raises ``InputError``."""
+    if isinstance(image, Volume):
+        return image
+    if isinstance(image, str | Path):
+        from napari_attnseg.io.image import read_image
+
+        return read_image(Path(image))
+    return Volume.from_array(image, rgb=rgb)

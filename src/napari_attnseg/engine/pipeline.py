@@ -11,7 +11,7 @@ Legend: B = 1, C = channels, H, W = working pixels, h, w = attention grid.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -80,13 +80,14 @@ class Pipeline:
     """One model's stages over a slice source.
 
     ``prepare(z) -> (1, C, H, W)`` gives a slice as the network sees it at working size;
-    ``full_size() -> (Y, X)`` the size to which logits are brought back.
+    ``full_size() -> (Y, X)`` the size to which logits are brought back. ``z`` may be anything
+    that names an input: a slice, or a tile of one.
     """
 
     def __init__(
         self,
         model: SegmentationModel,
-        prepare: Callable[[int], torch.Tensor],
+        prepare: Callable[[Any], torch.Tensor],
         full_size: Callable[[], tuple[int, int]],
         cache_bytes: int,
         use_cells: bool = True,
@@ -168,7 +169,7 @@ class Pipeline:
 
     # -- asking ----------------------------------------------------------------------------------
 
-    def attended(self, z: int, values: Values) -> Heavy:
+    def attended(self, z: Hashable, values: Values) -> Heavy:
         """Features and attention of slice ``z`` (heavy, cached)."""
         return self.chain.ask(z, {**values, "z": z, "over": -1}, upto="attend")
 
@@ -176,14 +177,25 @@ class Pipeline:
         """Both extreme answers of slice ``z``; only where :attr:`cell` is set."""
         return self.chain.ask(z, {**values, "z": z, "over": -1}, upto="variants")
 
-    def answer(self, z: int, values: Values) -> tuple[Answer, Heavy, int]:
+    def answer(self, z: Hashable, values: Values) -> tuple[Answer, Heavy, int]:
         """Answer for slice ``z``, its heavy half and the count of cells over the threshold."""
+        return self._ask(z, values, None)
+
+    def logits(self, z: Hashable, values: Values) -> tuple[torch.Tensor, Heavy, int]:
+        """The same up to the logits (1, C, H, W) at working size."""
+        return self._ask(z, values, "select" if self.cell else "decode")
+
+    def finish(self, logits: torch.Tensor, values: Values) -> Answer:
+        """The end of the chain on logits (1, C, H, W): fit and cut."""
+        return self._cut(self._fit(logits, values), values)
+
+    def _ask(self, z: Hashable, values: Values, upto: str | None) -> tuple[Any, Heavy, int]:
         heavy = self.attended(z, values)
         woken = self.chain.woken
         over = -1
         if heavy.attended is not None and "threshold" in values:
             over = int(over_threshold(heavy.attended.step, values["threshold"]).sum())
-        answer = self.chain.ask(z, {**values, "z": z, "over": over})
+        answer = self.chain.ask(z, {**values, "z": z, "over": over}, upto)
         self.chain.woken = (*woken, *(s for s in self.chain.woken if s not in woken))
         return answer, heavy, over
 

@@ -73,10 +73,10 @@ def _source(work: Train) -> Source:
 
 
 def _place(session: Session) -> MapScale:
-    """Where the attention grid lies; an empty grid for a model without attention."""
+    """Where the attention grid lies; an empty grid without attention and for tiles."""
     from napari_attnseg.engine.session import MapScale
 
-    if getattr(session.model, "attention", None) is None:
+    if session.tiled or getattr(session.model, "attention", None) is None:
         return MapScale((1.0, 1.0), (0.0, 0.0), (0, 0))
     return session.map_scale()
 
@@ -130,13 +130,14 @@ class Engine:
 
         path = resolve_checkpoint(work.checkpoint)
         state = path.stat()
-        key = (str(path), state.st_mtime_ns, state.st_size, work.device)
+        tile = getattr(work, "tile", 0)
+        key = (str(path), state.st_mtime_ns, state.st_size, work.device, tile)
         if key not in self._sessions:
             while len(self._sessions) >= MAX_SESSIONS:
                 oldest, gone = self._sessions.popitem(last=False)
                 self._images.pop(oldest, None)
                 self._told.pop(gone, None)
-            self._sessions[key] = Session(path, device=work.device)
+            self._sessions[key] = Session(path, device=work.device, tile=tile or None)
         self._sessions.move_to_end(key)
         session = self._sessions[key]
         if self._images.get(key) != work.image:

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 
 from napari_attnseg.cards import Card
+from napari_attnseg.engine import tiling
 from napari_attnseg.engine.device import (
     Rung,
     choose_device,
@@ -24,9 +25,9 @@ from napari_attnseg.engine.device import (
     with_memory_ladder,
 )
 from napari_attnseg.engine.fingerprint import Fingerprint, trace_fingerprint
-from napari_attnseg.engine.loading import default_cache_bytes, load_source
-from napari_attnseg.engine.pipeline import Answer, Heavy, Pipeline
-from napari_attnseg.engine.predict import Comparison, MapScale, Prediction, place_grid
+from napari_attnseg.engine.loading import as_volume, default_cache_bytes, load_source
+from napari_attnseg.engine.pipeline import Heavy, Pipeline
+from napari_attnseg.engine.predict import Answer, Comparison, MapScale, Prediction, place_grid
 from napari_attnseg.engine.preprocess import (
     channel_note,
     intensity_limits,
@@ -36,9 +37,13 @@ from napari_attnseg.engine.preprocess import (
     working_size,
 )
 from napari_attnseg.engine.stages import ByteCache
+from napari_attnseg.engine.values import checked_values
 from napari_attnseg.errors import InputError
 from napari_attnseg.io.volume import Volume
 from napari_attnseg.settings import PLAIN_THRESHOLD, Tuning
+
+if TYPE_CHECKING:
+    from napari_attnseg.attention.base import Attended
 
 T = TypeVar("T")
 RECEIVED_BYTES = 32 << 20
@@ -51,7 +56,9 @@ class Session:
     ``source``: a ``Checkpoint``, its path, the name of a shipped one, or a model. ``device``:
     see ``choose_device``. ``cache_bytes``: how much the heavy results of slices may take
     together (default: an eighth of the free memory). ``use_cells=False`` turns the cell select
-    off (same answers, slower). Raises ``CheckpointError`` and ``DeviceError``.
+    off (same answers, slower). ``tile``: cut larger slices into tiles of this many working pixels
+    (see ``tiling``; another answer, no attention maps). Raises ``CheckpointError``,
+    ``DeviceError`` and, for too small a tile, ``InputError``.
     """
 
     def __init__(
@@ -61,8 +68,11 @@ class Session:
         cache_bytes: int | None = None,
         card: Card | None = None,
         use_cells: bool = True,
+        tile: int | None = None,
     ) -> None:
         self.model, self.card, self.name = load_source(source, card)
+        self.tile = tiling.check_tile(tile, self.model.stride)
+        self._tiler: tiling.Tiler | None = None
         self.device = choose_device(device)
         self._rungs = ladder(self.device)
         self.model.to(self.device).eval()
@@ -91,6 +101,11 @@ class Session:
         return (*self._device_notes, *self._image_notes)
 
     @property
+    def tiled(self) -> bool:
+        """Whether slices of this image are cut into tiles: asked for, and larger than one."""
+        return self._tiler is not None
+
+    @property
     def n_slices(self) -> int:
         """Slices of the image."""
         return int(self._need_image().shape[0])
@@ -116,7 +131,7 @@ class Session:
         Raises ``InputError`` for pixels or channels that the model cannot take; then the image
         set before stays.
         """
-        volume = self._volume(image, rgb)
+        volume = as_volume(image, rgb)
         view = volume.view
         channels = view.shape[3] if volume.rgb else 1
         note = channel_note(channels, self.card.preprocessing.channels)
@@ -124,19 +139,12 @@ class Session:
         self._image, self._rgb, self._limits = view, volume.rgb, limits
         self._flips = volume.flips if flips is None else flips
         self._spacing = volume.spacing_mm if spacing_mm is None else spacing_mm
-        notes = (volume.note, note, nonfinite_note(view, volume.rgb))
+        plan = tiling.Plan.of(self._working_size(), self.tile, self.model.stride)
+        self._tiler = tiling.Tiler(plan, self._working) if len(plan) > 1 else None
+        cut = tiling.tile_note(self.tile) if self.tile and self.tiled else None
+        notes = (volume.note, note, nonfinite_note(view, volume.rgb), cut)
         self._image_notes = [text for text in notes if text]
         self._forget()
-
-    @staticmethod
-    def _volume(image: np.ndarray | Volume | str | Path, rgb: bool | None) -> Volume:
-        if isinstance(image, Volume):
-            return image
-        if isinstance(image, str | Path):
-            from napari_attnseg.io.image import read_image
-
-            return read_image(Path(image))
-        return Volume.from_array(image, rgb=rgb)
 
     def _need_image(self) -> np.ndarray:
         if self._image is None:
@@ -157,11 +165,13 @@ class Session:
         values = self._values(tuning)
         self._check_slice(z)
 
-        def work() -> tuple[Answer, Heavy, int]:
-            return self.pipeline.answer(z, values)
+        def work() -> tuple[Answer, Attended | None, int]:
+            if self._tiler is not None:
+                return self._tiler.answer(self.pipeline, z, values), None, 0
+            answer, heavy, over = self.pipeline.answer(z, values)
+            return answer, heavy.attended, over
 
-        answer, heavy, over = self._guarded(work)
-        attended = heavy.attended
+        answer, attended, over = self._guarded(work)
         step = None if attended is None else self._back(attended.step[0])
         return Prediction(
             self._back(answer.labels),
@@ -207,6 +217,7 @@ class Session:
         from one pass of encoder and attention (see ``trace_fingerprint``)."""
         values = self._values(tuning)
         self._check_slice(z)
+        self._need_whole("fingerprint")
         if reference is not None:
             if reference.shape != self.shape[1:]:
                 raise InputError(
@@ -225,7 +236,8 @@ class Session:
         """What pixel (z, y, x) attends to: its attention row, float32 (h, w), sums to 1."""
         values = self._values(tuning)
         self._check_slice(z)
-        _, height, width = self.shape
+        self._need_whole("attention row")
+        height, width = self.shape[1:]
         if not (0 <= y < height and 0 <= x < width):
             raise InputError(f"pixel ({y}, {x}) lies outside the slice of {height} x {width}")
 
@@ -244,10 +256,13 @@ class Session:
         """Attention received, float32 (h, w): the mean over queries of each key's column.
 
         Under ``rule="authors"`` of the smoothed rows A', so that it follows the threshold; under
-        the other rules the threshold does not alter A. ``None`` for a model without attention.
+        the other rules the threshold does not alter A. ``None`` for a model without attention
+        and for a slice cut into tiles.
         """
         values = self._values(tuning)
         self._check_slice(z)
+        if self.tiled:
+            return None
 
         def work() -> np.ndarray | None:
             heavy = self.pipeline.attended(z, values)
@@ -270,8 +285,7 @@ class Session:
     def map_scale(self, z: int = 0) -> MapScale:
         """Where the attention grid lies on a slice, in view orientation."""
         size = self.shape[1:]
-        work = working_size(size, self.card.preprocessing, self._spacing)
-        return place_grid(size, work, self.model.stride, self._flips[1:])
+        return place_grid(size, self._working_size(), self.model.stride, self._flips[1:])
 
     def provenance(self, tuning: Tuning | None = None) -> dict[str, Any]:
         """What an exported mask should say about its making, as plain data."""
@@ -284,6 +298,7 @@ class Session:
             "tuning": self._tuned(tuning).to_json(),
             "preprocessing": asdict(self.card.preprocessing),
             "device": str(self.device),
+            "tile": {"pixels": self.tile, "overlap": tiling.OVERLAP} if self.tiled else None,
             "notes": list(self.notes),
         }
 
@@ -294,19 +309,7 @@ class Session:
 
     def _values(self, tuning: Tuning | None) -> dict[str, Any]:
         """All values by name, checked against the model's tunables."""
-        tuned = self._tuned(tuning)
-        known = {t.name: t for t in self.model.tunables}
-        for name, value in tuned.values.items():
-            if name not in known:
-                have = ", ".join([*known, "cut"])
-                raise InputError(f"got a value for {name!r}, but this model is tuned by {have}")
-            tunable = known[name]
-            if tunable.kind == "choice" and value not in tunable.choices:
-                have = ", ".join(tunable.choices)
-                raise InputError(f"got {name} = {value!r}, expected one of {have}")
-            if tunable.kind == "float" and not np.isfinite(float(value)):
-                raise InputError(f"got {name} = {value}, expected a finite number")
-        return {**tuned.values, "cut": tuned.cut}
+        return checked_values(self.model.tunables, self._tuned(tuning))
 
     def _row_values(self, values: Mapping[str, Any]) -> dict[str, Any]:
         return {name: values[name] for name in ("threshold", "rule") if name in values}
@@ -321,6 +324,13 @@ class Session:
         if heavy.attended is None:
             raise InputError("this model has no attention map; choose one with attention")
         return heavy.attended
+
+    def _need_whole(self, what: str) -> None:
+        if self.tiled:
+            raise InputError(
+                f"there is no {what} of a slice that is cut into tiles; "
+                "segment it without tiles, or a smaller image"
+            )
 
     def _check_slice(self, z: int) -> None:
         if not 0 <= z < self.n_slices:
@@ -348,12 +358,20 @@ class Session:
     def _slice_size(self) -> tuple[int, int]:
         return self.shape[1:]
 
-    def _prepare(self, z: int) -> torch.Tensor:
+    def _working_size(self) -> tuple[int, int]:
+        return working_size(self.shape[1:], self.card.preprocessing, self._spacing)
+
+    def _prepare(self, part: int | tiling.Tile) -> torch.Tensor:
+        if isinstance(part, tiling.Tile):
+            assert self._tiler is not None
+            return self._tiler.pixels(part).to(self.device)
+        return self._working(part).to(self.device)
+
+    def _working(self, z: int) -> torch.Tensor:
         p = self.card.preprocessing
         slice_ = self._standing(np.asarray(self._need_image()[z]))
         x = torch.from_numpy(normalize(slice_, self._rgb, p, self._limits))[None]
-        size = working_size((x.shape[-2], x.shape[-1]), p, self._spacing)
-        return resize(x, size, antialias=True).to(self.device)
+        return resize(x, self._working_size(), antialias=True)
 
     def _guarded(self, work: Callable[[], T]) -> T:
         """Run on the device; step down the memory ladder when it is full, and stay there."""
@@ -363,7 +381,9 @@ class Session:
             with torch.no_grad(), exact_float32():
                 return work()
 
-        result, rung = with_memory_ladder(on, self._rungs, self._device_notes)
+        got = "a slice of {} x {} pixels".format(*self.shape[1:])
+        advice = tiling.tile_advice(self._working_size(), self.tile, self.model.stride)
+        result, rung = with_memory_ladder(on, self._rungs, self._device_notes, got, advice)
         self._rungs = self._rungs[self._rungs.index(rung) :]
         return result
 

@@ -1,0 +1,30 @@
+"""Values given for tunables, checked before anything runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from napari_attnseg.errors import InputError
+from napari_attnseg.settings import Tunable, Tuning
+
+
+def checked_values(tunables: Iterable[Tunable], tuned: Tuning) -> dict[str, Any]:
+    """All values by name, the cut included.
+
+    Raises ``InputError`` for names the model does not have, choices it does not know and numbers
+    that are not finite.
+    """
+    known = {t.name: t for t in tunables}
+    for name, value in tuned.values.items():
+        if name not in known:
+            have = ", ".join([*known, "cut"])
+            raise InputError(f"got a value for {name!r}, but this model is tuned by {have}")
+        tunable = known[name]
+        if tunable.kind == "choice" and value not in tunable.choices:
+            have = ", ".join(tunable.choices)
+            raise InputError(f"got {name} = {value!r}, expected one of {have}")
+        if tunable.kind == "float" and not math.isfinite(float(value)):
+            raise InputError(f"got {name} = {value}, expected a finite number")
+    return {**tuned.values, "cut": tuned.cut}
