@@ -35,7 +35,7 @@ def split_objects(
     flat = len(labels) == 1
     work = labels[0] if flat else labels
     ids = label(work, background=0, connectivity=work.ndim)
-    if watershed:
+    if watershed and ids.any():
         ids = _split(work, ids, min_distance, spacing_mm[-work.ndim :])
     ids, count = _compact(ids, min_size)
     if count > MAX_OBJECTS:

@@ -20,6 +20,7 @@ COMMENT = 6
 LABEL_INTENT = 1002
 DESCRIPTION = "napari-attnseg"
 XFORM_ALIGNED = 2
+NIFTI1_LONGEST = 32767
 
 
 def prepare(suffix: str, array_ZYX: np.ndarray, source: Volume | None, text: str) -> Job:
@@ -52,12 +53,11 @@ def _placed(array_ZYX: np.ndarray, source: Volume | None) -> tuple[np.ndarray, n
 def _header(
     data: np.ndarray, affine: np.ndarray, source: Volume | None, text: str
 ) -> nib.Nifti1Header:
-    header = _start(affine, source)
+    header = _start(affine, source, max(data.shape))
     header.set_data_dtype(data.dtype)
     header.set_data_shape(data.shape)
     header.set_slope_inter(1, 0)
     header["cal_min"] = header["cal_max"] = 0
-    header["magic"] = b"n+2\0\r\n\x1a\n"[: header["magic"].dtype.itemsize]
     if isinstance(header, nib.Nifti2Header):
         header["magic"] = b"n+2"
     else:
@@ -71,11 +71,12 @@ def _header(
     return header
 
 
-def _start(affine: np.ndarray, source: Volume | None) -> Any:
+def _start(affine: np.ndarray, source: Volume | None, longest: int) -> Any:
+    """The source's header, or a new one: NIfTI-1 unless an axis is too long for it."""
     if source is not None and source.header is not None:
         kind = nib.Nifti2Header if len(source.header) == 540 else nib.Nifti1Header
         return kind(source.header).as_byteswapped("<")
-    header = nib.Nifti1Header(endianness="<")
+    header = (nib.Nifti1Header if longest <= NIFTI1_LONGEST else nib.Nifti2Header)(endianness="<")
     geometry: Geometry | None = source.geometry if source else None
     header.set_data_shape((1, 1, 1))
     header.set_zooms(np.linalg.norm(affine[:3, :3], axis=0))

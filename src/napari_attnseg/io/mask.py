@@ -89,7 +89,7 @@ def colours_to_ids(path: Path, data: np.ndarray) -> np.ndarray:
             f"{path.name} is a colour mask with {len(colours)} colours besides black; expected "
             "one value per class, save it as grey or palette image with ids 0, 1, 2, ..."
         )
-    return lit.astype(np.uint8)
+    return np.asarray(lit, np.uint8)
 
 
 def _whole(path: Path, data: np.ndarray, notes: list[str]) -> np.ndarray:
