@@ -9,12 +9,14 @@ from numpy.typing import NDArray
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QButtonGroup, QLabel, QVBoxLayout, QWidget
 
-from napari_attnseg.errors import AttnSegError
+from napari_attnseg.errors import AttnSegError, InputError
 from napari_attnseg.widgets._bridge import connect_alive
 from napari_attnseg.widgets._parts import button, hint, row
 from napari_attnseg.widgets._plots import inks
 
 if TYPE_CHECKING:
+    from napari.layers import Labels
+
     from napari_attnseg.viewer.hub import Hub
     from napari_attnseg.viewer.results import ResultLayers
 
@@ -27,6 +29,18 @@ def difference(tuned: NDArray[Any], plain: NDArray[Any]) -> NDArray[np.uint8]:
     """1 where both masks have a class, 2 where only the tuned one has, 3 where only plain has."""
     a, b = tuned > 0, plain > 0
     return (a & b) * np.uint8(1) + (a & ~b) * np.uint8(2) + (~a & b) * np.uint8(3)
+
+
+def reference_slice(layer: Labels, shape: tuple[int, ...], z: int) -> NDArray[np.uint16]:
+    """Class ids (Y, X) of slice ``z``; raises ``InputError`` unless the layer is ``shape``."""
+    data = layer.data
+    stack = data[None] if data.ndim == 2 else data
+    if tuple(stack.shape) != tuple(shape):
+        raise InputError(
+            f"the reference {layer.name!r} is {tuple(data.shape)} but the image is "
+            f"{tuple(shape)} (slices, rows, columns); choose labels made on this image."
+        )
+    return np.asarray(stack[z]).astype(np.uint16)
 
 
 class ComparePanel(QWidget):

@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 )
 from superqt import QDoubleSlider
 
+from napari_attnseg.cards import Card
 from napari_attnseg.settings import PLAIN_THRESHOLD, Tunable, TunableValue
 from napari_attnseg.widgets._plots import inks
 from napari_attnseg.widgets._scale import StepScale
@@ -257,6 +258,15 @@ def make_row(tunable: Tunable, parent: QWidget | None = None) -> TunableRow:
     """The row that suits a tunable's kind."""
     cls = ChoiceRow if tunable.kind == "choice" else FloatRow
     return cls(tunable, parent)
+
+
+def tunables_of(card: Card) -> list[Tunable]:
+    """The tunables that a model card declares (JSON made their tuples lists)."""
+    plain = [
+        {k: tuple(v) if isinstance(v, list) else v for k, v in declared.items()}
+        for declared in card.tunables
+    ]
+    return [Tunable(**values) for values in plain]
 
 
 def _short(value: TunableValue) -> str:

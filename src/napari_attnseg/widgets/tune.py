@@ -18,12 +18,12 @@ from napari_attnseg.settings import CUT, Tunable, Tuning
 from napari_attnseg.viewer.hub import hub_for
 from napari_attnseg.viewer.preferences import recall, remember
 from napari_attnseg.widgets._bridge import connect_alive
-from napari_attnseg.widgets._compare import ComparePanel
+from napari_attnseg.widgets._compare import ComparePanel, reference_slice
 from napari_attnseg.widgets._maps import MapsPanel
 from napari_attnseg.widgets._parts import Field, LayerCombo, Section, button, hint, row, scrolling
 from napari_attnseg.widgets._plots import Fingerprint
 from napari_attnseg.widgets._scale import Kind
-from napari_attnseg.widgets._sliders import FloatRow, TunableRow, make_row
+from napari_attnseg.widgets._sliders import FloatRow, TunableRow, make_row, tunables_of
 from napari_attnseg.widgets.diagnose import ErrorBar
 
 if TYPE_CHECKING:
@@ -190,7 +190,8 @@ class TuneWidget(QWidget):
         reference = None
         if self._reference is not None:
             try:
-                reference = self._reference_slice(self._reference)
+                shape, z = self.hub.live.state.shape, self.hub.visible_z()
+                reference = reference_slice(self._reference, shape, z)
             except InputError as error:
                 self.error.show_error(str(error))
         self.hub.live.request_fingerprint(reference)
@@ -213,8 +214,7 @@ class TuneWidget(QWidget):
         self.rows = {}
         card = self.hub.card if checkpoint else None
         if card is not None:
-            tunables = [Tunable(**_plain(t)) for t in card.tunables]
-            for tunable in [*tunables, CUT]:
+            for tunable in [*tunables_of(card), CUT]:
                 self._add_row(tunable, card.tuning)
         has_threshold = "threshold" in self.rows
         for shown in (self.fingerprint, self.compare_section, self.maps_button):
@@ -386,17 +386,6 @@ class TuneWidget(QWidget):
     def _on_reference_edited(self, event: Any = None) -> None:
         self.follow_up()
 
-    def _reference_slice(self, layer: Labels) -> NDArray[Any]:
-        """Class ids (Y, X) of the visible slice; raises ``InputError`` on another shape."""
-        data, shape = layer.data, self.hub.live.state.shape
-        stack = data[None] if data.ndim == 2 else data
-        if tuple(stack.shape) != tuple(shape):
-            raise InputError(
-                f"the reference {layer.name!r} is {tuple(data.shape)} but the image is "
-                f"{tuple(shape)} (slices, rows, columns); choose labels made on this image."
-            )
-        return np.asarray(stack[self.hub.visible_z()]).astype(np.uint16)
-
     def _try(self, call: Any, **values: Any) -> bool:
         try:
             call(**values)
@@ -404,8 +393,3 @@ class TuneWidget(QWidget):
             self.error.show_error(str(error))
             return False
         return True
-
-
-def _plain(tunable: Any) -> dict[str, Any]:
-    """A tunable of a card as keywords (JSON made its tuple a list)."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in dict(tunable).items()}
