@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -125,7 +124,14 @@ def test_header_is_the_sources_but_for_what_a_mask_is_not(tmp_path):
     )
     source = read_image(path)
     labels = labels_like(source)
-    write_mask(tmp_path / "m.nii.gz", labels, source, {1: "liver"}, {"model": "x", "cut": 0.5})
+    write_mask(
+        tmp_path / "m.nii.gz",
+        labels,
+        source,
+        {1: "liver"},
+        {"model": "x", "cut": 0.5},
+        {1: "#dd8a50"},
+    )
     image = nib.load(tmp_path / "m.nii.gz")
     assert image.get_data_dtype() == np.uint8
     assert image.header.get_slope_inter() in ((1.0, 0.0), (None, None))
@@ -134,7 +140,11 @@ def test_header_is_the_sources_but_for_what_a_mask_is_not(tmp_path):
     assert image.header["cal_max"] == 0
     assert image.header.get_intent()[0] == "label"
     inside = json.loads(image.header.extensions[0].get_content())
-    assert inside == {"classes": {"1": "liver"}, "provenance": {"model": "x", "cut": 0.5}}
+    assert inside == {
+        "classes": {"1": "liver"},
+        "colors": {"1": "#dd8a50"},
+        "provenance": {"model": "x", "cut": 0.5},
+    }
 
 
 def test_big_endian_nifti2_and_4d_sources(tmp_path):
@@ -304,6 +314,7 @@ def test_no_space_leaves_the_older_file_untouched(tmp_path, name):
     path = tmp_path / name
     write_mask(path, NOISE[:, :9, :9])
     before = path.read_bytes()
+    resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:

@@ -49,15 +49,19 @@ def write_mask(
     source: Volume | None = None,
     classes: Mapping[int, str] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    colors: Mapping[int, str] | None = None,
 ) -> Verified:
     """Write ids (Z, Y, X) as .nii, .nii.gz, .tif or (one slice) .png and read them again.
 
-    NIfTI carries the header and the affine of ``source``; TIFF its resolution. ``classes`` and
-    ``provenance`` travel inside (NIfTI extension, TIFF description, PNG text). Raises
-    ``ExportError`` when it cannot be written or does not read back equal.
+    NIfTI carries the header and the affine of ``source``; TIFF its resolution. ``classes`` (id to
+    name), ``colors`` (id to ``"#rrggbb"``) and ``provenance`` travel inside (NIfTI extension,
+    TIFF description, PNG text). Raises ``ExportError`` when it cannot be written or does not read
+    back equal.
     """
     labels = as_ids(labels_ZYX)
-    comment = {"classes": {str(k): v for k, v in (classes or {}).items()}}
+    comment: dict[str, Any] = {"classes": {str(k): v for k, v in (classes or {}).items()}}
+    if colors:
+        comment["colors"] = {str(k): v for k, v in colors.items()}
     if provenance:
         comment["provenance"] = dict(provenance)
     return _write(Path(path), labels, source, comment)
