@@ -262,7 +262,7 @@ def make_row(tunable: Tunable, parent: QWidget | None = None) -> TunableRow:
 
 def tunables_of(card: Card) -> list[Tunable]:
     """The tunables that a model card declares (JSON made their tuples lists)."""
-    plain = [
+    plain: list[dict[str, Any]] = [
         {k: tuple(v) if isinstance(v, list) else v for k, v in declared.items()}
         for declared in card.tunables
     ]

@@ -286,12 +286,15 @@ class TuneWidget(QWidget):
     def _wait_to_paint(self) -> None:
         if not self._hold.isActive():
             self._hold.start()
-            for part in (self.fingerprint, *self.rows.values()):
+            for part in self._held_parts():
                 part.setUpdatesEnabled(False)
+
+    def _held_parts(self) -> list[QWidget]:
+        return [self.fingerprint, *self.rows.values()]
 
     def _paint_again(self) -> None:
         self._hold.stop()
-        for part in (self.fingerprint, *self.rows.values()):
+        for part in self._held_parts():
             if not part.updatesEnabled():
                 part.setUpdatesEnabled(True)
 
