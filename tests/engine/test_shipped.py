@@ -85,18 +85,30 @@ def test_organs_on_the_test_slices(shipped: dict[str, Path], laid_out: Path) -> 
 
 
 def test_the_threshold_moves_the_nuclei_of_the_sample(shipped: dict[str, Path]) -> None:
-    from skimage.filters import gaussian
+    pytest.importorskip("napari")
+    from napari_attnseg.viewer.samples import draw_nuclei
 
-    rng = np.random.default_rng(3)  # soft discs of several sizes on a dark ground
-    y, x = np.mgrid[:256, :256]
-    discs = np.zeros((256, 256))
-    for _ in range(30):
-        cy, cx, r = rng.uniform(8, 248), rng.uniform(8, 248), rng.uniform(7, 12)
-        discs = np.maximum(discs, rng.uniform(0.4, 0.9) * ((y - cy) ** 2 + (x - cx) ** 2 < r * r))
-    image = (gaussian(discs, 1.3) + 0.05 + rng.normal(0, 0.02, discs.shape)).clip(0, 1) * 255
+    image, mask = draw_nuclei()
     session = Session(shipped["nuclei_smooth_unet"], "cpu")
-    session.set_image(image.astype(np.uint8))
+    session.set_image(image)
     assert span(session, 0) >= 0.05
+    found = session.predict(0).labels > 0
+    assert 2 * np.count_nonzero(found & (mask > 0)) / (found.sum() + (mask > 0).sum()) >= 0.8
+
+
+def test_the_threshold_moves_real_nuclei(shipped: dict[str, Path], laid_out: Path) -> None:
+    session, spans = Session(shipped["nuclei_smooth_unet"], "cpu"), []
+    for image, _ in pairs(laid_out / "dsb2018" / "test")[::8]:
+        session.set_image(image)
+        spans.append(span(session, 0))
+    assert np.mean(spans) >= 0.05
+
+
+def test_the_threshold_moves_the_organs_of_the_phantom(shipped: dict[str, Path]) -> None:
+    session = Session(shipped["ct_organs_smooth_unet"], "cpu")
+    session.set_image(BENCHMARKS.parent / "sample_data" / "ct_phantom.nii.gz")
+    middle = range(session.n_slices // 3, session.n_slices * 2 // 3)
+    assert np.mean([span(session, z) for z in middle]) >= 0.05
 
 
 def test_the_threshold_moves_the_organs_of_real_slices(
