@@ -96,9 +96,9 @@ class SmoothAttention(AttentionModule):
     def attend(self, x_BCHW: Tensor) -> Attended:
         """The heavy half: ``value`` (B, C, H, W), ``step`` and ``received`` (B, H, W)."""
         grid = self._grid(x_BCHW)
-        q, k = self._tokens(x_BCHW)
-        v = self.value(x_BCHW).flatten(2).mT
-        value, step, received = functional.attend(q, k, v, grid)
+        value, step, received = functional.attend(  # no names for q, k, v: they are freed here
+            *self._tokens(x_BCHW), self.value(x_BCHW).flatten(2).mT, grid
+        )
         hw = (grid.height, grid.width)
         return Attended(
             value.mT.contiguous().unflatten(2, hw), step.unflatten(1, hw), received.unflatten(1, hw)
