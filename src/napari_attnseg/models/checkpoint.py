@@ -50,7 +50,8 @@ def save_checkpoint(path: str | Path, model: SegmentationModel, card: Card) -> C
         parameters=sum(p.numel() for p in model.parameters()),
         digest=digest(state),
     )
-    metadata = {CARD_KEY: json.dumps(card.to_json(), allow_nan=False), "format": "pt"}
+    # one entry alone: safetensors writes several in random order, and equal models in unequal bytes
+    metadata = {CARD_KEY: json.dumps(card.to_json(), allow_nan=False)}
     _write_whole(path, save(state, metadata))
     return card
 
