@@ -36,7 +36,7 @@ def test_wheel_in_a_clean_environment(tmp_path: Path) -> None:
     subprocess.run([*build, str(ROOT)], check=True)
     wheel = next(tmp_path.glob("*.whl"))
     venv.create(tmp_path / "env", with_pip=False)
-    python = next((tmp_path / "env").glob("*/python*"))
+    python = tmp_path / "env" / ("Scripts" if sys.platform == "win32" else "bin") / "python"
     site = subprocess.run(
         [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
         capture_output=True,
