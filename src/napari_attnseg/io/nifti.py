@@ -7,7 +7,7 @@ import logging
 import math
 import zlib
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, TypeAlias, cast
 
 import nibabel as nib
 import numpy as np
@@ -19,7 +19,7 @@ from napari_attnseg.io.limits import check_claim, check_numbers
 from napari_attnseg.io.sniff import is_gzip
 from napari_attnseg.io.volume import Volume
 
-Header = nib.Nifti1Header  # Nifti2Header is a subclass
+Header: TypeAlias = nib.Nifti1Header  # Nifti2Header is a subclass
 DEFLATE_RATIO = 1032.0
 CHUNK = 1 << 24
 

@@ -46,11 +46,19 @@ def set_dispatcher(dispatch: Dispatch | None, watcher: Watcher | None = None) ->
     _dispatch, _watcher = dispatch, watcher
 
 
+def _deliver(call: Callable[[], None]) -> None:
+    """Run ``call`` in the main thread; asked at every event, so that a dock may come later."""
+    if _dispatch is None:
+        call()
+    else:
+        _dispatch(call)
+
+
 def hub_for(viewer: ViewerModel) -> Hub:
     """The one hub of ``viewer`` (made at the first call; nothing is started yet)."""
     viewer = unwrapped(viewer)
     if viewer not in _hubs or _hubs[viewer].closed:
-        _hubs[viewer] = Hub(viewer, _dispatch)
+        _hubs[viewer] = Hub(viewer, _deliver)
         if _watcher is not None:
             _watcher(viewer, _hubs[viewer].close)
     return _hubs[viewer]

@@ -61,8 +61,9 @@ class ResultLayers:
         self.source = source
         self.model = model
         self.card = card
-        array = layer_source(source).array
-        self.shape: tuple[int, int, int] = array.shape[:3]
+        seen = layer_source(source)
+        self.shape: tuple[int, int, int] = seen.array.shape[:3]
+        self._volume = seen.volume  # so that napari's own Save knows the space of the labels
         self.labels: Labels | None = None
         self.edits: HandEdits | None = None
         self.maps: dict[str, Layer] = {}
@@ -125,7 +126,7 @@ class ResultLayers:
             colormap=DirectLabelColormap(color_dict=table),
             features=named if names else None,
             opacity=0.55,
-            metadata={METADATA: {"result_of": self.source.name, "what": what}},
+            metadata={METADATA: self._entry(what)},
             **transform_of(self.source),
         )
         layer.selected_label = 1
@@ -167,7 +168,7 @@ class ResultLayers:
         layer = Labels(
             data,
             name=self.name("objects"),
-            metadata={METADATA: {"result_of": self.source.name, "what": "objects"}},
+            metadata={METADATA: self._entry("objects")},
             **transform_of(self.source),
         )
         self.maps["objects"] = layer
@@ -195,6 +196,12 @@ class ResultLayers:
 
     # --- inside -------------------------------------------------------------------------------
 
+    def _entry(self, what: str) -> dict[str, Any]:
+        """Our note in a layer's metadata; labels carry the space they must be saved in."""
+        entry: dict[str, Any] = {"result_of": self.source.name, "what": what}
+        labels = what in ("labels", "objects", "plain", "difference")
+        return entry | {"volume": self._volume} if labels and self._volume is not None else entry
+
     def _new_map(
         self, what: str, shape: tuple[int, ...], grid: MapGrid | None, look: Mapping[str, Any]
     ) -> Image:
@@ -213,7 +220,7 @@ class ResultLayers:
             name=self.name(what),
             opacity=0.7,
             rgb=False,
-            metadata={METADATA: {"result_of": self.source.name, "what": what}},
+            metadata={METADATA: self._entry(what)},
             **style,
             **place,
         )

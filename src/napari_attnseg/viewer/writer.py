@@ -10,22 +10,28 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_attnseg.errors import ExportError
+from napari_attnseg.geometry import Geometry
 from napari_attnseg.io.export import Verified, write_mask
+from napari_attnseg.io.volume import Volume
 from napari_attnseg.viewer.layers import METADATA, layer_volume
 
 if TYPE_CHECKING:
     from napari.layers import Labels, Layer
     from napari.viewer import ViewerModel
 
-    from napari_attnseg.io.volume import Volume
-
 FILTERS = "NIfTI (*.nii.gz *.nii);;TIFF (*.tif *.tiff);;PNG, one slice (*.png)"
 
 
 def write_labels(path: str, data: Any, meta: Mapping[str, Any]) -> list[str]:
-    """npe2 writer: ``data`` (Y,X) or (Z,Y,X) whole numbers, ``meta`` the layer's settings."""
-    volume = _volume_of(meta.get("metadata") or {})
-    return [str(export(path, np.asarray(data), volume).path)]
+    """npe2 writer: ``data`` (Y,X) or (Z,Y,X) whole numbers, ``meta`` the layer's settings.
+
+    The space is that of the image the labels were made from; for labels that napari's own "new
+    labels layer" made, that of an open scan in the same place; else the layer's own scale and
+    translate, read as millimetres in (S, P, L).
+    """
+    labels = np.asarray(data)
+    volume = _volume_of(meta.get("metadata") or {}) or _volume_in_place(labels, meta)
+    return [str(export(path, labels, volume or _volume_of_scale(labels, meta)).path)]
 
 
 def export_layer(
@@ -57,7 +63,12 @@ def export(
         )
     array = labels[None] if labels.ndim == 2 else labels
     if volume is not None and volume.shape != array.shape:
-        volume = None  # cropped or resampled since: the header would lie about it
+        if str(path).lower().endswith((".nii", ".nii.gz")):
+            raise ExportError(
+                f"the labels are {array.shape} but the scan they belong to is {volume.shape} "
+                "(Z, Y, X); export labels made from the same layer, or resample them first."
+            )
+        volume = None  # cropped since; a picture has no place in the world to be wrong about
     return write_mask(path, array, volume, classes=classes, provenance=provenance)
 
 
@@ -78,3 +89,35 @@ def suggested_suffix(volume: Volume | None, depth: int) -> str:
 def _volume_of(metadata: Mapping[str, Any]) -> Volume | None:
     entry = metadata.get(METADATA)
     return entry.get("volume") if isinstance(entry, dict) else None
+
+
+def _volume_in_place(labels: npt.NDArray[Any], meta: Mapping[str, Any]) -> Volume | None:
+    """The volume of an open image of the same size, scale and translate, if there is one."""
+    import napari
+
+    viewer = napari.current_viewer()
+    for layer in viewer.layers if viewer is not None else ():
+        volume = _volume_of(layer.metadata)
+        if volume is None or volume.shape != (1, *labels.shape)[-3:]:
+            continue
+        same = (
+            np.allclose(getattr(layer, name), meta[name], atol=1e-6)
+            for name in ("scale", "translate")
+            if name in meta
+        )
+        if layer.ndim == labels.ndim and all(same):
+            return volume
+    return None
+
+
+def _volume_of_scale(labels: npt.NDArray[Any], meta: Mapping[str, Any]) -> Volume | None:
+    """A space from a 3D layer's scale and translate: x = -L, y = -P, z = S in RAS+ mm."""
+    scale = np.asarray(meta.get("scale", ()), float)
+    if labels.ndim != 3 or scale.shape != (3,) or np.all(scale == 1):
+        return None
+    shift = np.asarray(meta.get("translate", np.zeros(3)), float)
+    affine = np.eye(4)
+    affine[:3, :3] = np.diag((scale * (1, -1, -1))[::-1])
+    affine[:3, 3] = (shift * (1, -1, -1))[::-1]
+    data = labels.transpose(2, 1, 0)
+    return Volume(data, Geometry(affine, data.shape, sform_code=2))

@@ -187,7 +187,8 @@ class ItemEditor:
             elif isinstance(self.widget, QComboBox):
                 self.widget.setCurrentIndex(self.item.choices.index(value))
             elif isinstance(self.widget, QSpinBox):
-                self.widget.setValue(int(self.item.none if value is None else value))
+                number = self.item.none if value is None else value
+                self.widget.setValue(int(number or 0))
             else:
                 self.widget.setValue(float(value))
 
