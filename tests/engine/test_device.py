@@ -145,3 +145,18 @@ def test_other_errors_pass_through() -> None:
 
     with pytest.raises(RuntimeError, match="shapes"):
         dev.with_memory_ladder(work, dev.ladder(CPU), [])
+
+
+@pytest.mark.parametrize(
+    ("words", "short"),
+    [
+        ("could not create a primitive", True),  # a CPU convolution whose scratch does not fit
+        ("could not create a primitive descriptor for a convolution forward", False),
+        ("std::bad_alloc", True),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)", True),
+        ("mat1 and mat2 shapes cannot be multiplied", False),
+    ],
+)
+def test_lack_of_memory_has_many_words(words: str, short: bool) -> None:
+    assert dev.is_out_of_memory(RuntimeError(words)) == short
+    assert not dev.is_out_of_memory(ValueError(words))

@@ -275,13 +275,29 @@ BLOCKS = (4 * MIB, MIB)
 """Row blocks tried after the normal size: slower, exactly the same numbers."""
 
 
+MEMORY_WORDS = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "alloc_failed",
+    "could not create a memory",
+)
+"""What torch and the libraries below it say when memory ran out."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch says that memory ran out (GPU, Apple GPU or CPU allocator)."""
+    """Whether torch says that memory ran out (GPU, Apple GPU or CPU allocator).
+
+    The CPU's convolutions (oneDNN) only say that they "could not create a primitive"; with
+    "primitive descriptor" they mean a layer they do not know.
+    """
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     text = str(error).lower()
+    primitive = "create a primitive" in text and "primitive descriptor" not in text
     return isinstance(error, RuntimeError) and (
-        "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
+        primitive or any(words in text for words in MEMORY_WORDS)
     )
 
 

@@ -162,7 +162,7 @@ def tile_note(tile: int) -> str:
 def tile_advice(size: tuple[int, int], tile: int | None, stride: int) -> str:
     """What to do when memory ended at working ``size``, with tiles of ``tile`` or without."""
     longest = min(max(size), tile or max(size))
-    smaller = max(2 * stride, min(512, 1 << max(longest // 2, 1).bit_length() - 1))
+    smaller = max(2 * stride, 64, min(512, 1 << max(longest // 2, 1).bit_length() - 1))
     if smaller >= longest:
         return "close other programs"
     return (
