@@ -41,10 +41,12 @@ def draw_strokes(mask: np.ndarray, count: int = 12, length: int = 9, seed: int =
     return strokes
 
 
-def watch(image: np.ndarray, rgb: bool, mask: np.ndarray, seconds: float) -> Iterator[str]:
+def watch(
+    image: np.ndarray, rgb: bool, mask: np.ndarray, seconds: float, epochs: int = 100
+) -> Iterator[str]:
     """Train from strokes and say after each epoch how good the rest of the image is."""
     strokes = draw_strokes(mask)
-    settings = replace(RECIPES["threshold-matters"], sparse=True)
+    settings = replace(RECIPES["threshold-matters"], sparse=True, epochs=epochs, patience=0)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         np.save(place / "image.npy", image[None])
@@ -71,10 +73,11 @@ def main() -> None:
     parser.add_argument("image", type=Path)
     parser.add_argument("mask", type=Path)
     parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--epochs", type=int, default=100)
     given = parser.parse_args()
     volume, mask = read_image(given.image), read_mask(given.mask).view[0] > 0
     print(f"{torch.get_num_threads()} threads, {volume.view.shape[1:3]} pixels")
-    for line in watch(volume.view[0], volume.rgb, mask, 60 * given.minutes):
+    for line in watch(volume.view[0], volume.rgb, mask, 60 * given.minutes, given.epochs):
         print(line, flush=True)
 
 
