@@ -86,6 +86,26 @@ def time_left(done: int, total: int, seconds: float) -> str:
     return f"about {left:.0f} s left" if left < 90 else f"about {left / 60:.0f} min left"
 
 
+class Paced:
+    """Says when a word on progress is due: the first, the last, and one a second between.
+
+    Every change of a widget makes Qt compose the window anew (tens of milliseconds without a
+    graphics card), and slices can finish a hundred times a second.
+    """
+
+    def __init__(self, seconds: float = 1.0) -> None:
+        self._seconds = seconds
+        self._last = 0.0
+
+    def due(self, done: int, total: int) -> bool:
+        """Whether ``done`` of ``total`` should be shown now."""
+        now = time.monotonic()
+        if 1 < done < total and now - self._last < self._seconds:
+            return False
+        self._last = now
+        return True
+
+
 class ActivityProgress:
     """Shows the runs of one live controller in napari's activity dock, with its own Cancel.
 
@@ -99,6 +119,7 @@ class ActivityProgress:
         self._began = 0.0
         self._state: tuple[int, int] | None = None
         self._posted = False
+        self._paced = Paced(3.0)
         live.started.connect(self._start)
         live.slice_done.connect(self._step)
         live.finished.connect(self._end)
@@ -110,7 +131,8 @@ class ActivityProgress:
         self._post((0, event.total))
 
     def _step(self, event: Any) -> None:
-        self._post((event.done, event.total))
+        if self._paced.due(event.done, event.total):
+            self._post((event.done, event.total))
 
     def _end(self, event: Any = None) -> None:
         if not self._live.state.busy:  # else a small question failed and the run goes on

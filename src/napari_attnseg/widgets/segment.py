@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QProgressBar, QVBoxLayout, QWidget
 
 from napari_attnseg.viewer.hub import hub_for
 from napari_attnseg.widgets._after import AfterPanel
-from napari_attnseg.widgets._bridge import ActivityProgress, connect_alive, time_left
+from napari_attnseg.widgets._bridge import ActivityProgress, Paced, connect_alive, time_left
 from napari_attnseg.widgets._choose import ChoosePanel, complaining, sample_for
 from napari_attnseg.widgets._parts import button, hint, later, scrolling, set_shortcut
 from napari_attnseg.widgets.diagnose import ErrorBar
@@ -42,6 +42,7 @@ class SegmentWidget(QWidget):
         self.status = hint()
         self.activity = ActivityProgress(self.hub.live)
         self._began = 0.0
+        self._paced = Paced(1.5)
         self._warmed = False
         self._lay_out()
         self._listen()
@@ -141,6 +142,8 @@ class SegmentWidget(QWidget):
         self._say(f"Segmenting on {event.device} ...")
 
     def _on_slice(self, event: Any) -> None:
+        if not self._paced.due(event.done, event.total):
+            return
         self.progress.setValue(event.done)
         seconds = time.monotonic() - self._began
         left = time_left(event.done, event.total, seconds)
