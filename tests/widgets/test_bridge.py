@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from napari_attnseg.widgets._bridge import connect_alive, time_left, to_main_thread
+from napari_attnseg.widgets._bridge import (
+    ActivityProgress,
+    Paced,
+    connect_alive,
+    time_left,
+    to_main_thread,
+)
 
 pytestmark = pytest.mark.gui
 
@@ -57,3 +63,44 @@ def test_a_deleted_widget_is_left_alone(qtbot: Any) -> None:
 )
 def test_time_left(done: int, total: int, seconds: float, words: str) -> None:
     assert time_left(done, total, seconds) == words
+
+
+def test_progress_is_told_first_last_and_at_a_pace_between() -> None:
+    paced = Paced(60.0)
+    assert [done for done in range(1, 101) if paced.due(done, 100)] == [1, 100]
+    assert Paced(0.0).due(50, 100)
+
+
+def test_a_run_that_ends_while_its_bar_appears_leaves_no_bar(make_napari_viewer: Any) -> None:
+    """napari runs the event loop while a bar is made; the end of a short run falls into it."""
+    from types import SimpleNamespace
+
+    from napari.utils.progress import progress
+    from psygnal import Signal
+    from qtpy.QtWidgets import QApplication
+
+    class Live:
+        started, slice_done, finished = Signal(object), Signal(object), Signal(object)
+        failed, engine_lost = Signal(object), Signal(str)
+        state = SimpleNamespace(busy=True)
+
+        def cancel(self) -> None: ...
+
+    make_napari_viewer()
+    live = Live()
+    activity = ActivityProgress(live)
+    make = activity._new_bar
+
+    def slow(total: int) -> Any:
+        bar = make(total)
+        live.state.busy = False
+        live.finished.emit(None)
+        QApplication.processEvents()
+        return bar
+
+    activity._new_bar = slow
+    live.started.emit(SimpleNamespace(total=3))
+    for _ in range(20):
+        QApplication.processEvents()
+    assert activity._bar is None
+    assert not [bar for bar in progress._all_instances if "Segmenting" in str(bar.desc)]

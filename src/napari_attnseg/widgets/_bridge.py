@@ -118,7 +118,7 @@ class ActivityProgress:
         self._bar: Any = None
         self._began = 0.0
         self._state: tuple[int, int] | None = None
-        self._posted = False
+        self._posted = self._showing = self._again = False
         self._paced = Paced(3.0)
         live.started.connect(self._start)
         live.slice_done.connect(self._step)
@@ -145,20 +145,31 @@ class ActivityProgress:
             to_main_thread(self._show)
 
     def _show(self) -> None:
+        """Bring the bar to the newest state; a turn that comes while one is shown waits for it."""
         self._posted = False
-        if self._state is None:
-            bar, self._bar = self._bar, None
-            if bar is not None:
-                bar.close()
+        self._again = True
+        if self._showing:
             return
-        done, total = self._state
-        if self._bar is not None and (self._bar.total != total or done < self._bar.n):
-            self._bar.close()  # the next run has begun already
-            self._bar = None
+        self._showing = True
+        try:
+            while self._again:
+                self._again = False
+                self._show_once(self._state)
+        finally:
+            self._showing = False
+
+    def _show_once(self, state: tuple[int, int] | None) -> None:
+        bar = self._bar
+        if bar is not None and (state is None or bar.total != state[1] or state[0] < bar.n):
+            self._bar = None  # over, or the next run has begun already
+            bar.close()
+        if state is None:
+            return
+        done, total = state
         bar = self._bar = self._bar or self._new_bar(total)
         left = time_left(done, total, time.monotonic() - self._began)
         bar.set_description(f"Segmenting, {left}" if left else "Segmenting")
-        if bar is self._bar and done > bar.n:
+        if done > bar.n:
             bar.update(done - bar.n)
 
     def _new_bar(self, total: int) -> Any:
