@@ -10,7 +10,7 @@ import sys
 import typer
 
 from napari_attnseg.cli import demo, evaluate, models, predict, train
-from napari_attnseg.errors import AttnSegError
+from napari_attnseg.errors import AttnSegError, plain_sentence
 
 app = typer.Typer(
     name="napari-attnseg",
@@ -32,8 +32,11 @@ def main() -> None:
     """Run the command line; a known problem is one sentence on standard error, exit code 1."""
     try:
         app()
-    except AttnSegError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (AttnSegError, MemoryError, OSError, RuntimeError) as error:
+        sentence = plain_sentence(error)
+        if sentence is None:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("stopped by the keyboard; what was finished is kept", file=sys.stderr)

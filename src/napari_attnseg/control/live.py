@@ -120,6 +120,13 @@ class LiveController:
             if tuning is not None and tuning != self.state.tuning:
                 self._set(tuning=tuning)
 
+    def set_tile(self, tile: int) -> None:
+        """Cut slices into tiles from the next run on, with the person's consent: 0 = whole."""
+        with self._lock:
+            if tile != self.state.tile:
+                self._drop_work()
+                self._set(tile=tile, results=None)
+
     def set_slice(self, z: int) -> None:
         """The slice that the person looks at: live answers are for this one."""
         with self._lock:
@@ -234,6 +241,7 @@ class LiveController:
             "checkpoint": s.checkpoint,
             "device": s.device,
             "tuning": s.tuning,
+            "tile": s.tile,
             "z": s.z,
         }
 
@@ -260,18 +268,9 @@ class LiveController:
         self._maps = not set(self._order) <= self._mapped  # the second time they cost too much
         self._run = self.client.new_id()
         self._set(results=results, busy=True)
-        self.client.send(
-            Predict(
-                self._run,
-                s.image,
-                s.checkpoint,
-                s.device,
-                s.tuning,
-                self._order,
-                folder,
-                self._maps,
-            )
-        )
+        about = {name: value for name, value in self._target().items() if name != "z"}
+        wish: dict[str, Any] = {"order": self._order, "out": folder, "received": self._maps}
+        self.client.send(Predict(self._run, **about, **wish))
         return self._run
 
     def _send(self, request: Request) -> int:

@@ -92,6 +92,7 @@ class Retune(Request):
     out: str = ""
     buffer: int = 0
     compare: bool = False
+    tile: int = 0
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ class Fingerprint(Request):
     z: int = 0
     reference: str = ""
     points: int = 64
+    tile: int = 0
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ class AttentionRow(Request):
     y: int = -1
     x: int = -1
     out: str = ""
+    tile: int = 0
 
 
 @dataclass(frozen=True)
@@ -183,7 +186,7 @@ class Cancel(Request):
 
 @dataclass(frozen=True)
 class Event:
-    """Base of all events; ``id`` is the request's, ``generation`` counts engine starts."""
+    """Base of all events; ``id`` is the request's."""
 
     id: int = 0
 
@@ -334,11 +337,14 @@ class Finished(Event):
 
 @dataclass(frozen=True)
 class Failed(Event):
-    """A request failed: one clear sentence, its error class and a report to copy."""
+    """A request failed: one clear sentence, its error class and a report to copy.
+
+    ``tile``: side of image tiles that may fit where memory ran out (0: none)."""
 
     kind: str = "AttnSegError"
     message: str = ""
     report: str = ""
+    tile: int = 0
 
 
 @dataclass(frozen=True)

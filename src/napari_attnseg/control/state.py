@@ -36,7 +36,10 @@ class Results:
 
 @dataclass(frozen=True)
 class LiveState:
-    """What the next request will be made of. ``shape`` is (Z, Y, X) of the image."""
+    """What the next request will be made of. ``shape`` is (Z, Y, X) of the image.
+
+    ``tile``: side of the image tiles that the person agreed to (0: whole slices).
+    """
 
     image: ImageRef | None = None
     shape: tuple[int, int, int] = (0, 0, 0)
@@ -45,6 +48,7 @@ class LiveState:
     tuning: Tuning = field(default_factory=Tuning)
     z: int = 0
     compare: bool = False
+    tile: int = 0
     busy: bool = False
     results: Results | None = None
 

@@ -26,7 +26,7 @@ from napari_attnseg.control.messages import (
     Stopping,
     Train,
 )
-from napari_attnseg.errors import AttnSegError
+from napari_attnseg.errors import AttnSegError, is_memory_error, plain_sentence
 
 NEWEST_WINS: tuple[type[Request], ...] = (Retune, AttentionRow, Fingerprint)
 """Most urgent first; a newer request of the same class, whose answer would go into the same
@@ -52,8 +52,12 @@ def failure(request: Request, error: BaseException) -> Failed:
     report = "".join(traceback.format_exception(error))
     head = f"request: {type(request).__name__} {request.id}\nPython {sys.version}\n"
     head += f"{platform.platform()}\n\n"
-    if isinstance(error, AttnSegError):
-        return Failed(request.id, type(error).__name__, str(error), head + report)
+    sentence = plain_sentence(error)
+    if sentence is not None:
+        known = isinstance(error, AttnSegError)
+        memory = is_memory_error(error)
+        kind = type(error).__name__ if known else "DeviceError" if memory else "EngineError"
+        return Failed(request.id, kind, sentence, head + report, getattr(error, "tile", 0))
     words = f"the engine met an error of its own ({type(error).__name__}: {error}); "
     words += "copy the report to tell the developers"
     return Failed(request.id, "EngineError", words, head + report)

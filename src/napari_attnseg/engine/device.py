@@ -15,7 +15,7 @@ import psutil
 import torch
 from torch.nn import functional as F
 
-from napari_attnseg.errors import DeviceError
+from napari_attnseg.errors import DeviceError, MemoryEndedError, is_memory_error
 
 T = TypeVar("T")
 MIB = 1 << 20
@@ -275,30 +275,9 @@ BLOCKS = (4 * MIB, MIB)
 """Row blocks tried after the normal size: slower, exactly the same numbers."""
 
 
-MEMORY_WORDS = (
-    "out of memory",
-    "can't allocate memory",
-    "not enough memory",
-    "bad_alloc",
-    "alloc_failed",
-    "could not create a memory",
-)
-"""What torch and the libraries below it say when memory ran out."""
-
-
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch says that memory ran out (GPU, Apple GPU or CPU allocator).
-
-    The CPU's convolutions (oneDNN) only say that they "could not create a primitive"; with
-    "primitive descriptor" they mean a layer they do not know.
-    """
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error).lower()
-    primitive = "create a primitive" in text and "primitive descriptor" not in text
-    return isinstance(error, RuntimeError) and (
-        primitive or any(words in text for words in MEMORY_WORDS)
-    )
+    """Whether torch says that memory ran out (GPU, Apple GPU or CPU allocator)."""
+    return isinstance(error, torch.OutOfMemoryError) or is_memory_error(error)
 
 
 def ladder(device: torch.device) -> list[Rung]:
@@ -324,11 +303,13 @@ def with_memory_ladder(
     notes: list[str],
     got: str = "",
     advice: str = "close other programs, or segment a smaller image",
+    tile: int = 0,
 ) -> tuple[T, Rung]:
     """Run ``work`` on the first rung whose memory suffices; say every step down in ``notes``.
 
-    Errors other than lack of memory pass through. Raises ``DeviceError`` when the last rung
-    fails as well: ``got`` (the image, in words), what happened and ``advice``.
+    Errors other than lack of memory pass through. Raises ``MemoryEndedError`` when the last rung
+    fails as well: ``got`` (the image, in words), what happened, ``advice`` and the ``tile`` that
+    may fit.
     """
     for i, rung in enumerate(rungs):
         try:
@@ -339,9 +320,10 @@ def with_memory_ladder(
         release_memory(rung.device)
         if i + 1 < len(rungs):
             notes.append(_step_down(rung, rungs[i + 1]))
-    raise DeviceError(
+    raise MemoryEndedError(
         f"{f'got {got}, but ' if got else ''}memory ran out on {rungs[-1].device}, even with the "
-        f"smallest row blocks; {advice}"
+        f"smallest row blocks; {advice}",
+        tile,
     )
 
 

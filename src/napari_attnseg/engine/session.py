@@ -382,8 +382,9 @@ class Session:
                 return work()
 
         got = "a slice of {} x {} pixels".format(*self.shape[1:])
-        advice = tiling.tile_advice(self._working_size(), self.tile, self.model.stride)
-        result, rung = with_memory_ladder(on, self._rungs, self._device_notes, got, advice)
+        way = self._working_size(), self.tile, self.model.stride
+        advice, tile = tiling.tile_advice(*way), tiling.helpful_tile(*way)
+        result, rung = with_memory_ladder(on, self._rungs, self._device_notes, got, advice, tile)
         self._rungs = self._rungs[self._rungs.index(rung) :]
         return result
 

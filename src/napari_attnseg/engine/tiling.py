@@ -159,11 +159,17 @@ def tile_note(tile: int) -> str:
     )
 
 
-def tile_advice(size: tuple[int, int], tile: int | None, stride: int) -> str:
-    """What to do when memory ended at working ``size``, with tiles of ``tile`` or without."""
+def helpful_tile(size: tuple[int, int], tile: int | None, stride: int) -> int:
+    """A tile smaller than what ended memory at working ``size``; 0 when none would help."""
     longest = min(max(size), tile or max(size))
     smaller = max(2 * stride, 64, min(512, 1 << max(longest // 2, 1).bit_length() - 1))
-    if smaller >= longest:
+    return 0 if smaller >= longest else smaller
+
+
+def tile_advice(size: tuple[int, int], tile: int | None, stride: int) -> str:
+    """What to do when memory ended at working ``size``, with tiles of ``tile`` or without."""
+    smaller = helpful_tile(size, tile, stride)
+    if not smaller:
         return "close other programs"
     return (
         f"close other programs, or use `--tile {smaller}` of `napari-attnseg predict` "

@@ -11,7 +11,7 @@ from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import QComboBox, QPushButton, QVBoxLayout, QWidget
 
 from napari_attnseg.cards import Card, read_card, resolve_checkpoint
-from napari_attnseg.errors import AttnSegError
+from napari_attnseg.errors import AttnSegError, plain_sentence
 from napari_attnseg.viewer.preferences import recall, remember
 from napari_attnseg.widgets import opening
 from napari_attnseg.widgets._bridge import connect_alive
@@ -176,11 +176,14 @@ class ChoosePanel(QWidget):
 
 @contextlib.contextmanager
 def complaining(complain: Callable[[str], None]) -> Any:
-    """Turn our errors into one sentence for the dock."""
+    """Turn our errors, lack of memory and a disk that refuses into one sentence for the dock."""
     try:
         yield
-    except AttnSegError as error:
-        complain(str(error))
+    except (AttnSegError, MemoryError, OSError, RuntimeError) as error:
+        sentence = plain_sentence(error)
+        if sentence is None:
+            raise
+        complain(sentence)
 
 
 def about(card: Card | None) -> str:

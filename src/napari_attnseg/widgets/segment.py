@@ -13,6 +13,7 @@ from napari_attnseg.widgets._after import AfterPanel
 from napari_attnseg.widgets._bridge import ActivityProgress, Paced, connect_alive, time_left
 from napari_attnseg.widgets._choose import ChoosePanel, complaining, sample_for
 from napari_attnseg.widgets._parts import button, hint, later, scrolling, set_shortcut
+from napari_attnseg.widgets._tiles import TilesOffer
 from napari_attnseg.widgets.diagnose import ErrorBar
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class SegmentWidget(QWidget):
         self.progress.setTextVisible(False)
         self.progress.setFixedHeight(6)
         self.status = hint()
+        self.tiles = TilesOffer(self.hub)
         self.activity = ActivityProgress(self.hub.live)
         self._began = 0.0
         self._paced = Paced(1.5)
@@ -61,8 +63,10 @@ class SegmentWidget(QWidget):
         box = QVBoxLayout(content)
         box.setContentsMargins(8, 8, 8, 8)
         box.setSpacing(8)
-        for widget in (self.choose, self.run, self.progress, self.status, self.errors, self.after):
+        for widget in (self.choose, self.run, self.progress, self.status, self.errors):
             box.addWidget(widget)
+        box.addWidget(self.tiles)
+        box.addWidget(self.after)
         box.addStretch(1)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
