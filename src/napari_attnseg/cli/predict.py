@@ -19,7 +19,7 @@ from napari_attnseg.cli._common import (
     say,
     tuning_of,
 )
-from napari_attnseg.errors import AttnSegError, InputError
+from napari_attnseg.errors import AttnSegError, InputError, plain_sentence
 
 if TYPE_CHECKING:
     from napari_attnseg.engine.session import Session
@@ -112,8 +112,11 @@ def predict(
     for path, mask in places.items():
         try:
             _one(session, path, mask, tuning, volume, set(save or []))
-        except AttnSegError as error:  # the rest of a folder is still worth having
-            say(f"error: {path}: {error}")
+        except (AttnSegError, MemoryError, OSError, RuntimeError) as error:
+            sentence = plain_sentence(error)
+            if sentence is None:
+                raise
+            say(f"error: {path}: {sentence}")  # the rest of a folder is still worth having
             failed += 1
     say(f"{len(places) - failed} of {len(places)} masks written and verified in {out}")
     if failed:
@@ -141,9 +144,13 @@ def _one(
             probability[z] = prediction.probability
     for note in session.notes:
         say(f"note: {path.name}: {note}")
-    classes = dict(enumerate(session.card.class_names))
     verified = write_mask(
-        mask, labels, source, classes=classes, provenance=session.provenance(tuning)
+        mask,
+        labels,
+        source,
+        classes=dict(enumerate(session.card.class_names)),
+        colors=dict(enumerate(session.card.class_colors)),
+        provenance=session.provenance(tuning),
     )
     say(f"{path.name} -> {verified.path} ({verified.message})")
     _extras(mask, labels, probability, source, extras)

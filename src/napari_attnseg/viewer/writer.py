@@ -51,6 +51,7 @@ def export(
     volume: Volume | None,
     classes: Mapping[int, str] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    colors: Mapping[int, str] | None = None,
 ) -> Verified:
     """Write (Y,X) or (Z,Y,X) ids and verify the file against them.
 
@@ -69,7 +70,7 @@ def export(
                 "(Z, Y, X); export labels made from the same layer, or resample them first."
             )
         volume = None  # cropped since; a picture has no place in the world to be wrong about
-    return write_mask(path, array, volume, classes=classes, provenance=provenance)
+    return write_mask(path, array, volume, classes, provenance, colors)
 
 
 def source_of(layer: Layer, viewer: ViewerModel) -> Layer | None:

@@ -11,7 +11,7 @@ import numpy as np
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QVBoxLayout, QWidget
 
-from napari_attnseg.errors import AttnSegError
+from napari_attnseg.errors import plain_sentence
 from napari_attnseg.viewer import writer
 from napari_attnseg.viewer.layers import layer_volume
 from napari_attnseg.viewer.preferences import recall, remember
@@ -170,6 +170,7 @@ class AfterPanel(QWidget):
             "labels": np.array(labels.data),
             "volume": layer_volume(results.source),
             "classes": dict(enumerate(results.card.class_names)) if results.card else None,
+            "colors": dict(enumerate(results.card.class_colors)) if results.card else None,
             "provenance": {**results.provenance, "hand_edited_pixels": edits},
         }
         threading.Thread(target=self._write, args=(path, job), daemon=True).start()
@@ -179,8 +180,8 @@ class AfterPanel(QWidget):
             verified = writer.export(path, **job)
             words = f"{TICK}{verified.path.name}: {verified.message}"
             to_main_thread(lambda: self._on_written(words, ""))
-        except AttnSegError as error:
-            sentence = str(error)
+        except Exception as error:  # a thread that dies in silence would leave the button grey
+            sentence = plain_sentence(error) or f"the mask was not written ({error!r})"
             to_main_thread(lambda: self._on_written("", sentence))
 
     def _on_written(self, verdict: str, problem: str) -> None:
