@@ -123,6 +123,7 @@ class TrainSettings:
     ``lr`` is the step size of all parameters but gamma, whose step is ``lr * gamma_lr_factor``.
     ``threshold_draw``: ``"fixed"`` trains at ``threshold``; ``"quantile"`` draws the threshold
     of every batch as a random quantile of that batch's ``step`` so that every threshold is met.
+    ``class_colors``: one ``"#rrggbb"`` per class for the card, or empty.
     ``crop``: side of the random crops in pixels (``None``: whole images, or resized to
     ``preprocessing.size``). ``loss``: ``"bce"`` (cross-entropy for several classes) or
     ``"dicece"``. ``validation`` is the part of the training pairs kept for choosing the best
@@ -133,6 +134,7 @@ class TrainSettings:
     options: Mapping[str, Any] = field(default_factory=dict)
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     class_names: tuple[str, ...] = ("background", "foreground")
+    class_colors: tuple[str, ...] = ()
     epochs: int = 20
     batch: int = 8
     lr: float = 1e-4
@@ -168,8 +170,9 @@ class TrainSettings:
         d = dict(data)
         if "preprocessing" in d:
             d["preprocessing"] = Preprocessing.from_json(d["preprocessing"])
-        if "class_names" in d:
-            d["class_names"] = tuple(d["class_names"])
+        for name in ("class_names", "class_colors"):
+            if name in d:
+                d[name] = tuple(d[name])
         return cls(**d)
 
 

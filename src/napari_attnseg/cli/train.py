@@ -169,5 +169,7 @@ def describe(event: Any) -> str:
     if isinstance(event, Note):
         return f"note: {event.text}"
     if isinstance(event, Finished):
-        return f"finished: {event.reason}; {json.dumps(event.outputs)}"
+        idle = event.reason == "done" and event.summary.get("new_epochs") == 0
+        more = " (all epochs were done before; give a larger --epochs to go on)" if idle else ""
+        return f"finished: {event.reason}{more}; {json.dumps(event.outputs)}"
     return ""

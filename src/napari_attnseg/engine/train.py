@@ -73,7 +73,12 @@ def train(
     path = Path(out)
     if path.suffix != ".safetensors":
         raise InputError(f"got output {path.name}, expected a name that ends in .safetensors")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot make the folder {path.parent} ({error.strerror}); choose another --out"
+        ) from error
     about = {"command": command, "title": title, "text": text}
     run = _Run(settings, source, path, preview, should_stop or (lambda: False), about)
     yield from run.events(choose_device(device), resume)
@@ -101,6 +106,7 @@ class _Run:
         self.training: tuple[Slice, ...] = ()
         self.validation: tuple[Slice, ...] = ()
         self.split_text = ""
+        self._began_at = 0
         self.threshold = settings.threshold
         self._preview_due = self._state_saved = time.monotonic()
         self._image_shown: Slice | None = None
@@ -115,6 +121,7 @@ class _Run:
         self.learner = Learner(self.settings, device)
         if resume:
             self.progress = load_state(state_path(self.out), self.learner)
+        self._began_at = self.progress.epoch
         yield self._started(device)
         reason, keep = "cancelled", True
         try:
@@ -142,6 +149,7 @@ class _Run:
     def _finished(self, reason: str) -> Finished:
         p = self.progress
         summary = {"best_dice": max(p.best, 0.0), "best_epoch": p.best_epoch, "epochs": p.epoch}
+        summary["new_epochs"] = p.epoch - self._began_at
         outputs = {"checkpoint": str(self.out), "state": str(state_path(self.out))}
         return Finished(reason=reason, outputs=outputs, summary=summary)
 
@@ -292,6 +300,7 @@ class _Run:
             spec=model.spec.to_json(),
             preprocessing=settings.preprocessing,
             class_names=settings.class_names,
+            class_colors=settings.class_colors,
             tuning=tuning,
             title=self.about["title"] or self.out.stem,
             text=self.about["text"],

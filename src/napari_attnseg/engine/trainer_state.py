@@ -22,7 +22,7 @@ from napari_attnseg.errors import CheckpointError, ExportError
 from napari_attnseg.settings import TrainSettings
 
 FORMAT = 1
-MAY_CHANGE = frozenset({"epochs", "patience"})
+MAY_CHANGE = frozenset({"epochs", "patience", "class_colors"})
 """Settings that may differ on resume (with a schedule, other epochs give other steps)."""
 
 

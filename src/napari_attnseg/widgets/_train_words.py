@@ -45,6 +45,8 @@ def closing_words(event: Any, path: Path) -> str:
     }.get(reason, reason[:1].upper() + reason[1:])
     if not path.is_file():
         return f"{why}. Nothing was trained yet."
+    if reason == "done" and event.summary.get("new_epochs") == 0:
+        why += " before; to go on, ask for more epochs and press Resume"
     best = int(event.summary.get("best_epoch", 0))
     if not best:
         return f"{why}; no epoch was completed. The model as it was is in {path.name}."

@@ -10,13 +10,13 @@ from qtpy.compat import isalive
 from qtpy.QtCore import QSize, Qt, QTimer
 from qtpy.QtWidgets import QProgressBar, QTabWidget, QVBoxLayout, QWidget
 
-from napari_attnseg.errors import AttnSegError, InputError
+from napari_attnseg.errors import AttnSegError, InputError, plain_sentence
 from napari_attnseg.settings import TrainSettings
 from napari_attnseg.viewer.hub import hub_for
 from napari_attnseg.viewer.layers import layer_source
 from napari_attnseg.viewer.preferences import recall, remember
 from napari_attnseg.viewer.results import visible_slice
-from napari_attnseg.viewer.strokes import PreviewLayer
+from napari_attnseg.viewer.strokes import PreviewLayer, class_color
 from napari_attnseg.widgets._bridge import connect_alive
 from napari_attnseg.widgets._classes import ClassList
 from napari_attnseg.widgets._curves import TrainingCurves
@@ -146,7 +146,9 @@ class TrainWidget(QWidget):
     def settings(self) -> TrainSettings:
         """What a training started now would use."""
         sparse = self.from_layers and self.layers.sparse
-        return replace(self.form.settings, class_names=self.classes.names, sparse=sparse)
+        names = self.classes.names
+        colors = tuple(class_color(i) for i in range(len(names)))
+        return replace(self.form.settings, class_names=names, class_colors=colors, sparse=sparse)
 
     def train_or_stop(self) -> None:
         """Train when idle, stop when a training runs."""
@@ -164,8 +166,8 @@ class TrainWidget(QWidget):
             out = self._stopped() if resume else self.out.prepare()
             begin = self._start_layers if self.from_layers else self._start_folders
             begin(out, resume)
-        except AttnSegError as error:
-            self._complain(str(error))
+        except (AttnSegError, MemoryError, OSError) as error:
+            self._complain(plain_sentence(error) or str(error))
             return
         self.checkpoint = out
         self.out.show_path(out)
