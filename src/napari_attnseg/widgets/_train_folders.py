@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
 )
 from superqt.utils import create_worker
 
+from napari_attnseg.errors import plain_sentence
 from napari_attnseg.io.preflight import Preflight, preflight_folders
 from napari_attnseg.viewer.preferences import recall, remember
 from napari_attnseg.widgets._parts import Field, button, hint, row
@@ -104,7 +105,10 @@ class FolderPanel(QWidget):
             images,
             masks,
             _start_thread=False,
-            _connect={"returned": lambda found: self._take(number, found)},
+            _connect={
+                "returned": lambda found: self._take(number, found),
+                "errored": lambda error: self._give_up(number, error),
+            },
         )
         worker.start()
 
@@ -131,6 +135,10 @@ class FolderPanel(QWidget):
         self.summary.setText(describe(found))
         self._fill(found)
         self.checked.emit(found)
+
+    def _give_up(self, number: int, error: BaseException) -> None:
+        if number == self._number:
+            self.summary.setText(f"<b>✗</b> {plain_sentence(error) or repr(error)}")
 
     def _fill(self, found: Preflight) -> None:
         self.pairs.clear()

@@ -145,7 +145,9 @@ class ErrorBar(QFrame):
         edge, rgb = _LEVELS[level]
         self.setStyleSheet(_BAR.format(edge=edge, rgb=rgb))
         self._copy.setVisible(level == "error")
-        self._words.setText(message[:1].upper() + message[1:])
+        word = message.partition(" ")[0].rstrip(",;:")
+        name = not word.replace("-", "").isalpha()  # a file's name keeps its letters
+        self._words.setText(message if name else message[:1].upper() + message[1:])
         self.report = report
         self.show()
 
