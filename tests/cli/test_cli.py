@@ -188,8 +188,12 @@ def test_train_predict_evaluate_and_resume(folders, tmp_path) -> None:
     card = json.loads(run("info", model, "--json").stdout)
     assert card["class_names"] == ["background", "cell"]
     assert card["spec"]["options"]["width"] == 0.125
+    idle = run("train", *common, *small, "--epochs", 1, "--batch", 2, "--resume")
+    assert idle.exit_code == 0, idle.output
+    assert "give a larger --epochs" in idle.output
     again = run("train", *common, *small, "--epochs", 2, "--batch", 2, "--resume")
     assert again.exit_code == 0, again.output
+    assert "larger --epochs" not in again.output
     assert run("predict", model, folders[0], "--out", tmp_path / "o").exit_code == 0
 
 
@@ -212,3 +216,99 @@ def test_models_and_info() -> None:
     listed = json.loads(run("models", "--json").stdout)
     assert "smooth_unet" in listed["models"]
     assert "torch" in run("info").stdout
+
+
+# --- bad input ------------------------------------------------------------------------------------
+
+
+def recarded(path, target, **changes):
+    """The checkpoint at ``path`` with another card."""
+    from safetensors.torch import load_file, save_file
+
+    from napari_attnseg.cards import read_card
+
+    card = read_card(path).to_json() | changes
+    save_file(load_file(path), target, metadata={"attnseg_card": json.dumps(card)})
+    return target
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "sweep", "info"])
+def test_checkpoints_that_cannot_be_used(tiny_checkpoint, folders, tmp_path, command) -> None:
+    pickled = tmp_path / "pickled.safetensors"
+    pickled.write_bytes(b"PK\x03\x04" + bytes(200))
+    torn = tmp_path / "torn.safetensors"
+    torn.write_bytes(tiny_checkpoint.read_bytes()[:-9])
+    newer = recarded(tiny_checkpoint, tmp_path / "newer.safetensors", format=2)
+    out = tmp_path / "out"
+    pairs = ["--images", folders[0], "--masks", folders[1]]
+    rest = {
+        "predict": [folders[0], "--out", out],
+        "evaluate": pairs,
+        "sweep": [*pairs, "--out", out],
+        "info": [],
+    }[command]
+    for path, says in [(pickled, "pickle"), (torn, "truncated"), (newer, "up to 1; update")]:
+        code, error = message(command, path, *rest)
+        assert code == 1
+        assert says in error
+        assert "Traceback" not in error
+    assert not out.exists() or not list(out.iterdir())
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "sweep"])
+def test_masks_that_do_not_fit(tiny_checkpoint, folders, tmp_path, command) -> None:
+    images, masks = folders
+    out = tmp_path / "o" / "m.safetensors"
+    head = [] if command == "train" else [tiny_checkpoint]
+    tail = [] if command == "evaluate" else ["--out", out if command == "train" else out.parent]
+    lonely = tmp_path / "empty"
+    lonely.mkdir()
+    code, error = message(command, *head, "--images", images, "--masks", lonely, *tail)
+    assert code == 1
+    assert "no" in error
+    imsave(masks / "cell1_mask.png", np.eye(41, 29, dtype=np.uint8), check_contrast=False)
+    code, error = message(command, *head, "--images", images, "--masks", masks, *tail)
+    assert code == 1
+    assert "cell1" in error
+    assert "41" in error
+    assert "Traceback" not in error
+    assert not out.exists()
+
+
+def test_what_does_not_pair_is_listed(tiny_checkpoint, folders, tmp_path) -> None:
+    (folders[1] / "cell2_mask.png").unlink()
+    common = ["--images", folders[0], "--masks", folders[1]]
+    small = ["--epochs", 1, "--option", "width=0.06", "--set", "crop=16"]
+    train = ["train", *common, "--out", tmp_path / "m.safetensors", *small]
+    for words in (["evaluate", tiny_checkpoint, *common], train):
+        result = run(*words)
+        assert result.exit_code == 0, result.output
+        assert "cell2.png" in result.output
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(28, "No space left on device", "x")])
+def test_no_memory_or_disk_is_a_sentence(
+    tiny_checkpoint, folders, tmp_path, monkeypatch, error
+) -> None:
+    def refuse(*given, **named):
+        raise error
+
+    monkeypatch.setattr("napari_attnseg.io.image.read_image", refuse)
+    code, text = message("predict", tiny_checkpoint, folders[0], "--out", tmp_path / "o")
+    assert code == 1
+    said = "memory ran out" if isinstance(error, MemoryError) else "No space left on device (x)"
+    assert text.count(said) == 3
+    assert "0 of 3 masks" in text
+    assert "Traceback" not in text
+
+
+def test_names_and_colours_of_the_classes_travel_with_the_mask(
+    tiny_checkpoint, scan, tmp_path
+) -> None:
+    colors = ["#101418", "#12ab34"]
+    model = recarded(tiny_checkpoint, tmp_path / "tinted.safetensors", class_colors=colors)
+    assert run("predict", model, scan, "--out", tmp_path / "o").exit_code == 0
+    (extension,) = nib.load(tmp_path / "o" / "scan_mask.nii.gz").header.extensions
+    text = bytes(extension.get_content()).decode()
+    assert "#12ab34" in text
+    assert "nuclei" in text
