@@ -21,7 +21,7 @@ from napari_attnseg.control.messages import (
     SliceDone,
     Stopping,
 )
-from napari_attnseg.engine.desk import Desk
+from napari_attnseg.engine.desk import Desk, failure
 from napari_attnseg.errors import InputError
 
 
@@ -185,3 +185,21 @@ def test_closing_lets_running_work_save(desk: Desk, events: list[Event], worker:
     assert worker.saved
     assert worker.closed
     assert not desk.busy
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "says"),
+    [
+        (MemoryError(), "DeviceError", "memory ran out"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 9 GiB"), "DeviceError", "smaller"),
+        (OSError(28, "No space left on device", "/a/b"), "EngineError", "No space left"),
+    ],
+)
+def test_no_memory_and_a_refusing_disk_are_sentences(
+    error: Exception, kind: str, says: str
+) -> None:
+    told = failure(Predict(3), error)
+    assert (told.id, told.kind, told.tile) == (3, kind, 0)
+    assert says in told.message
+    assert "developers" not in told.message
+    assert type(error).__name__ in told.report

@@ -15,11 +15,20 @@ from lively import lively_model
 
 from napari_attnseg.cards import Card
 from napari_attnseg.control.messages import Finished, ImageRef, Predict, SliceDone, Started
+from napari_attnseg.engine.desk import failure
 from napari_attnseg.engine.device import BLOCKS
 from napari_attnseg.engine.service import Engine
 from napari_attnseg.engine.session import Session
-from napari_attnseg.engine.tiling import OVERLAP, SIGMA, Plan, axis_weights, spans, tile_advice
-from napari_attnseg.errors import DeviceError, InputError
+from napari_attnseg.engine.tiling import (
+    OVERLAP,
+    SIGMA,
+    Plan,
+    axis_weights,
+    helpful_tile,
+    spans,
+    tile_advice,
+)
+from napari_attnseg.errors import InputError, MemoryEndedError
 from napari_attnseg.models.base import Encoded, ModelSpec, SegmentationModel
 from napari_attnseg.settings import Preprocessing
 
@@ -254,9 +263,10 @@ def test_the_end_of_memory_names_size_and_way_out(monkeypatch: pytest.MonkeyPatc
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 B")
 
     monkeypatch.setattr(session.model, "attend", full)
-    with pytest.raises(DeviceError) as error:
+    with pytest.raises(MemoryEndedError) as error:
         session.predict()
     assert tried == [None, *BLOCKS]
+    assert failure(Predict(5), error.value).tile == error.value.tile == 64
     text = str(error.value)
     assert text.startswith("got a slice of 77 x 143 pixels, but memory ran out on cpu")
     assert "use `--tile 64`" in text
@@ -277,6 +287,8 @@ def test_advice_is_a_tile_that_helps(size: tuple[int, int], tile: int | None, wo
     text = tile_advice(size, tile, 32)
     assert words in text
     assert ("--tile" in text) == ("--tile" in words)
+    offered = helpful_tile(size, tile, 32)
+    assert (f"--tile {offered}`" in text) if offered else ("--tile" not in text)
 
 
 # --- the ways to ask ----------------------------------------------------------------------------

@@ -188,7 +188,7 @@ def test_tiles_are_used_only_with_consent(dock: SegmentWidget, qtbot: Any) -> No
     assert not dock.tiles.isVisibleTo(dock)
     dock.hub.live.failed.emit(Failed(1, "MemoryEndedError", "memory ran out", tile=32))
     assert dock.tiles.isVisibleTo(dock)
-    assert "32 pixels (changes the answer)" in dock.tiles.text()
+    assert "Use 32 px tiles (changes the answer)" in dock.tiles.text()
     run(dock, qtbot)
     assert dock.hub.results.provenance["tile"] is None, "offered is not agreed"
 

@@ -136,3 +136,27 @@ def test_resume_after_the_last_epoch_keeps_the_model_and_says_so(
     with qtbot.waitSignal(dock.training.finished, timeout=120_000):
         dock.resume.click()
     assert [e.epoch for e in epochs] == [2]
+
+
+@pytest.mark.timeout(280)
+def test_layers_removed_while_it_trains(dock: TrainWidget, qtbot: Any) -> None:
+    labels = np.zeros((40, 40), np.uint8)
+    labels[8:24, 8:24] = 1
+    over(dock, labels)
+    dock.form.set_value("options.width", 0.06)
+    dock.form.set_value("crop", 32)
+    dock.form.set_value("epochs", 400)
+    epochs: list[EpochDone] = []
+    dock.training.epoch_done.connect(epochs.append)
+    dock.run.click()
+    qtbot.waitUntil(lambda: bool(epochs), timeout=120_000)
+    dock.hub.viewer.layers.clear()
+    before = len(epochs)
+    with qtbot.waitSignal(dock.training.preview, timeout=60_000):
+        pass
+    qtbot.waitUntil(lambda: len(epochs) > before, timeout=60_000)
+    dock.run.click()
+    qtbot.waitUntil(lambda: not dock.training.busy, timeout=20_000)
+    assert dock.checkpoint is not None
+    assert read_card(dock.checkpoint).class_names == ("background", "cell")
+    assert "Stopped after" in dock.status.text()

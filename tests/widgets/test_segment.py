@@ -248,3 +248,23 @@ def test_hubs_are_shared_by_proxies_and_end_with_the_window(
     assert not scratch.exists()
     assert hub_for(viewer) is not hub
     hub_for(viewer).close()
+
+
+def test_choices_are_remembered_by_the_next_window(
+    dock: SegmentWidget, make_napari_viewer: Callable[..., Any], tiny_checkpoint: Path
+) -> None:
+    dock.choose.device.setCurrentIndex(0)
+    dock.hub.set_device("cpu")
+    dock.hub.close()
+    hub = hub_for(make_napari_viewer())
+    assert hub.checkpoint == str(tiny_checkpoint)
+    assert hub.device == "cpu"
+    hub.close()
+
+
+def test_the_dock_needs_no_more_than_300_pixels(dock: SegmentWidget) -> None:
+    assert dock.minimumSizeHint().width() <= 300
+    parts = (dock.choose, dock.run, dock.status, dock.errors, dock.tiles, dock.after)
+    for offered in (0, 512):
+        dock.tiles._offer(offered)
+        assert max(part.minimumSizeHint().width() for part in parts) <= 284

@@ -38,7 +38,7 @@ class TilesOffer(QCheckBox):
     def _offer(self, tile: int) -> None:
         self.tile = tile
         self.setChecked(False)
-        self.setText(f"Use tiles of {tile} pixels (changes the answer)")
+        self.setText(f"Use {tile} px tiles (changes the answer)")
         self.setVisible(tile > 0)
 
     def _on_toggled(self, on: bool) -> None:
