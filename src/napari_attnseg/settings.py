@@ -127,7 +127,8 @@ class TrainSettings:
     ``crop``: side of the random crops in pixels (``None``: whole images, or resized to
     ``preprocessing.size``). ``loss``: ``"bce"`` (cross-entropy for several classes) or
     ``"dicece"``. ``validation`` is the part of the training pairs kept for choosing the best
-    model. ``patience``: epochs without a better validation Dice before stopping (0: never).
+    model. ``encoder_weights``: a local file of published weights to start the encoder from (empty:
+    random). ``patience``: epochs without a better validation Dice before stopping (0: never).
     """
 
     model: str = "smooth_unet"
@@ -153,6 +154,7 @@ class TrainSettings:
     validation: float = 0.2
     patience: int = 0
     seed: int = 0
+    encoder_weights: str = ""
 
     @property
     def classes(self) -> int:

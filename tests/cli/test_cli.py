@@ -197,6 +197,28 @@ def test_train_predict_evaluate_and_resume(folders, tmp_path) -> None:
     assert run("predict", model, folders[0], "--out", tmp_path / "o").exit_code == 0
 
 
+def test_training_starts_from_local_encoder_weights(folders, tmp_path) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from napari_attnseg import create_model
+
+    encoder = create_model("smooth_unet", in_channels=3, width=0.125, stride=8).encoder
+    weights = {"fc.weight": torch.zeros(3, 4), **encoder.state_dict()}
+    published = tmp_path / "resnet.safetensors"
+    save_file({k: v.contiguous() for k, v in weights.items()}, published)
+    model = tmp_path / "m.safetensors"
+    common = ["--images", folders[0], "--masks", folders[1], "--out", model, "--epochs", 1]
+    small = ["--option", "width=0.125", "--set", "crop=32", "--lr", 1e-9]
+    done = run("train", *common, *small, "--encoder-weights", published)
+    assert done.exit_code == 0, done.output
+    (name,) = (n for n in load_file(model) if n.endswith("layer1.0.conv1.weight"))
+    assert torch.allclose(load_file(model)[name], weights["layer1.0.conv1.weight"], atol=1e-6)
+    code, error = message("train", *common, *small, "--encoder-weights", tmp_path / "none.pth")
+    assert code == 1
+    assert "none.pth" in error
+
+
 def test_unknown_training_values_are_refused_with_the_known(folders, tmp_path) -> None:
     common = ["--images", folders[0], "--masks", folders[1], "--out", tmp_path / "m.safetensors"]
     for bad, says in [

@@ -34,6 +34,7 @@ SIMPLE = (
     "validation",
     "patience",
     "seed",
+    "encoder_weights",
 )
 """Fields of ``TrainSettings`` that ``--set NAME=VALUE`` and the named options may change."""
 
@@ -107,6 +108,10 @@ def train(
         list[str] | None,
         typer.Option(help="Preprocessing NAME=VALUE, as intensity=window (repeatable)."),
     ] = None,
+    encoder_weights: Annotated[
+        Path | None,
+        typer.Option(help="Local ResNet-18 weights (.safetensors, .pth) to start the encoder."),
+    ] = None,
     title: Annotated[str, typer.Option(help="Title of the model card.")] = "",
     text: Annotated[str, typer.Option(help="Limits and remarks for the model card.")] = "",
     device: Device = "auto",
@@ -116,6 +121,8 @@ def train(
     changes = parse_pairs(set_ or [], "--set")
     named = {"epochs": epochs, "batch": batch, "lr": lr, "seed": seed}
     changes |= {name: value for name, value in named.items() if value is not None}
+    if encoder_weights is not None:
+        changes["encoder_weights"] = str(encoder_weights)
     settings = settings_from(
         recipe,
         classes,

@@ -45,10 +45,14 @@ def _fall(progress: float) -> float:
 def build_model(settings: TrainSettings) -> SegmentationModel:
     """A new model whose weights depend on ``settings.seed`` alone.
 
+    With ``encoder_weights`` the encoder starts from that file instead.
+
     Raises:
         InputError: the model's attention cannot take one of the settings.
+        CheckpointError: the encoder weights do not fit this encoder.
     """
     from napari_attnseg.models.base import create_model, model_options
+    from napari_attnseg.models.encoders import load_encoder_weights
 
     known = model_options(settings.model)
     wanted = {"rule": settings.rule, "threshold": settings.threshold}
@@ -64,6 +68,8 @@ def build_model(settings: TrainSettings) -> SegmentationModel:
     with torch.no_grad():
         for gamma in gammas(model):
             gamma.fill_(settings.gamma_start)
+    if settings.encoder_weights:
+        load_encoder_weights(model.encoder, settings.encoder_weights)
     return model
 
 
