@@ -59,7 +59,7 @@ def threshold_gif(viewer: Any, tune: Any) -> None:
         frames.append(grab(viewer).resize((960, 600), Image.Resampling.LANCZOS))
     # one palette from several frames, so that the colours of gained and lost pixels are in it
     sheet = Image.fromarray(np.concatenate([np.asarray(f) for f in frames[::5]]))
-    palette = sheet.quantize(200)
+    palette = sheet.quantize(256, Image.Quantize.MAXCOVERAGE)
     small = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     small[0].save(
         HERE / "threshold.gif", save_all=True, append_images=small[1:], duration=180, loop=0
