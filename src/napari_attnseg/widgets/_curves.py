@@ -73,9 +73,9 @@ class TrainingCurves(QWidget):
         for values in self.values.values():
             values.clear()
         self.best = None
-        self._draw()
+        self.draw()
 
-    def add(self, event: Any) -> None:
+    def add(self, event: Any, draw: bool = True) -> None:
         """Append one ``EpochDone``; an epoch seen before (after a resume) replaces the old one."""
         while self.epochs and self.epochs[-1] >= event.epoch:
             self.epochs.pop()
@@ -88,9 +88,11 @@ class TrainingCurves(QWidget):
             self.values[name].append(math.nan if value is None else float(value))
         if event.best:
             self.best = event.epoch
-        self._draw()
+        if draw:
+            self.draw()
 
-    def _draw(self) -> None:
+    def draw(self) -> None:
+        """Bring the picture to the values."""
         for name, curve in self._curves.items():
             known = not all(math.isnan(v) for v in self.values[name])
             values = (self.epochs, self.values[name]) if known else ([], [])

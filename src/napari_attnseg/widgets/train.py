@@ -17,7 +17,7 @@ from napari_attnseg.viewer.layers import layer_source
 from napari_attnseg.viewer.preferences import recall, remember
 from napari_attnseg.viewer.results import visible_slice
 from napari_attnseg.viewer.strokes import PreviewLayer, class_color
-from napari_attnseg.widgets._bridge import connect_alive
+from napari_attnseg.widgets._bridge import Paced, connect_alive
 from napari_attnseg.widgets._classes import ClassList
 from napari_attnseg.widgets._curves import TrainingCurves
 from napari_attnseg.widgets._parts import Section, button, hint, row, scrolling, set_shortcut
@@ -55,6 +55,7 @@ class TrainWidget(QWidget):
         self.preview: PreviewLayer | None = None
         self.checkpoint: Path | None = None
         self.best: tuple[float, int] | None = None
+        self._paced = Paced(2.0)
         self._chose_recipe = self._warmed = False
         self._make_controls()
         self._lay_out()
@@ -239,11 +240,14 @@ class TrainWidget(QWidget):
         self._say(f"Training on {event.device}; the first preview comes in a few seconds.")
 
     def _on_epoch(self, event: Any) -> None:
-        self.curves.add(event)
-        self.progress.setRange(0, event.epochs)
-        self.progress.setValue(event.epoch)
         if event.best:
             self.best = (float(event.validation.get("dice", 0.0)), int(event.epoch))
+        due = self._paced.due(event.epoch, event.epochs)
+        self.curves.add(event, draw=due)
+        if not due:
+            return
+        self.progress.setRange(0, event.epochs)
+        self.progress.setValue(event.epoch)
         words = f"Epoch {event.epoch} of {event.epochs}"
         if self.best is not None:
             words += f"; best Dice {self.best[0]:.3f} in epoch {self.best[1]}"
@@ -266,6 +270,7 @@ class TrainWidget(QWidget):
     def _on_finished(self, event: Any) -> None:
         path = Path(event.outputs.get("checkpoint", ""))
         trained = path.is_file()
+        self.curves.draw()
         self._say(closing_words(event, path))
         if trained:
             self.checkpoint = path
