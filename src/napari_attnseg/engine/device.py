@@ -38,6 +38,17 @@ def cap_threads(limit: int | None = None) -> int:
 
 
 @contextlib.contextmanager
+def spare_processor() -> Iterator[None]:
+    """Leave one CPU to the window while a volume is segmented behind it (restored after)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, min(before, (os.cpu_count() or 1) - 1)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """Context for small work on the CPU: no waiting for a second thread.
 

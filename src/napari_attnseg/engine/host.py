@@ -51,14 +51,14 @@ def lower_priority(nice: int) -> None:
     with contextlib.suppress(psutil.Error, OSError):
         windows = getattr(psutil, "BELOW_NORMAL_PRIORITY_CLASS", None)
         psutil.Process().nice(windows if windows is not None else nice)
+    leave_a_processor()
 
 
 def leave_a_processor() -> None:
-    """Before torch comes: one processor stays free for the window (and for live work).
+    """Before torch comes: one processor stays free for the window and live work.
 
-    With as many threads as processors the window stutters while a volume is segmented, and every
-    parallel step waits for the thread that was pushed aside: a training beside other work ran more
-    than ten times slower.
+    With as many threads as processors every parallel step waits for the one that was pushed
+    aside: a training beside other work ran more than ten times slower.
     """
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (usable or 1) - 1)))
@@ -113,7 +113,6 @@ def main(argv: list[str] | None = None) -> None:
     faulthandler.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C belongs to the parent
     lower_priority(options.nice)
-    leave_a_processor()
     inbox: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
     threading.Thread(target=read_requests, args=(frames_in, inbox), daemon=True).start()
     if options.warm:
