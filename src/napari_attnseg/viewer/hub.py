@@ -94,7 +94,7 @@ class Hub:
         self.live = LiveController(self.client, self.scratch)
         self._training: TrainingController | None = None
         self.source: Image | None = None
-        self.checkpoint = ""
+        self.checkpoint = self._offered = ""  # the second: what the hub itself chose
         self.card: Card | None = None
         self.device = str(recall("device", "auto"))
         self._models = self._known_models()
@@ -148,14 +148,23 @@ class Hub:
         self.source = layer
         self._opened = None
         self._follow_dims()
+        self._offer_model()
         self.source_changed.emit(layer)
         self.results_changed.emit(self.results)
 
     def set_model(self, checkpoint: str) -> Card | None:
         """Choose a model by shipped name or path; its card's tuning becomes the live one.
 
-        Raises ``CheckpointError`` (and keeps the former choice) when the file cannot be used.
+        The choice is remembered. Raises ``CheckpointError`` (and keeps the former choice) when the
+        file cannot be used.
         """
+        card = self._use_model(checkpoint)
+        if card is not None:
+            self._offered = ""  # a person chose
+            remember("model", checkpoint)
+        return card
+
+    def _use_model(self, checkpoint: str) -> Card | None:
         if not checkpoint:
             self.checkpoint, self.card = "", None
             self.model_changed.emit("")
@@ -164,7 +173,6 @@ class Hub:
         known = checkpoint in self._models
         self.checkpoint, self.card = checkpoint, card
         self.live.set_model(checkpoint, self.device, card.tuning)
-        remember("model", checkpoint)
         if not known:
             self._add(checkpoint)
         self.model_changed.emit(checkpoint)
@@ -341,13 +349,32 @@ class Hub:
 
     def _choose_first(self, viewer: ViewerModel) -> None:
         """The first opening preselects an image, if there is one, and a model."""
+        last = str(recall("model", ""))
+        if last in self.models:
+            with contextlib.suppress(AttnSegError):
+                self.set_model(last)
         self.set_source(self._first_image(viewer))
-        last = recall("model", "")
-        for name in [last, *self.models]:
-            if name in self.models:
-                with contextlib.suppress(AttnSegError):
-                    self.set_model(name)
-                    return
+        self._offer_model()
+
+    def _offer_model(self) -> None:
+        """Until a person chooses one: a model that suits the image (CT windows are for volumes)."""
+        if self.checkpoint != self._offered:
+            return
+        volume = self.source is None or self.source.ndim == 3
+        cards = {name: self._card_of(name) for name in self.models}
+        fits = [
+            n for n, c in cards.items() if c and (c.preprocessing.intensity == "window") == volume
+        ]
+        name = next(iter([*fits, *(n for n, c in cards.items() if c)]), "")
+        if name != self.checkpoint:
+            self._offered = name
+            self._use_model(name)
+
+    @staticmethod
+    def _card_of(name: str) -> Card | None:
+        with contextlib.suppress(AttnSegError):
+            return read_card(resolve_checkpoint(name))
+        return None
 
     def _first_image(self, viewer: ViewerModel) -> Any:
         from napari.layers import Image

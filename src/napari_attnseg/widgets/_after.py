@@ -82,6 +82,8 @@ class AfterPanel(QWidget):
         connect_alive(self, self.hub.results_changed, self.follow)
         connect_alive(self, self.hub.source_changed, lambda _: self._stop_query())
         connect_alive(self, self.hub.live.objects_done, self._on_objects)
+        connect_alive(self, self.hub.live.busy_changed, self._forget_verdict)
+        connect_alive(self, self.hub.live.retuned, self._forget_verdict)
 
     # --- state ----------------------------------------------------------------------------------
 
@@ -96,7 +98,12 @@ class AfterPanel(QWidget):
             labels.events.set_data.connect(self._count_soon)
         self._count()
 
+    def _forget_verdict(self, *_: Any) -> None:
+        """The tick speaks of the mask that was written, not of one that has changed since."""
+        self.verdict.hide()
+
     def _count_soon(self, event: Any = None) -> None:
+        self._forget_verdict()
         later(self, 0, self._count)
 
     def _count(self) -> None:
