@@ -26,13 +26,18 @@ TOLERANCE = 2e-3
 # --- choosing -----------------------------------------------------------------------------------
 
 
+def usable_cpus() -> int:
+    """CPUs this process may use."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return usable or 1
+
+
 def cap_threads(limit: int | None = None) -> int:
     """Let torch use at most ``limit`` threads (default: the CPUs this process may use).
 
     More threads than CPUs make every call several times slower. Returns the number set.
     """
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    wanted = max(1, min(limit or torch.get_num_threads(), usable or 1))
+    wanted = max(1, min(limit or torch.get_num_threads(), usable_cpus()))
     torch.set_num_threads(wanted)
     return wanted
 
@@ -41,7 +46,7 @@ def cap_threads(limit: int | None = None) -> int:
 def spare_processor() -> Iterator[None]:
     """Leave one CPU to the window while a volume is segmented behind it (restored after)."""
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, min(before, (os.cpu_count() or 1) - 1)))
+    torch.set_num_threads(max(1, min(before, usable_cpus() - 1)))
     try:
         yield
     finally:
