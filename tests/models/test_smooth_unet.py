@@ -262,4 +262,4 @@ def test_a_model_name_is_given_once(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError
 
     with pytest.raises(ValueError, match="second model called 'smooth_unet'"):
-        models_base.register_model(smooth_unet)
+        models_base.register_model()(smooth_unet)

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from torch import Tensor, nn
 
+from napari_attnseg.attention.recording import Probe
 from napari_attnseg.errors import InputError
 from napari_attnseg.settings import Tunable
 
@@ -53,6 +54,8 @@ class AttentionModule(nn.Module):
     """Names of the maps it can show."""
     inert: ClassVar[dict[str, str]] = {}
     """Parameters without influence, each with the mathematical reason."""
+    probe: Probe | None = None
+    """Set while somebody records (see ``recording``)."""
 
     @property
     def tunables(self) -> tuple[Tunable, ...]:

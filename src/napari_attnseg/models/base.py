@@ -1,6 +1,6 @@
 """What a segmentation model is, and the list of those that exist.
 
-A model joins by ``@register_model`` on a function named as the model, or from another package
+A model joins by ``@register_model(...)`` on a function named as the model, or from another package
 through the entry-point group ``napari_attnseg.models``. The function takes ``in_channels`` and
 ``classes`` and keyword options with plain defaults; the options it was called with, defaults
 included, are the model's :class:`ModelSpec` and lie in every checkpoint.
@@ -52,6 +52,26 @@ class ModelSpec:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where an attention module stands: its ``module`` name inside the model (as in a recording),
+    a ``title`` for people ("skip 1, 1/2 resolution") and the ``stride`` of its grid in pixels."""
+
+    module: str
+    title: str
+    stride: int
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is known of a model without building it. ``title`` for people, ``paper`` that
+    describes it, ``ndim`` of the images it takes."""
+
+    title: str = ""
+    paper: str = ""
+    ndim: int = 2
+
+
+@dataclass(frozen=True)
 class Encoded:
     """Features (B, F, h, w) that enter the attention, and the input's ``size`` (H, W).
 
@@ -76,6 +96,9 @@ class SegmentationModel(nn.Module):
     cell: int | None = None
     gate_values: ClassVar[tuple[str, ...]] = ()
     """Names that ``gate`` takes."""
+    regulariser: Tensor | None = None
+    """A scalar that the last forward in training mode adds to the loss, weighted by
+    ``TrainSettings.regulariser_weight``; ``None`` for models without one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,6 +107,11 @@ class SegmentationModel(nn.Module):
     @property
     def tunables(self) -> tuple[Tunable, ...]:
         """Values a person may move while looking at the answer, the trained ones as defaults."""
+        return ()
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Where attention stands in this model, finest grid first."""
         return ()
 
     def tuning(self) -> Tuning:
@@ -126,20 +154,38 @@ def pad_to_multiple(x_BCHW: Tensor, stride: int) -> Tensor:
 
 
 _REGISTRY: dict[str, Builder] = {}
+_INFO: dict[str, ModelInfo] = {}
 
 
-def register_model(builder: Builder) -> Builder:
-    """Function decorator: the model is called as the function is."""
-    name = builder.__name__
-    if name in _REGISTRY and _REGISTRY[name].__module__ != builder.__module__:
-        raise ValueError(f"got a second model called {name!r}, expected a new name")
-    _REGISTRY[name] = builder
-    return builder
+def register_model(
+    *, title: str = "", paper: str = "", ndim: int = 2
+) -> Callable[[Builder], Builder]:
+    """Function decorator: the model is called as the function is (see :class:`ModelInfo`)."""
+
+    def add(builder: Builder) -> Builder:
+        name = builder.__name__
+        if name in _REGISTRY and _REGISTRY[name].__module__ != builder.__module__:
+            raise ValueError(f"got a second model called {name!r}, expected a new name")
+        _REGISTRY[name] = builder
+        _INFO[name] = ModelInfo(title or name, paper, ndim)
+        return builder
+
+    return add
 
 
-def list_models() -> list[str]:
-    """Names of all models, those of other installed packages included; sorted."""
-    return sorted({*_REGISTRY, *(entry.name for entry in entry_points(group=GROUP))})
+def list_models(ndim: int | None = None) -> list[str]:
+    """Names of all models, those of other installed packages included; sorted.
+
+    ``ndim``: only those that take images of so many axes.
+    """
+    names = sorted({*_REGISTRY, *(entry.name for entry in entry_points(group=GROUP))})
+    return [n for n in names if ndim is None or model_info(n).ndim == ndim]
+
+
+def model_info(name: str) -> ModelInfo:
+    """Title, paper and axes of the model called ``name``."""
+    model_builder(name)
+    return _INFO.get(name, ModelInfo(name))
 
 
 def model_builder(name: str) -> Builder:

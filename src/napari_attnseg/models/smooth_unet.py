@@ -14,6 +14,7 @@ from napari_attnseg.attention.base import Attended
 from napari_attnseg.attention.smooth import SmoothAttention, check_rule
 from napari_attnseg.models.base import (
     Encoded,
+    Place,
     SegmentationModel,
     pad_to_multiple,
     register_model,
@@ -46,6 +47,10 @@ class SmoothUNet(SegmentationModel):
     def tunables(self) -> tuple[Tunable, ...]:
         return self.attention.tunables
 
+    @property
+    def places(self) -> tuple[Place, ...]:
+        return (Place("attention", f"bottleneck, 1/{self.stride} resolution", self.stride),)
+
     def adopt(self, tuning: Tuning) -> None:
         self.attention.threshold = float(tuning.get("threshold", self.attention.threshold))
         self.attention.rule = check_rule(str(tuning.get("rule", self.attention.rule)))
@@ -66,7 +71,10 @@ class SmoothUNet(SegmentationModel):
         return self.decoder(features)[..., : size[0], : size[1]]
 
 
-@register_model
+@register_model(
+    title="Smooth Attention U-Net",
+    paper="Smooth Attention: Improving Image Semantic Segmentation",
+)
 def smooth_unet(
     in_channels: int = 3,
     classes: int = 1,
