@@ -102,14 +102,28 @@ def place_grid(
 ) -> MapScale:
     """Lay the grid of a network with ``stride`` over a slice of ``size`` (Y, X).
 
-    ``work``: size at which the network saw it. ``flips``: axes reversed before the network. The
-    network fills the last cell up behind the last pixel; on a flipped axis that is before the
-    first pixel of the view, so the offset becomes smaller, possibly negative.
+    ``work``: size at which the network saw it. ``flips``: axes reversed before the network.
     """
-    grid = (-(-work[0] // stride), -(-work[1] // stride))
-    scale = (stride * size[0] / work[0], stride * size[1] / work[1])
-    rows, cols = (
+    h, w = (-(-n // stride) for n in work)
+    return place_map(size, work, (h * stride, w * stride), (h, w), flips)
+
+
+def place_map(
+    size: tuple[int, int],
+    work: tuple[int, int],
+    padded: tuple[int, int],
+    grid: tuple[int, int],
+    flips: tuple[bool, bool],
+) -> MapScale:
+    """Lay a map of ``grid`` (h, w) that covers the ``padded`` input over a slice of ``size``.
+
+    The network fills its input up behind the last pixel (from ``work`` to ``padded``); on a
+    flipped axis that is before the first pixel of the view, so the offset becomes smaller,
+    possibly negative.
+    """
+    rows, cols = (p / g * n / w for p, g, n, w in zip(padded, grid, size, work, strict=True))
+    first = [
         (n - g * s if flipped else 0.0) + (s - 1) / 2
-        for n, g, s, flipped in zip(size, grid, scale, flips, strict=True)
-    )
-    return MapScale(scale, (rows, cols), grid)
+        for n, g, s, flipped in zip(size, grid, (rows, cols), flips, strict=True)
+    ]
+    return MapScale((rows, cols), (first[0], first[1]), grid)

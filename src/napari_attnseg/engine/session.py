@@ -7,153 +7,33 @@ slice into the standing of training, and back, happen inside.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from napari_attnseg.cards import Card
-from napari_attnseg.engine import tiling
-from napari_attnseg.engine.device import (
-    Rung,
-    choose_device,
-    exact_float32,
-    ladder,
-    with_memory_ladder,
-)
+from napari_attnseg.engine import levels
 from napari_attnseg.engine.fingerprint import Fingerprint, trace_fingerprint
-from napari_attnseg.engine.loading import as_volume, default_cache_bytes, load_source
-from napari_attnseg.engine.pipeline import Heavy, Pipeline
-from napari_attnseg.engine.predict import Answer, Comparison, MapScale, Prediction, place_grid
-from napari_attnseg.engine.preprocess import (
-    channel_note,
-    intensity_limits,
-    nonfinite_note,
-    normalize,
-    resize,
-    working_size,
+from napari_attnseg.engine.levels import LevelMap
+from napari_attnseg.engine.opened import OpenImage
+from napari_attnseg.engine.pipeline import Heavy
+from napari_attnseg.engine.predict import (
+    Answer,
+    Comparison,
+    MapScale,
+    Prediction,
+    place_grid,
+    place_map,
 )
-from napari_attnseg.engine.stages import ByteCache
-from napari_attnseg.engine.values import checked_values
 from napari_attnseg.errors import InputError
-from napari_attnseg.io.volume import Volume
 from napari_attnseg.settings import PLAIN_THRESHOLD, Tuning
 
 if TYPE_CHECKING:
     from napari_attnseg.attention.base import Attended
 
-T = TypeVar("T")
-RECEIVED_BYTES = 32 << 20
-"""Maps of attention received that are kept (they cost a pass over the attention each)."""
 
-
-class Session:
-    """A model with an image, on a device.
-
-    ``source``: a ``Checkpoint``, its path, the name of a shipped one, or a model. ``device``:
-    see ``choose_device``. ``cache_bytes``: how much the heavy results of slices may take
-    together (default: an eighth of the free memory). ``use_cells=False`` turns the cell select
-    off (same answers, slower). ``tile``: cut larger slices into tiles of this many working pixels
-    (see ``tiling``; another answer, no attention maps). Raises ``CheckpointError``,
-    ``DeviceError`` and, for too small a tile, ``InputError``.
-    """
-
-    def __init__(
-        self,
-        source: Any,
-        device: str = "auto",
-        cache_bytes: int | None = None,
-        card: Card | None = None,
-        use_cells: bool = True,
-        tile: int | None = None,
-    ) -> None:
-        self.model, self.card, self.name = load_source(source, card)
-        self.tile = tiling.check_tile(tile, self.model.stride)
-        self._tiler: tiling.Tiler | None = None
-        self.device = choose_device(device)
-        self._rungs = ladder(self.device)
-        self.model.to(self.device).eval()
-        self._device_notes: list[str] = []
-        self._image_notes: list[str] = []
-        self._image: np.ndarray | None = None
-        self._rgb = False
-        self._flips = (False, False, False)
-        self._spacing: tuple[float, ...] = ()
-        self._limits = (0.0, 1.0)
-        limit = default_cache_bytes() if cache_bytes is None else cache_bytes
-        self.pipeline = Pipeline(self.model, self._prepare, self._slice_size, limit, use_cells)
-        self._received = ByteCache(RECEIVED_BYTES)
-
-    # -- what is set -----------------------------------------------------------------------------
-
-    @property
-    def tuning(self) -> Tuning:
-        """The values of the checkpoint's card, completed by the model's own."""
-        own = self.model.tuning()
-        return own.replace(**self.card.tuning.to_json())
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What the person should know: channel conversions, steps down in memory."""
-        return (*self._device_notes, *self._image_notes)
-
-    @property
-    def tiled(self) -> bool:
-        """Whether slices of this image are cut into tiles: asked for, and larger than one."""
-        return self._tiler is not None
-
-    @property
-    def n_slices(self) -> int:
-        """Slices of the image."""
-        return int(self._need_image().shape[0])
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(Z, Y, X) of the image."""
-        z, y, x = self._need_image().shape[:3]
-        return z, y, x
-
-    def set_image(
-        self,
-        image: np.ndarray | Volume | str | Path,
-        *,
-        rgb: bool | None = None,
-        flips: tuple[bool, bool, bool] | None = None,
-        spacing_mm: tuple[float, ...] | None = None,
-    ) -> None:
-        """Take another image and forget everything about the one before.
-
-        An array is (Y, X), (Z, Y, X) or, for colour, (Y, X, 3) or (Z, Y, X, 3), in view order;
-        a memory map stays on disk. ``flips`` and ``spacing_mm`` default to those of a volume.
-        Raises ``InputError`` for pixels or channels that the model cannot take; then the image
-        set before stays.
-        """
-        volume = as_volume(image, rgb)
-        view = volume.view
-        channels = view.shape[3] if volume.rgb else 1
-        note = channel_note(channels, self.card.preprocessing.channels)
-        limits = intensity_limits(view, volume.rgb, self.card.preprocessing)
-        self._image, self._rgb, self._limits = view, volume.rgb, limits
-        self._flips = volume.flips if flips is None else flips
-        self._spacing = volume.spacing_mm if spacing_mm is None else spacing_mm
-        plan = tiling.Plan.of(self._working_size(), self.tile, self.model.stride)
-        self._tiler = tiling.Tiler(plan, self._working) if len(plan) > 1 else None
-        cut = tiling.tile_note(self.tile) if self.tile and self.tiled else None
-        notes = (volume.note, note, nonfinite_note(view, volume.rgb), cut)
-        self._image_notes = [text for text in notes if text]
-        self._forget()
-
-    def _need_image(self) -> np.ndarray:
-        if self._image is None:
-            raise InputError("no image is set; call set_image(...) with an array or a path first")
-        return self._image
-
-    def _forget(self) -> None:
-        self.pipeline.clear()
-        self._received.clear()
+class Session(OpenImage):
+    """A model with an image, on a device (see :class:`OpenImage`), and what one asks of it."""
 
     # -- answers ---------------------------------------------------------------------------------
 
@@ -282,34 +162,25 @@ class Session:
 
         return self._guarded(work)
 
+    def maps(self, z: int = 0, tuning: Tuning | None = None) -> tuple[LevelMap, ...]:
+        """The attention maps of every place of the model, finest grid first, from one full
+        forward at ``tuning`` (kept); none for a model without attention."""
+        return self._recorded(z, tuning, None)
+
+    def rows(self, z: int, y: int, x: int, tuning: Tuning | None = None) -> tuple[LevelMap, ...]:
+        """What pixel (z, y, x) attends to at every place that has such a row (it may have signs:
+        dot-product attention is no share of a whole)."""
+        height, width = self.shape[1:]
+        if not (0 <= y < height and 0 <= x < width):
+            raise InputError(f"pixel ({y}, {x}) lies outside the slice of {height} x {width}")
+        return self._recorded(z, tuning, (y, x))
+
     def map_scale(self, z: int = 0) -> MapScale:
         """Where the attention grid lies on a slice, in view orientation."""
         size = self.shape[1:]
         return place_grid(size, self._working_size(), self.model.stride, self._flips[1:])
 
-    def provenance(self, tuning: Tuning | None = None) -> dict[str, Any]:
-        """What an exported mask should say about its making, as plain data."""
-        from napari_attnseg import __version__
-
-        return {
-            "program": f"napari-attnseg {__version__}",
-            "model": Path(self.name).name,
-            "model_digest": self.card.digest,
-            "tuning": self._tuned(tuning).to_json(),
-            "preprocessing": asdict(self.card.preprocessing),
-            "device": str(self.device),
-            "tile": {"pixels": self.tile, "overlap": tiling.OVERLAP} if self.tiled else None,
-            "notes": list(self.notes),
-        }
-
     # -- inside ----------------------------------------------------------------------------------
-
-    def _tuned(self, tuning: Tuning | None) -> Tuning:
-        return self.tuning if tuning is None else self.tuning.replace(**tuning.to_json())
-
-    def _values(self, tuning: Tuning | None) -> dict[str, Any]:
-        """All values by name, checked against the model's tunables."""
-        return checked_values(self.model.tunables, self._tuned(tuning))
 
     def _row_values(self, values: Mapping[str, Any]) -> dict[str, Any]:
         return {name: values[name] for name in ("threshold", "rule") if name in values}
@@ -325,76 +196,51 @@ class Session:
             raise InputError("this model has no attention map; choose one with attention")
         return heavy.attended
 
-    def _need_whole(self, what: str) -> None:
-        if self.tiled:
-            raise InputError(
-                f"there is no {what} of a slice that is cut into tiles; "
-                "segment it without tiles, or a smaller image"
-            )
-
-    def _check_slice(self, z: int) -> None:
-        if not 0 <= z < self.n_slices:
-            raise InputError(f"got slice {z}, expected 0 to {self.n_slices - 1}")
-
     def _cell_of(self, y: int, x: int, grid: Any) -> tuple[int, int]:
         """Grid cell, in the network's standing, that holds a view pixel."""
         i, j = self.map_scale().cell_at(y, x)
         _, rows, cols = self._flips
         return (grid[0] - 1 - i if rows else i), (grid[1] - 1 - j if cols else j)
 
-    def _standing(self, slice_: np.ndarray) -> np.ndarray:
-        """A slice (Y, X[, C]) brought into the standing of training (a view)."""
-        _, rows, cols = self._flips
-        return slice_[:: -1 if rows else 1, :: -1 if cols else 1]
+    def _recorded(
+        self, z: int, tuning: Tuning | None, at: tuple[int, int] | None
+    ) -> tuple[LevelMap, ...]:
+        """Maps (``at=None``) or rows of pixel ``at``; one forward with a question gives both."""
+        values = self._values(tuning)
+        self._check_slice(z)
+        self._need_whole("attention map")
+        root = (z, *((k, v) for k, v in sorted(values.items()) if k != "cut"))
+        found, kept = self._levels.get((root, at))
+        if found:
+            return tuple(kept)
+        wanted = {t.name: values[t.name] for t in self.model.tunables if t.stage == "gate"}
+        query = None if at is None else self._fraction(at)
+        records = self._guarded(lambda: levels.record(self.model, self._prepare(z), wanted, query))
+        made = [self._level_map(record) for record in records]
+        maps = tuple(m for m in made if m.kind != "row")
+        rows = tuple(m for m in made if m.kind == "row")
+        self._levels.put((root, None), maps)
+        if at is not None:
+            self._levels.put((root, at), rows)
+        return maps if at is None else rows
 
-    def _back(self, tensor: torch.Tensor) -> np.ndarray:
-        """A result (..., Y, X) as a contiguous array in view orientation."""
-        array = tensor.detach().cpu().numpy()
-        _, rows, cols = self._flips
-        if rows or cols:
-            array = array[..., :: -1 if rows else 1, :: -1 if cols else 1]
-        return np.ascontiguousarray(array)
+    def _level_map(self, record: levels.Record) -> LevelMap:
+        values = self._back(record.values[0].float())
+        h, w = values.shape
+        place = levels.place_of(record.place, self.model.places)
+        title = place.title if place else record.place
+        scale = place_map(
+            self.shape[1:], self._working_size(), self._padded_size(), (h, w), self._flips[1:]
+        )
+        return LevelMap(record.place, record.name, title, record.kind, values, scale)
 
-    def _slice_size(self) -> tuple[int, int]:
-        return self.shape[1:]
+    def _fraction(self, at: tuple[int, int]) -> tuple[float, float]:
+        return levels.fraction_of(
+            at, self.shape[1:], self._working_size(), self._padded_size(), self._flips[1:]
+        )
 
-    def _working_size(self) -> tuple[int, int]:
-        return working_size(self.shape[1:], self.card.preprocessing, self._spacing)
-
-    def _prepare(self, part: int | tiling.Tile) -> torch.Tensor:
-        if isinstance(part, tiling.Tile):
-            assert self._tiler is not None
-            return self._tiler.pixels(part).to(self.device)
-        return self._working(part).to(self.device)
-
-    def _working(self, z: int) -> torch.Tensor:
-        p = self.card.preprocessing
-        slice_ = self._standing(np.asarray(self._need_image()[z]))
-        x = torch.from_numpy(normalize(slice_, self._rgb, p, self._limits))[None]
-        return resize(x, self._working_size(), antialias=True)
-
-    def _guarded(self, work: Callable[[], T]) -> T:
-        """Run on the device; step down the memory ladder when it is full, and stay there."""
-
-        def on(rung: Rung) -> T:
-            self._move(rung)
-            with torch.no_grad(), exact_float32():
-                return work()
-
-        got = "a slice of {} x {} pixels".format(*self.shape[1:])
-        way = self._working_size(), self.tile, self.model.stride
-        advice, tile = tiling.tile_advice(*way), tiling.helpful_tile(*way)
-        result, rung = with_memory_ladder(on, self._rungs, self._device_notes, got, advice, tile)
-        self._rungs = self._rungs[self._rungs.index(rung) :]
-        return result
-
-    def _move(self, rung: Rung) -> None:
-        if rung == self._rungs[0]:
-            return
-        self._forget()
-        if rung.device != self.device:
-            self.device = rung.device
-            self.model.to(rung.device)
-        for module in self.model.modules():
-            if rung.block_bytes is not None and hasattr(module, "block_bytes"):
-                setattr(module, "block_bytes", rung.block_bytes)  # noqa: B010, typed as a module
+    def _padded_size(self) -> tuple[int, int]:
+        """The working size filled up to whole cells of the deepest grid."""
+        stride = self.model.stride
+        h, w = (-(-n // stride) * stride for n in self._working_size())
+        return h, w

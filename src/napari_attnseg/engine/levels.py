@@ -1,0 +1,82 @@
+"""The attention of every place of a model, each map at its own resolution.
+
+A place is where an attention module stands (``SegmentationModel.places``); what it shows is
+recorded over one full forward. Legend: h, w = the map's own grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from napari_attnseg.attention.recording import Record, recording
+from napari_attnseg.engine.predict import MapScale
+from napari_attnseg.models.base import Place, SegmentationModel
+
+FLAT: tuple[str, ...] = ("spatial", "signed", "row")
+"""Kinds of records that are a picture (h, w)."""
+
+
+@dataclass(frozen=True, eq=False)
+class LevelMap:
+    """One map in view orientation: ``values`` float32 (h, w), placed by ``scale``.
+
+    ``place``: the module's name inside the model; ``title``: the same for people ("skip 1, 1/2
+    resolution"). ``name``: the map's own. ``kind``: ``"spatial"`` (not negative), ``"signed"``
+    (around 0) or ``"row"`` (what the asked pixel attends to).
+    """
+
+    place: str
+    name: str
+    title: str
+    kind: str
+    values: np.ndarray
+    scale: MapScale
+
+
+def record(
+    model: SegmentationModel,
+    x_BCHW: torch.Tensor,
+    values: Mapping[str, Any],
+    query: tuple[float, float] | None = None,
+) -> list[Record]:
+    """The flat records of one forward, ordered by the model's places (unknown ones last).
+
+    ``values``: those that ``gate`` takes. ``query``: see ``recording``. Of a module that ran
+    several times the last map of each name counts.
+    """
+    with recording(model, query) as tape:
+        model(x_BCHW, **values)
+    last = {(r.place, r.name): r for r in tape.records if r.kind in FLAT}
+    places = model.places
+    return sorted(last.values(), key=lambda r: _rank(r.place, places))
+
+
+def place_of(module: str, places: Iterable[Place]) -> Place | None:
+    """The place a module stands in: its own, or that of a module around it."""
+    around = [p for p in places if module == p.module or module.startswith(f"{p.module}.")]
+    return max(around, key=lambda p: len(p.module), default=None)
+
+
+def _rank(module: str, places: tuple[Place, ...]) -> int:
+    found = place_of(module, places)
+    return len(places) if found is None else places.index(found)
+
+
+def fraction_of(
+    at: tuple[int, int],
+    size: tuple[int, int],
+    work: tuple[int, int],
+    padded: tuple[int, int],
+    flips: tuple[bool, bool],
+) -> tuple[float, float]:
+    """Centre of view pixel ``at`` (row, column) as fractions of the network's padded input."""
+    y, x = ((n - 1 - p if flipped else p) for p, n, flipped in zip(at, size, flips, strict=True))
+    rows, cols = (
+        (p + 0.5) / n * w / full for p, n, w, full in zip((y, x), size, work, padded, strict=True)
+    )
+    return rows, cols
