@@ -20,10 +20,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 Maps = tuple[Tensor, Tensor, Tensor]
-CPU_BLOCK = 8 << 20
-"""Bytes of one block of A on a CPU: it should stay in the last-level cache."""
+CPU_BLOCK = 16 << 20
+"""Bytes of one block of A on a CPU: large enough for the product with V to run at full speed,
+small enough to stay in the last-level cache."""
 GPU_BLOCK = 256 << 20
 """Bytes of one block of A elsewhere: few launches matter more than caches."""
+CPU_SCRATCH = 4 << 20
+"""Bytes of the differences between neighbouring rows that are looked at together on a CPU."""
 DENSE_BYTES = 32 << 20
 """While training, maps whose whole A is smaller are differentiated in the textbook way: keeping
 A is cheaper than computing it again."""
@@ -52,11 +55,19 @@ class Grid:
             return min(like.shape[0], budget // max(1, whole)), self.height
         return 1, max(1, budget // (self.width * self.n * like.element_size()))
 
+    def slab(self, rows_GRWN: Tensor) -> int:
+        """Image rows whose neighbours are compared together."""
+        if rows_GRWN.device.type != "cpu":
+            return self.height
+        group = rows_GRWN.shape[0] * self.width * self.n * rows_GRWN.element_size()
+        return max(1, CPU_SCRATCH // group)
+
 
 def attend(q_BNd: Tensor, k_BNd: Tensor, v_BNC: Tensor, grid: Grid) -> Maps:
     """``value`` (B, N, C), ``step`` (B, N) and ``received`` (B, N).
 
-    ``value = A V`` is differentiable. ``step[i] = max over the 8 neighbours j of i of
+    ``value = A V`` is differentiable; ``v`` may lie in memory in any order, and ``value`` lies
+    channel by channel, like a feature map. ``step[i] = max over the 8 neighbours j of i of
     max_k |A[j, k] - A[i, k]|`` (Smooth Attention, equations 5 and 6; neighbours outside the image
     do not count, which equals replicate padding) lies in [0, 1]. ``received[k] = mean_i A[i, k]``
     sums to 1. The last two carry no gradient.
@@ -93,7 +104,7 @@ def _dense(q_BNd: Tensor, k_BNd: Tensor, v_BNC: Tensor, grid: Grid) -> Maps:
     with torch.no_grad():
         step = q_BNd.new_zeros(q_BNd.shape[0], grid.height, grid.width)
         a_BHWN = a_BNN.detach().unflatten(1, (grid.height, grid.width))
-        _max_edges(a_BHWN, step, 0, torch.empty_like(a_BHWN))
+        _max_edges(a_BHWN, step, 0, 0, grid.slab(a_BHWN))
         received = a_BNN.detach().mean(1)
     return a_BNN @ v_BNC, step.flatten(1), received
 
@@ -101,13 +112,13 @@ def _dense(q_BNd: Tensor, k_BNd: Tensor, v_BNC: Tensor, grid: Grid) -> Maps:
 @torch.no_grad()
 def _stream(q_BNd: Tensor, k_BNd: Tensor, v_BNC: Tensor, grid: Grid) -> Maps:
     """Algorithm R (rolling rows): one pass over blocks of image rows."""
-    value = torch.empty_like(v_BNC, memory_format=torch.contiguous_format)
+    value = v_BNC.new_empty(v_BNC.mT.shape).mT
     step = q_BNd.new_zeros(q_BNd.shape[0], grid.height, grid.width)
     received = q_BNd.new_zeros(q_BNd.shape[0], grid.n)
     for items, rows, block in _blocks(q_BNd, k_BNd, grid):
         torch.bmm(block.new, v_BNC[items], out=value[items, rows])
         received[items] += block.new.sum(1)
-        _max_edges(block.rows, step[items], block.top, block.scratch)
+        _max_edges(block.rows, step[items], block.top, block.lead, grid.slab(block.rows))
     return value, step.flatten(1), received / grid.n
 
 
@@ -132,7 +143,7 @@ class _RowBlocks(torch.autograd.Function):
         for items, rows, block in _blocks(q, k, ctx.grid):
             p, g_rows = block.new, g[items, rows]
             dv[items] += p.mT @ g_rows
-            ds = torch.bmm(g_rows, v[items].mT, out=block.scratch.flatten(1, 2))
+            ds = g_rows @ v[items].mT
             ds.sub_(delta[items, rows]).mul_(p).mul_(ctx.grid.scale)
             torch.bmm(ds, k[items], out=dq[items, rows])
             dk[items] += ds.mT @ q[items, rows]
@@ -144,23 +155,25 @@ class _RowBlocks(torch.autograd.Function):
 
 @dataclass
 class _Block:
-    """``new`` (G, R*W, N): rows of A. ``rows`` (G, R or 1+R, W, N): the same with the image row
-    above as first where there is one; ``top`` is the image row of ``rows[:, 0]``. ``scratch``
-    (G, R, W, N) may be overwritten."""
+    """``new`` (G, R*W, N): rows of A. ``rows`` (G, lead+R, W, N): the same below the image row
+    above them, where there is one (``lead`` = 1); ``top`` is the image row of ``rows[:, 0]``."""
 
     new: Tensor
     rows: Tensor
+    lead: int
     top: int
-    scratch: Tensor
 
 
 def _blocks(q_BNd: Tensor, k_BNd: Tensor, grid: Grid) -> Iterator[tuple[slice, slice, _Block]]:
-    """(items, positions, block of A) in row-major order; blocks share one buffer."""
+    """(items, positions, block of A) in row-major order; blocks share one buffer.
+
+    The softmax replaces the scores where they are: rows are independent, and an element is
+    written after the last time its row is read.
+    """
     group, count = grid.group(q_BNd)
-    lead = 1 if count < grid.height else 0
+    room = 1 if count < grid.height else 0
     h, w, n = grid.height, grid.width, grid.n
-    scores = q_BNd.new_empty(group, count, w, n)
-    rolling = q_BNd.new_empty(group, lead + count, w, n)
+    rolling = q_BNd.new_empty(group, room + count, w, n)
     for b in range(0, q_BNd.shape[0], group):
         items = slice(b, min(b + group, q_BNd.shape[0]))
         g = items.stop - b
@@ -169,35 +182,36 @@ def _blocks(q_BNd: Tensor, k_BNd: Tensor, grid: Grid) -> Iterator[tuple[slice, s
             if y:
                 rolling[:, 0].copy_(rolling[:, count])
             positions = slice(y * w, (y + r) * w)
-            score, new = scores[:g, :r], rolling[:g, lead : lead + r].flatten(1, 2)
-            flat = score.flatten(1, 2)
-            torch.bmm(q_BNd[items, positions] * grid.scale, k_BNd[items].mT, out=flat)
-            torch.softmax(flat, -1, out=new)
-            above = 1 if y else 0
-            rows = rolling[:g, lead - above : lead + r]
-            yield items, positions, _Block(new, rows, y - above, score)
+            new = rolling[:g, room : room + r].flatten(1, 2)
+            torch.bmm(q_BNd[items, positions] * grid.scale, k_BNd[items].mT, out=new)
+            torch.softmax(new, -1, out=new)
+            lead = 1 if y else 0
+            yield items, positions, _Block(new, rolling[:g, room - lead : room + r], lead, y - lead)
 
 
-def _max_edges(rows_GRWN: Tensor, step_GHW: Tensor, top: int, scratch: Tensor) -> None:
-    """Raise ``step`` to the distances between neighbours inside ``rows`` (4 directions suffice:
-    a distance counts at both ends)."""
+def _max_edges(rows_GRWN: Tensor, step_GHW: Tensor, top: int, lead: int, slab: int) -> None:
+    """Raise ``step`` to the distances between neighbours inside ``rows``, ``slab`` image rows at a
+    time, those between the first ``lead`` rows left out (4 directions suffice: a distance counts
+    at both ends)."""
     r, w = rows_GRWN.shape[1:3]
-    flat = scratch.view(-1)
+    scratch = torch.empty_like(rows_GRWN[:, : min(slab, r)]).view(-1)
 
     def raise_to(a: tuple[slice, slice], b: tuple[slice, slice]) -> None:
         one, other = rows_GRWN[:, a[0], a[1]], rows_GRWN[:, b[0], b[1]]
         if one.numel() == 0:
             return
-        gap = flat[: one.numel()].view(one.shape)
+        gap = scratch[: one.numel()].view(one.shape)
         distance = torch.sub(one, other, out=gap).abs_().amax(-1)
         for end in (a, b):
             view = step_GHW[:, end[0].start + top : end[0].stop + top, end[1]]
             torch.maximum(view, distance, out=view)
 
-    upper, lower = slice(0, r - 1), slice(1, r)
     left, right, every = slice(0, w - 1), slice(1, w), slice(0, w)
-    fresh = slice(r - scratch.shape[1], r)
-    raise_to((fresh, left), (fresh, right))
-    raise_to((upper, every), (lower, every))
-    raise_to((upper, left), (lower, right))
-    raise_to((upper, right), (lower, left))
+    for y in range(lead, r, slab):
+        stop = min(y + slab, r)
+        lower = slice(max(y, 1), stop)
+        upper = slice(lower.start - 1, stop - 1)
+        raise_to((slice(y, stop), left), (slice(y, stop), right))
+        raise_to((upper, every), (lower, every))
+        raise_to((upper, left), (lower, right))
+        raise_to((upper, right), (lower, left))

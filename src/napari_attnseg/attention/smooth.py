@@ -14,6 +14,9 @@ With Q, K, V three 1x1 convolutions of x and N = H*W positions:
 A threshold of 1 or more masks nothing (step <= 1): plain self-attention under every rule. The
 paper's code leaves out the division by sqrt(d); ``scale=False`` does so too.
 
+Rows of A sum to 1, so ``A V = A (x W + b) = (A x) W + b``: the rows of A mix x itself, and the
+convolution of V follows; V is never made.
+
 Nothing here holds the N x N matrix (see ``functional``), and ``forward`` is
 ``gate(attend(x))``: the heavy half never sees the threshold, the light half is all that runs when
 it moves.
@@ -34,6 +37,8 @@ from napari_attnseg.settings import RULES, Tunable
 
 BORDERS = ("replicate", "inside")
 Number: TypeAlias = float | Tensor
+VALUE_STRIP = 16
+"""Image rows of one step of V's convolution."""
 NEIGHBOURS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0))
 
 
@@ -96,13 +101,22 @@ class SmoothAttention(AttentionModule):
     def attend(self, x_BCHW: Tensor) -> Attended:
         """The heavy half: ``value`` (B, C, H, W), ``step`` and ``received`` (B, H, W)."""
         grid = self._grid(x_BCHW)
-        value, step, received = functional.attend(  # no names for q, k, v: they are freed here
-            *self._tokens(x_BCHW), self.value(x_BCHW).flatten(2).mT, grid
+        mixed, step, received = functional.attend(  # no names for q, k: they are freed there
+            *self._tokens(x_BCHW), x_BCHW.flatten(2).mT, grid
         )
         hw = (grid.height, grid.width)
-        return Attended(
-            value.mT.contiguous().unflatten(2, hw), step.unflatten(1, hw), received.unflatten(1, hw)
-        )
+        value = self._value(mixed.mT.unflatten(2, hw))
+        return Attended(value, step.unflatten(1, hw), received.unflatten(1, hw))
+
+    def _value(self, mixed_BCHW: Tensor) -> Tensor:
+        """V's convolution of what the rows of A mixed; without gradients strip by strip in place,
+        because a convolution rearranges all its input and output in memory."""
+        if torch.is_grad_enabled():
+            value: Tensor = self.value(mixed_BCHW)
+            return value
+        for strip in mixed_BCHW.split(VALUE_STRIP, dim=2):
+            strip.copy_(self.value(strip))
+        return mixed_BCHW
 
     def gate(
         self,
