@@ -41,7 +41,7 @@ from napari_attnseg.control.messages import (
 from napari_attnseg.control.scratch import Scratch, read_buffer, read_copy, save_image
 from napari_attnseg.control.state import LiveState, Results, outward
 from napari_attnseg.errors import InputError
-from napari_attnseg.settings import Tuning
+from napari_attnseg.settings import TunableValue, Tuning
 
 BYTES_PER_VOXEL = 5
 """Of a run's results: labels and probability; the maps on the attention grid are small."""
@@ -170,10 +170,11 @@ class LiveController:
             self._set(tuning=tuning, z=self.state.z if z is None else z)
             self.refresh()
 
-    def compare(self, on: bool) -> None:
-        """Whether live answers also carry plain attention's labels and gained/lost/kept counts."""
+    def compare(self, on: bool, **against: TunableValue) -> None:
+        """Whether live answers also carry the labels with the values ``against`` (none: those of
+        plain attention), and gained/lost/kept counts."""
         with self._lock:
-            self._set(compare=on)
+            self._set(compare=on, against=tuple(sorted(against.items())) if on else ())
             self.refresh()
 
     def refresh(self) -> None:
@@ -184,9 +185,9 @@ class LiveController:
             flying, s = self._retune.flying, self.state
             taken = flying.buffer if isinstance(flying, Retune) else self._buffer
             self._buffer = 1 - taken  # the answer that is read next is never overwritten
-            self._retune.ask(
-                Retune(out=self._folder(), buffer=self._buffer, compare=s.compare, **self._target())
-            )
+            other = s.tuning.replace(**dict(s.against)) if s.against else None
+            wish: dict[str, Any] = {"compare": s.compare, "against": other, "buffer": self._buffer}
+            self._retune.ask(Retune(out=self._folder(), **wish, **self._target()))
 
     def request_fingerprint(self, reference: np.ndarray | None = None, points: int = 64) -> None:
         """Curves over the threshold for the seen slice; ``reference``: (Y,X) class ids."""

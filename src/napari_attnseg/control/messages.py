@@ -11,33 +11,11 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from napari_attnseg.control.message_base import Event, ImageRef, Request
+from napari_attnseg.control.questions import map_files
 from napari_attnseg.settings import TrainSettings, Tuning
 
-
-@dataclass(frozen=True)
-class ImageRef:
-    """An image the engine can open: a ``.npy`` file in view order (Z, Y, X) or (Z, Y, X, C).
-
-    ``flips``: which view axes must be reversed to stand as in training (see
-    ``Geometry.flips``). ``spacing_mm``: per view axis, or empty when unknown. ``key`` changes
-    whenever the pixels change, so that caches never answer for older pixels.
-    """
-
-    key: str
-    path: str
-    rgb: bool = False
-    flips: tuple[bool, bool, bool] = (False, False, False)
-    spacing_mm: tuple[float, ...] = ()
-
-
 # --- requests ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Request:
-    """Base of all requests; ``id`` is given by the client and returns in every event."""
-
-    id: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,7 +59,8 @@ class Retune(Request):
 
     The answer is written into buffer ``buffer`` (0 or 1) of ``<out>/live_labels.npy``
     (2,Y,X uint8) and ``<out>/live_probability.npy`` (2,Y,X float32). With ``compare`` the labels
-    under plain attention go into ``<out>/live_plain.npy`` (2,Y,X uint8). Event: ``Retuned``.
+    at the tuning ``against`` (``None``: under plain attention) go into ``<out>/live_plain.npy``
+    (2,Y,X uint8). Event: ``Retuned``.
     """
 
     image: ImageRef = field(default_factory=lambda: ImageRef("", ""))
@@ -93,6 +72,7 @@ class Retune(Request):
     buffer: int = 0
     compare: bool = False
     tile: int = 0
+    against: Tuning | None = None
 
 
 @dataclass(frozen=True)
@@ -185,13 +165,6 @@ class Cancel(Request):
 
 
 @dataclass(frozen=True)
-class Event:
-    """Base of all events; ``id`` is the request's."""
-
-    id: int = 0
-
-
-@dataclass(frozen=True)
 class Described(Event):
     """Answer to ``Describe``: see ``engine.describe`` for the layout of ``data``."""
 
@@ -250,8 +223,8 @@ class SliceDone(Event):
 class Retuned(Event):
     """The live answer for slice ``z`` is in ``buffer``; ``over`` = grid cells above threshold.
 
-    ``woken``: the stages that ran. With ``compare``: pixels gained, lost and kept against plain
-    attention at the same cut.
+    ``woken``: the stages that ran. With ``compare``: pixels gained, lost and kept against the
+    other tuning.
     """
 
     z: int = 0
@@ -379,12 +352,14 @@ def encode(message: Request | Event) -> bytes:
         elif isinstance(value, ImageRef):
             value = asdict(value)
         data[f.name] = value
-    return json.dumps(data, allow_nan=True).encode()
+    return json.dumps(data, allow_nan=True, default=asdict).encode()
 
 
 def _revive(name: str, value: Any) -> Any:
-    if name == "tuning":
-        return Tuning.from_json(value)
+    if name in ("tuning", "against"):
+        return None if value is None else Tuning.from_json(value)
+    if name == "maps":
+        return map_files(value)
     if name == "settings":
         return TrainSettings.from_json(value)
     if name == "image" and value is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from napari_attnseg.control.messages import ImageRef
-from napari_attnseg.settings import Tuning
+from napari_attnseg.settings import TunableValue, Tuning
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,9 @@ class Results:
 class LiveState:
     """What the next request will be made of. ``shape`` is (Z, Y, X) of the image.
 
-    ``tile``: side of the image tiles that the person agreed to (0: whole slices).
+    ``compare``: live answers also carry the labels with the values ``against`` in place of the
+    present ones (none: plain attention). ``tile``: side of the image tiles that the person
+    agreed to (0: whole slices).
     """
 
     image: ImageRef | None = None
@@ -48,6 +50,7 @@ class LiveState:
     tuning: Tuning = field(default_factory=Tuning)
     z: int = 0
     compare: bool = False
+    against: tuple[tuple[str, TunableValue], ...] = ()
     tile: int = 0
     busy: bool = False
     results: Results | None = None

@@ -26,12 +26,13 @@ from napari_attnseg.control.messages import (
     Stopping,
     Train,
 )
+from napari_attnseg.control.questions import Cka, LevelMaps
 from napari_attnseg.errors import AttnSegError, is_memory_error, plain_sentence
 
-NEWEST_WINS: tuple[type[Request], ...] = (Retune, AttentionRow, Fingerprint)
+NEWEST_WINS: tuple[type[Request], ...] = (Retune, AttentionRow, LevelMaps, Fingerprint)
 """Most urgent first; a newer request of the same class, whose answer would go into the same
 folder, replaces one that still waits."""
-LONG: tuple[type[Request], ...] = (Predict, Train)
+LONG: tuple[type[Request], ...] = (Predict, Train, Cka)
 
 
 class Worker(Protocol):

@@ -36,6 +36,7 @@ from napari_attnseg.control.messages import (
     Started,
     Train,
 )
+from napari_attnseg.control.questions import Cka, LevelMaps
 from napari_attnseg.engine.results import LiveFiles, ResultFiles, save_array
 from napari_attnseg.errors import EngineError, InputError
 from napari_attnseg.settings import PLAIN_THRESHOLD
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
 MAX_SESSIONS = 2
 """Models kept loaded; the one unused for longest leaves first."""
-Work = Predict | Retune | Fingerprint | AttentionRow
+Work = Predict | Retune | Fingerprint | AttentionRow | LevelMaps
 
 
 def open_scratch(path: str) -> np.ndarray:
@@ -100,6 +101,8 @@ class Engine:
             Retune: self._retune,
             Fingerprint: self._fingerprint,
             AttentionRow: self._row,
+            LevelMaps: self._levels,
+            Cka: self._cka,
             SplitObjects: self._split,
             Describe: self._describe,
             Diagnose: self._diagnose,
@@ -265,15 +268,19 @@ class Engine:
     def _against_plain(
         session: Session, work: Retune, answer: Prediction, files: LiveFiles
     ) -> tuple[int, int, int]:
-        """Write plain attention's labels; pixels gained, lost and kept by the threshold."""
-        if "threshold" not in session.tuning.values:
-            raise InputError(
-                "this model has no threshold, so there is nothing to compare; "
-                "turn the comparison off"
-            )
-        plain = session.predict(work.z, work.tuning.replace(threshold=PLAIN_THRESHOLD)).labels
-        files.plain()[work.buffer] = plain
-        now, then = answer.labels > 0, plain > 0
+        """Write the other tuning's labels (plain attention's by default); pixels gained, lost
+        and kept against it."""
+        other = work.against
+        if other is None:
+            if "threshold" not in session.tuning.values:
+                raise InputError(
+                    "this model has no threshold, so there is nothing to compare; "
+                    "turn the comparison off"
+                )
+            other = work.tuning.replace(threshold=PLAIN_THRESHOLD)
+        before = session.predict(work.z, other).labels
+        files.plain()[work.buffer] = before
+        now, then = answer.labels > 0, before > 0
         kept = int(np.count_nonzero(now & then))
         return int(np.count_nonzero(now)) - kept, int(np.count_nonzero(then)) - kept, kept
 
@@ -318,7 +325,19 @@ class Engine:
         yield from self._news(session, work.id)
         yield RowDone(work.id, work.z, row, path, work.y, work.x, place.scale, place.offset)
 
+    def _levels(self, work: LevelMaps) -> Iterator[Event]:
+        from napari_attnseg.engine.questions import level_maps
+
+        session = self._session(work)
+        yield from level_maps(session, work)
+        yield from self._news(session, work.id)
+
     # --- other questions -------------------------------------------------------------------------
+
+    def _cka(self, work: Cka) -> Iterator[Event]:
+        from napari_attnseg.engine.questions import compare_layers
+
+        yield from compare_layers(work, self._stopped)
 
     def _split(self, work: SplitObjects) -> Iterator[Event]:
         from napari_attnseg.engine.objects import split_objects

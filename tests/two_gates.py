@@ -70,3 +70,8 @@ class TwoGates(SegmentationModel):
     def decode(self, features: Tensor, size: tuple[int, int]) -> Tensor:
         full = F.interpolate(features, scale_factor=2.0, mode="nearest")
         return full[..., : size[0], : size[1]] - 2.0
+
+
+def two_gates(in_channels: int = 1, classes: int = 1) -> TwoGates:
+    """As a builder: hold it in the registry for the time of a test."""
+    return TwoGates()

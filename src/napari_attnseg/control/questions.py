@@ -1,0 +1,93 @@
+"""Requests about a model's inside, with their events: maps of every level, layers compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from napari_attnseg.control.message_base import Event, ImageRef, Request
+from napari_attnseg.settings import Tuning
+
+
+@dataclass(frozen=True)
+class LevelMaps(Request):
+    """Light, newest wins: the attention of every place of the model on slice ``z``.
+
+    With ``y >= 0`` also what pixel (z, y, x) attends to at every place that has rows. Written
+    into ``out``, one ``.npy`` (h, w) float32 in view orientation each. Event: ``LevelMapsDone``.
+    """
+
+    image: ImageRef = field(default_factory=lambda: ImageRef("", ""))
+    checkpoint: str = ""
+    device: str = "auto"
+    tuning: Tuning = field(default_factory=Tuning)
+    z: int = 0
+    y: int = -1
+    x: int = -1
+    out: str = ""
+    tile: int = 0
+
+
+@dataclass(frozen=True)
+class LevelMapFile:
+    """One map: ``path`` of its pixels; ``place``, ``name``, ``title`` and ``kind`` as in
+    ``engine.levels.LevelMap``. Cell (i, j) has its centre at pixel ``offset + scale*(i, j)``."""
+
+    path: str = ""
+    place: str = ""
+    name: str = ""
+    title: str = ""
+    kind: str = "spatial"
+    scale: tuple[float, float] = (1.0, 1.0)
+    offset: tuple[float, float] = (0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class LevelMapsDone(Event):
+    """The ``maps`` of slice ``z``, finest grid first; rows are those of pixel (y, x)."""
+
+    z: int = 0
+    y: int = -1
+    x: int = -1
+    maps: tuple[LevelMapFile, ...] = ()
+
+
+@dataclass(frozen=True)
+class Cka(Request):
+    """Long: how alike the layers of two checkpoints are (``model_b`` empty: inside the first).
+
+    Over a folder of ``images``, or over one ``image``: its slices, or crops of a single one.
+    ``cka.json`` and ``cka.png`` are written into ``out``. Events: ``StepDone`` per batch,
+    ``CkaDone``, ``Finished``.
+    """
+
+    model_a: str = ""
+    model_b: str = ""
+    images: str = ""
+    image: ImageRef | None = None
+    out: str = ""
+    size: int = 0
+    batch: int = 16
+    limit: int = 64
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class StepDone(Event):
+    """Step ``done`` of ``total`` of a long question ended."""
+
+    done: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True)
+class CkaDone(Event):
+    """The table (JSON: ``layers_a``, ``layers_b``, ``values``) and its picture are written."""
+
+    table: str = ""
+    picture: str = ""
+
+
+def map_files(data: list[dict[str, object]]) -> tuple[LevelMapFile, ...]:
+    """``LevelMapsDone.maps`` as they come over the wire."""
+    plain = [{k: tuple(v) if isinstance(v, list) else v for k, v in d.items()} for d in data]
+    return tuple(LevelMapFile(**values) for values in plain)  # type: ignore[arg-type]
