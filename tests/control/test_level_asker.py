@@ -20,8 +20,6 @@ from napari_attnseg.control.scratch import Scratch
 from napari_attnseg.settings import Preprocessing, Tuning
 from two_gates import two_gates
 
-sys.path.append(str(Path(__file__).parents[1] / "engine"))
-
 IMAGE = np.random.default_rng(0).random((3, 25, 13)).astype(np.float32)
 
 
