@@ -6,6 +6,7 @@ from importlib.metadata import EntryPoint, EntryPoints
 
 import pytest
 import torch
+from torch import Tensor
 
 from napari_attnseg import create_attention, list_attentions
 from napari_attnseg.attention import base
@@ -26,6 +27,11 @@ def randomised(name: str) -> AttentionModule:
     return module
 
 
+def answer(module: AttentionModule, x: Tensor) -> Tensor:
+    """The module on ``x``; a gate hears ``x`` turned about as its context."""
+    return module(x, x.flip(-1, -2)) if module.role == "gate" else module(x)
+
+
 @pytest.fixture(params=list_attentions())
 def module(request: pytest.FixtureRequest) -> AttentionModule:
     return randomised(request.param)
@@ -37,11 +43,11 @@ def test_the_list_holds_smooth() -> None:
 
 
 @pytest.mark.parametrize("size", [(7, 11), (1, 1), (13, 2)])
-def test_a_refiner_keeps_the_shape(module: AttentionModule, size: tuple[int, int]) -> None:
-    if module.role != "refiner":
-        pytest.skip("not a refiner")
+def test_refiners_and_gates_keep_the_shape(module: AttentionModule, size: tuple[int, int]) -> None:
+    if module.role not in ("refiner", "gate"):
+        pytest.skip("of another shape by its role")
     x = torch.randn(2, C, *size, dtype=torch.float64)
-    y = module(x)
+    y = answer(module, x)
     assert y.shape == x.shape
     assert y.dtype == x.dtype
     assert y.isfinite().all()
@@ -49,12 +55,12 @@ def test_a_refiner_keeps_the_shape(module: AttentionModule, size: tuple[int, int
 
 def test_items_are_independent(module: AttentionModule) -> None:
     x = torch.randn(3, C, 7, 11, dtype=torch.float64)
-    torch.testing.assert_close(module(x)[1:2], module(x[1:2]))
+    torch.testing.assert_close(answer(module, x)[1:2], answer(module, x[1:2]))
 
 
 def test_every_parameter_learns_but_the_inert(module: AttentionModule) -> None:
     x = torch.randn(2, C, 7, 11, dtype=torch.float64)
-    out = module(x)
+    out = answer(module, x)
     (out * torch.randn_like(out)).sum().backward()
     for name, p in module.named_parameters():
         assert p.grad is not None, name
@@ -71,7 +77,7 @@ def test_weights_round_trip(module: AttentionModule) -> None:
     x = torch.randn(1, C, 7, 11, dtype=torch.float64)
     other = type(module)(C).double().eval()
     other.load_state_dict(module.state_dict())
-    assert torch.equal(other(x), module(x))
+    assert torch.equal(answer(other, x), answer(module, x))
 
 
 def test_declarations(module: AttentionModule) -> None:
@@ -110,7 +116,7 @@ def test_other_packages_join_by_entry_point(monkeypatch: pytest.MonkeyPatch) -> 
     entry = EntryPoint("outside", f"{__name__}:Outside", base.GROUP)
     monkeypatch.setattr(base, "entry_points", lambda **kw: EntryPoints([entry]).select(**kw))
     monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
-    assert list_attentions() == ["outside", "smooth"]
+    assert list_attentions() == sorted({*base._REGISTRY, "outside"})
     assert attention_class("outside").__name__ == "Outside"
     assert create_attention("outside", 4).channels == 4
 
