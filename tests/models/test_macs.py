@@ -71,14 +71,15 @@ class Curious(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Conv2d(2, 4, 1)
+        self.attention = Library()
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.layer(x)
-        return self.layer(x) if float(y.abs().sum()) > -1 else y
+        return self.attention(y) if float(y.abs().sum()) > -1 else y
 
 
 def test_a_forward_that_needs_its_numbers() -> None:
-    assert count_macs(Curious(), (5, 5), in_channels=2) == 2 * 25 * 8
+    assert count_macs(Curious(), (5, 5), in_channels=2) == 25 * 8 + 2 * 25 * 25 * 4
 
 
 def test_the_model_is_left_as_it_was() -> None:

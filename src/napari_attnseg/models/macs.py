@@ -12,12 +12,14 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
 
 from napari_attnseg.errors import InputError
 from napari_attnseg.models.base import SegmentationModel
 
 META = torch.device("meta")
+UNLISTED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop}
+"""Operations that PyTorch's counter passes over."""
 
 
 def count_macs(model: nn.Module, size: Sequence[int], in_channels: int | None = None) -> int:
@@ -58,6 +60,6 @@ def _counted(model: nn.Module, shape: tuple[int, ...]) -> int:
 
 
 def _flops(model: nn.Module, tensors: dict[str, Tensor], x: Tensor) -> int:
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=UNLISTED) as counter:
         torch.func.functional_call(model, tensors, (x,))
     return int(counter.get_total_flops())
