@@ -26,8 +26,12 @@ def published(width: float = 1.0) -> dict[str, torch.Tensor]:
 def test_stride_and_channels(stride: int, channels: int) -> None:
     encoder = ResNet18(1, 1.0, stride).eval()
     with torch.no_grad():
-        assert encoder(torch.rand(1, 1, 64, 96)).shape == (1, channels, 64 // stride, 96 // stride)
-    assert encoder.channels == channels
+        features = encoder(torch.rand(1, 1, 64, 96))
+        shapes = [
+            (1, c, 64 // s, 96 // s) for c, s in zip(encoder.channels, encoder.strides, strict=True)
+        ]
+    assert [f.shape for f in features] == shapes
+    assert (encoder.channels[-1], encoder.stride) == (channels, stride)
 
 
 @pytest.mark.parametrize(("inside", "outside", "stride"), [(3, 3, 1), (3, 5, 2), (4, 4, 2)])

@@ -1,6 +1,8 @@
 """Segmentation models, one per file; importing the package registers them."""
 
+from napari_attnseg.models import attention_unet as _attention_unet  # noqa: F401 (registers)
 from napari_attnseg.models import smooth_unet as _smooth_unet  # noqa: F401 (registers)
+from napari_attnseg.models import unet as _unet  # noqa: F401 (registers)
 from napari_attnseg.models.base import (
     Encoded,
     ModelSpec,

@@ -57,7 +57,7 @@ class SmoothUNet(SegmentationModel):
 
     def encode(self, x_BCHW: Tensor) -> Encoded:
         h, w = x_BCHW.shape[-2:]
-        return Encoded(self.encoder(pad_to_multiple(x_BCHW, self.stride)), (h, w))
+        return Encoded(self.encoder.deepest(pad_to_multiple(x_BCHW, self.stride)), (h, w))
 
     def attend(self, encoded: Encoded) -> Attended:
         return self.attention.attend(encoded.features)
@@ -90,7 +90,12 @@ def smooth_unet(
     ``key_channels`` of query and key (``None``: all); the rest as in ``SmoothAttention``."""
     encoder = ResNet18(in_channels, width, stride)
     attention = SmoothAttention(
-        encoder.channels, key_channels, rule=rule, threshold=threshold, scale=scale, border=border
+        encoder.channels[-1],
+        key_channels,
+        rule=rule,
+        threshold=threshold,
+        scale=scale,
+        border=border,
     )
     doublings = stride.bit_length() - 1
     channels = tuple(scaled(c, width) for c in DECODER[-doublings:])
