@@ -1,0 +1,96 @@
+"""Dot-product self-attention without softmax, in whichever order is cheaper.
+
+Legend: B batch, d inner channels of theta and phi, e channels of g, N = H*W positions. Joint
+Attention, equation 5 with ``A_1(x_i, x_j) = theta(x_i) . phi(x_j) / N``:
+
+``y_i = sum_j (theta_i . phi_j / N) g_j``
+
+Nothing nonlinear stands between the two products, so they associate: ``(g phi^T / N) theta`` costs
+2 N d e multiply-adds and no N x N matrix, ``g (theta^T phi / N)^T`` costs N^2 (d + e) and one. Both
+give the same answer; with d = e the first is cheaper where d < N.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from napari_attnseg.attention.recording import Probe
+from napari_attnseg.errors import InputError
+
+Order = Literal["auto", "linear", "quadratic"]
+
+
+def is_linear_cheaper(d: int, e: int, n: int) -> bool:
+    """Whether ``(g phi^T) theta`` takes fewer multiply-adds than ``g (theta^T phi)^T``."""
+    return 2 * d * e < n * (d + e)
+
+
+def mix(theta_BdN: Tensor, phi_BdN: Tensor, g_BeN: Tensor, order: Order = "auto") -> Tensor:
+    """``y_i = sum_j (theta_i . phi_j / N) g_j``: (B, e, N), differentiable.
+
+    ``order`` decides cost and memory alone: by association, with the N x N matrix, or what is
+    cheaper.
+    """
+    d, n = theta_BdN.shape[1:]
+    linear = is_linear_cheaper(d, g_BeN.shape[1], n) if order == "auto" else order == "linear"
+    if linear:
+        return _over_n(g_BeN, phi_BdN.mT, n) @ theta_BdN
+    return g_BeN @ _over_n(phi_BdN.mT, theta_BdN, n)
+
+
+def _over_n(a: Tensor, b: Tensor, n: int) -> Tensor:
+    """``a @ b / n``, divided inside the product: half precision does not overflow in between."""
+    return torch.baddbmm(a.new_zeros(1, 1, 1), a, b, beta=0, alpha=1 / n)
+
+
+def row(theta_BdN: Tensor, phi_BdN: Tensor, index: int) -> Tensor:
+    """Row ``index`` of the attention matrix, ``theta_index . phi_j / N``: (B, N), signed."""
+    return torch.einsum("bd,bdn->bn", theta_BdN[:, :, index], phi_BdN) / phi_BdN.shape[-1]
+
+
+def received(theta_BdN: Tensor, phi_BdN: Tensor) -> Tensor:
+    """Mean over all queries i of ``theta_i . phi_j / N``: (B, N), signed, in O(N d)."""
+    return torch.einsum("bd,bdn->bn", theta_BdN.mean(-1), phi_BdN) / phi_BdN.shape[-1]
+
+
+class NonLocal(nn.Module):
+    """``A(x) = W_z NL(x)``, without a residual: (B, C, H, W) to the same.
+
+    theta, phi, g: 1x1 convolutions C to d; W_z: 1x1 convolution back to C that starts at zero, so
+    a fresh module adds nothing. 4 C d + 3 d + C parameters. ``inner_channels``: d (``None``: C/2,
+    as in non-local networks). It ignores where positions lie: permuted pixels give permuted
+    answers.
+    """
+
+    order: Order = "auto"
+
+    def __init__(self, channels: int, inner_channels: int | None = None) -> None:
+        super().__init__()
+        d = max(1, channels // 2) if inner_channels is None else inner_channels
+        if d < 1:
+            raise InputError(f"got inner_channels={inner_channels}, expected at least 1")
+        self.theta = nn.Conv2d(channels, d, 1)
+        self.phi = nn.Conv2d(channels, d, 1)
+        self.g = nn.Conv2d(channels, d, 1)
+        self.w_z = nn.Conv2d(d, channels, 1)
+        nn.init.zeros_(self.w_z.weight)
+        nn.init.zeros_(self.w_z.bias)
+
+    def forward(self, x_BCHW: Tensor, probe: Probe | None = None) -> Tensor:
+        """A(x); into ``probe`` go the attention received and the queried position's row."""
+        hw = x_BCHW.shape[-2:]
+        theta, phi = self.theta(x_BCHW).flatten(2), self.phi(x_BCHW).flatten(2)
+        if probe is not None:
+            _show(probe, theta, phi, (hw[0], hw[1]))
+        mixed = mix(theta, phi, self.g(x_BCHW).flatten(2), self.order)
+        return self.w_z(mixed.unflatten(2, hw))
+
+
+def _show(probe: Probe, theta_BdN: Tensor, phi_BdN: Tensor, hw: tuple[int, int]) -> None:
+    probe.note("received", received(theta_BdN, phi_BdN).unflatten(1, hw), "signed")
+    if probe.query is not None:
+        i, j = probe.cell(hw)
+        probe.note("row", row(theta_BdN, phi_BdN, i * hw[1] + j).unflatten(1, hw), "row")
