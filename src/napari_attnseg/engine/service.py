@@ -37,6 +37,7 @@ from napari_attnseg.control.messages import (
     Train,
 )
 from napari_attnseg.control.questions import Cka, LevelMaps
+from napari_attnseg.engine.pace import LivePace
 from napari_attnseg.engine.results import LiveFiles, ResultFiles, save_array
 from napari_attnseg.errors import EngineError, InputError
 from napari_attnseg.settings import PLAIN_THRESHOLD
@@ -92,6 +93,7 @@ class Engine:
         self._told: dict[Session, set[str]] = {}
         self._stopping: set[int] = set()
         self._live: tuple[str, LiveFiles] | None = None
+        self._pace = LivePace()
         self._preview_z: Callable[[int], None] = lambda z: None
 
     def handle(self, request: Request) -> Iterator[Event | None]:
@@ -246,7 +248,8 @@ class Engine:
     def _retune(self, work: Retune) -> Iterator[Event]:
         began = time.perf_counter()
         session = self._session(work)
-        answer = session.predict(work.z, work.tuning)
+        with self._pace.answering((work.checkpoint, work.device, work.tile, work.image, work.z)):
+            answer = session.predict(work.z, work.tuning)
         files = self._live_files(work.out, session.shape[1:])
         files.labels[work.buffer] = answer.labels
         files.probability[work.buffer] = answer.probability

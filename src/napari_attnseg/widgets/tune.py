@@ -29,9 +29,10 @@ from napari_attnseg.widgets.diagnose import ErrorBar
 if TYPE_CHECKING:
     from napari.layers import Labels
 
-HOLD_MS = 40
+HOLD_MS = 100
 """How long the dock's own repaint waits for the answer, to share its frame: with OpenGL every
-frame composes the whole window, which costs more than the answer itself."""
+frame composes the whole window, which costs more than the answer itself. Where answers take
+longer it does not wait."""
 CURVES_AFTER_MS = 250
 """The curves follow when values and slices have rested for this long."""
 
@@ -333,6 +334,7 @@ class TuneWidget(QWidget):
         if self._asked_at:  # an answer to a moved value, not to a comparison
             took = (time.perf_counter() - self._asked_at) * 1000.0
             self._asked_at = 0.0
+            self._hold.setInterval(HOLD_MS if took < 1.5 * HOLD_MS else 0)
             stages = " → ".join(event.woken) or "none, all was known"
             self.speed.setText(f"{event.area:,} px in {took:.0f} ms")
             self.speed.setToolTip(
