@@ -71,18 +71,22 @@ def _shortcut(inside: int, outside: int, stride: int) -> nn.Module | None:
     return nn.Sequential(nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside))
 
 
+KINDS: dict[int, type[BasicBlock | Bottleneck]] = {18: BasicBlock, 34: BasicBlock, 50: Bottleneck}
+
+
 class ResNet(Encoder):
     """Features after the stem (stride 2) and after each stage (4, 8, 16, 32).
 
-    ``depth`` 18, 34 or 50. ``width`` multiplies every layer's channels. ``stride`` 16 drops
+    ``width`` multiplies every layer's channels. ``stride`` 16 drops
     ``layer4``, 8 drops ``layer3`` as well. ``dilated``: keep ``layer4`` but on the grid of
     ``layer3``, its convolutions holed so that the published weights mean the same (DeepLab's
     output stride 16).
     """
 
+    depth: ClassVar[int]
+
     def __init__(
         self,
-        depth: int,
         in_channels: int = 3,
         width: float = 1.0,
         stride: int = 32,
@@ -91,9 +95,8 @@ class ResNet(Encoder):
         super().__init__()
         if stride not in STAGES:
             raise InputError(f"got stride={stride}, expected one of {', '.join(map(str, STAGES))}")
-        if depth not in BLOCKS:
-            raise InputError(f"got depth={depth}, expected one of {', '.join(map(str, BLOCKS))}")
-        self.title = f"ResNet-{depth}"
+        self.title = f"ResNet-{self.depth}"
+        kind = KINDS[self.depth]
         sizes = [scaled(64 * 2**i, width) for i in range(STAGES[stride])]
         self.conv1 = nn.Conv2d(in_channels, sizes[0], 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(sizes[0])
@@ -103,9 +106,11 @@ class ResNet(Encoder):
         channels, strides = [inside], [2]
         for i, middle in enumerate(sizes):
             holed = dilated and i == 3
-            stage = _stage(depth, i, inside, middle, holed)
+            stage = _stage(
+                kind, BLOCKS[self.depth][i], inside, middle, 1 if i == 0 or holed else 2, holed
+            )
             self.add_module(f"layer{i + 1}", stage)
-            inside = middle * _kind(depth).expansion
+            inside = middle * kind.expansion
             channels.append(inside)
             strides.append(strides[-1] if holed else 4 * 2**i)
         self.stages = [f"layer{i + 1}" for i in range(len(sizes))]
@@ -130,61 +135,47 @@ class ResNet(Encoder):
         return y
 
 
-def _kind(depth: int) -> type[BasicBlock] | type[Bottleneck]:
-    return Bottleneck if depth >= 50 else BasicBlock
+def _stage(
+    kind: type[BasicBlock | Bottleneck],
+    count: int,
+    inside: int,
+    middle: int,
+    stride: int,
+    holed: bool,
+) -> nn.Sequential:
+    """``count`` blocks, the first with the ``stride``.
 
-
-def _stage(depth: int, i: int, inside: int, middle: int, holed: bool) -> nn.Sequential:
-    """Stage ``i``: the first block halves the size, except in the first stage and if ``holed``.
-
-    Without its stride the first 3x3 convolution still sees neighbours on its input's grid; only
-    those after it stand twice as far apart.
+    ``holed`` (in place of a stride): the convolution that had it still sees neighbours on its
+    input's grid; only those after it stand twice as far apart.
     """
-    kind = _kind(depth)
-    stride = 1 if i == 0 or holed else 2
-    blocks: list[nn.Module] = [kind(inside, middle, stride)]
-    if holed and kind is BasicBlock:
-        first = blocks[0]
-        first.conv2.dilation = first.conv2.padding = (2, 2)  # type: ignore[union-attr,assignment]
-    for _ in range(BLOCKS[depth][i] - 1):
-        blocks.append(kind(middle * kind.expansion, middle, 1, 2 if holed else 1))
-    return nn.Sequential(*blocks)
+    first = kind(inside, middle, stride)
+    if holed and isinstance(first, BasicBlock):
+        first.conv2.dilation = first.conv2.padding = (2, 2)
+    outside = middle * kind.expansion
+    rest = (kind(outside, middle, 1, 2 if holed else 1) for _ in range(count - 1))
+    return nn.Sequential(first, *rest)
+
+
+def _imagenet(name: str) -> Published:
+    return Published("conv1.weight", hub=(f"timm/{name}.tv_in1k", "model.safetensors"))
 
 
 class ResNet18(ResNet):
     """Weights: ImageNet-1k, as torchvision publishes them."""
 
-    published: ClassVar[Published] = Published(
-        "conv1.weight", hub=("timm/resnet18.tv_in1k", "model.safetensors")
-    )
-
-    def __init__(self, in_channels: int = 3, width: float = 1.0, stride: int = 32) -> None:
-        super().__init__(18, in_channels, width, stride)
+    depth = 18
+    published: ClassVar[Published | None] = _imagenet("resnet18")
 
 
 class ResNet34(ResNet):
     """Weights: ImageNet-1k, as torchvision publishes them."""
 
-    published: ClassVar[Published] = Published(
-        "conv1.weight", hub=("timm/resnet34.tv_in1k", "model.safetensors")
-    )
-
-    def __init__(self, in_channels: int = 3, width: float = 1.0, stride: int = 32) -> None:
-        super().__init__(34, in_channels, width, stride)
+    depth = 34
+    published: ClassVar[Published | None] = _imagenet("resnet34")
 
 
 class ResNet50(ResNet):
     """Weights: ImageNet-1k, as torchvision publishes them."""
 
-    published: ClassVar[Published] = Published(
-        "conv1.weight", hub=("timm/resnet50.tv_in1k", "model.safetensors")
-    )
-
-    def __init__(
-        self,
-        in_channels: int = 3,
-        width: float = 1.0,
-        stride: int = 32,
-        dilated: bool = False,
-    ) -> None:
-        super().__init__(50, in_channels, width, stride, dilated)
+    depth = 50
+    published: ClassVar[Published | None] = _imagenet("resnet50")
