@@ -1,0 +1,166 @@
+"""Luong attention at a skip connection (PAM-UNet, arXiv:2405.01503, equations 4, 5 and 7).
+
+The Progressive Luong Attention gate asks with the encoder's feature (query) what the lower decoder
+layer knows (key, value) and adds the answer to the skip:
+
+    A = sigma(Q K^T / sqrt(d)),  V_att = W V,  gate = skip + V_att
+
+The text writes sigma twice and the figure once; ``sigma`` chooses (see ``mixing``). Two more
+``direction``s serve the paper's ablation: ``"cross"`` asks with the decoder's feature what the
+encoder knows (Luong's own direction), ``"self"`` asks the encoder's feature about itself.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from napari_attnseg.attention import mixing
+from napari_attnseg.attention.base import AttentionModule, register_attention
+from napari_attnseg.errors import InputError
+from napari_attnseg.settings import Tunable
+
+DIRECTIONS = ("progressive", "cross", "self")
+
+
+@register_attention("luong")
+class LuongAttention(AttentionModule):
+    """``(skip, context) -> skip + strength * V_att``, all (B, C, h, w).
+
+    ``channels``: C of the skip. ``context_channels``: of the lower decoder feature (``None``: C);
+    its height and width may differ from the skip's, but not under ``"cross"``, where it asks.
+    ``split``: key and value are the two halves of a context of 2 C channels (the paper's text)
+    instead of two 1x1 convolutions of it (``"progressive"`` only). ``block_bytes``: memory of one
+    block of rows (``None``: by device); any value gives the same answer. ``strength`` scales what
+    is added: 1 as trained, 0 the skip as it came.
+    """
+
+    role = "gate"
+    maps: ClassVar[tuple[str, ...]] = ("received", "row")
+    inert: ClassVar[dict[str, str]] = {
+        "key.bias": "adds q_i . b to all scores of row i, and softmax ignores a row constant "
+        "(it acts under sigma='sigmoid')"
+    }
+
+    def __init__(
+        self,
+        channels: int,
+        context_channels: int | None = None,
+        sigma: str = "softmax",
+        direction: str = "progressive",
+        split: bool = False,
+        block_bytes: int | None = None,
+    ) -> None:
+        super().__init__()
+        context_channels = context_channels or channels * (2 if split else 1)
+        _check(sigma, direction, split, context_channels == 2 * channels)
+        asking = context_channels if direction == "cross" else channels
+        asked = context_channels if direction == "progressive" else channels
+        self.form = mixing.Form(sigma, channels**-0.5, block_bytes)
+        self.direction = direction
+        self.split = split
+        self.query = nn.Conv2d(asking, channels, 1)
+        self.key = nn.Identity() if split else nn.Conv2d(asked, channels, 1)
+        self.value = nn.Identity() if split else nn.Conv2d(asked, channels, 1)
+        self.regulariser: Tensor | None = None
+
+    @property
+    def sigma(self) -> str:
+        """How scores become weights."""
+        return self.form.sigma
+
+    @property
+    def tunables(self) -> tuple[Tunable, ...]:
+        """How much of the attended value is added."""
+        return (Tunable("strength", "float", 1.0, "gate", _STRENGTH_DOC),)
+
+    def attend(self, skip_BCHW: Tensor, context: Tensor) -> Tensor:
+        """V_att: (B, C, h, w).
+
+        In training mode ``regulariser`` is set to the mean over the batch of
+        ``(1/N) sum_i (A_i - mean A)^2`` over all entries of A (equation 7), a scalar; else to
+        ``None``.
+        """
+        self.regulariser = None
+        asking, key, value = self._parts(skip_BCHW, context)
+        query = self.query(asking)
+        with _full_precision(query):
+            q, k, v = (t.float() if t.dtype.itemsize < 4 else t for t in (query, key, value))
+            out = self._mixed(_tokens(q), _tokens(k), _tokens(v))
+        if self.probe is not None:
+            self._note(q, k)
+        return out.to(value.dtype).mT.unflatten(2, asking.shape[-2:]).contiguous()
+
+    def gate(self, skip_BCHW: Tensor, value_BCHW: Tensor, strength: float = 1.0) -> Tensor:
+        """``skip + strength * value``."""
+        return torch.add(skip_BCHW, value_BCHW, alpha=strength)
+
+    def forward(self, skip_BCHW: Tensor, context: Tensor, strength: float = 1.0) -> Tensor:
+        """``gate(skip, attend(skip, context))``."""
+        return self.gate(skip_BCHW, self.attend(skip_BCHW, context), strength)
+
+    def _parts(self, skip: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(what asks, key, value)."""
+        if self.split:
+            key, value = context.chunk(2, 1)
+            return skip, key, value
+        asking = context if self.direction == "cross" else skip
+        asked = context if self.direction == "progressive" else skip
+        if asking.shape[-2:] != skip.shape[-2:]:
+            raise InputError(
+                f"got a context of {tuple(context.shape[-2:])} for a skip of "
+                f"{tuple(skip.shape[-2:])}, expected the same size when the context asks"
+            )
+        return asking, self.key(asked), self.value(asked)
+
+    def _mixed(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if not self.training:
+            return mixing.mix(q, k, v, self.form)
+        value, spread = mixing.mix_and_spread(q, k, v, self.form)
+        self.regulariser = spread.mean()
+        return value
+
+    def _note(self, q: Tensor, k: Tensor) -> None:
+        """Show what every key got from all queries, and what the asked position attends to."""
+        assert self.probe is not None
+        grid = k.shape[-2:]
+        tokens = _tokens(k)
+        self.probe.note(
+            "received", mixing.received(_tokens(q), tokens, self.form).unflatten(1, grid)
+        )
+        if self.probe.query is not None:
+            i, j = self.probe.cell((q.shape[-2], q.shape[-1]))
+            self.probe.note(
+                "row", mixing.row(q[..., i, j], tokens, self.form).unflatten(1, grid), "row"
+            )
+
+    def extra_repr(self) -> str:
+        return f"sigma={self.sigma!r}, direction={self.direction!r}, split={self.split}"
+
+
+def _full_precision(like: Tensor) -> AbstractContextManager[None]:
+    """Scores of many keys in half precision lose the small weights: leave autocast for them."""
+    if like.dtype.itemsize >= 4:
+        return nullcontext()
+    return torch.autocast(like.device.type, enabled=False)
+
+
+def _tokens(x_BCHW: Tensor) -> Tensor:
+    return x_BCHW.flatten(2).mT
+
+
+def _check(sigma: str, direction: str, split: bool, twice: bool) -> None:
+    if sigma not in mixing.SIGMAS:
+        raise InputError(f"got sigma {sigma!r}, expected one of {', '.join(mixing.SIGMAS)}")
+    if direction not in DIRECTIONS:
+        raise InputError(f"got direction {direction!r}, expected one of {', '.join(DIRECTIONS)}")
+    if split and (direction != "progressive" or not twice):
+        raise InputError(
+            "got split=True, expected direction 'progressive' and a context of twice the channels"
+        )
+
+
+_STRENGTH_DOC = "How much of the attended value is added to the skip: 0 nothing, 1 as trained."
