@@ -3,8 +3,9 @@
 Each unit is ``shortcut(x) + conv(relu(bn(conv(relu(bn(x))))))``; the first leaves out its first
 normalisation and activation. Units 2, 3 and the bridge halve the size by their first convolution.
 The paper leaves open how it doubles and what its shortcuts are where shapes differ (its 7.8 million
-parameters hold none for either). Defaults here are nearest neighbours and 1x1 convolutions; ``up="transposed"`` (2x2 transposed convolutions) and
-``shortcut=3`` (3x3 convolutions, normalised) give the larger network of widespread code.
+parameters hold none for either). Defaults here are nearest neighbours and 1x1 convolutions;
+``up="transposed"`` (2x2 transposed convolutions) and ``shortcut=3`` (3x3 convolutions, normalised)
+give the larger network of widespread code.
 """
 
 from __future__ import annotations
