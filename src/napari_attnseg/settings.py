@@ -10,78 +10,40 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-RULES = ("paper", "authors", "suppress")
-PLAIN_THRESHOLD = 2.0
-"""A threshold no ``step`` can exceed: plain self-attention (Smooth Attention, section 3)."""
-
-TunableValue = float | str
-
-
-@dataclass(frozen=True)
-class Tunable:
-    """One value a person may move while looking at the answer.
-
-    ``stage`` names the first stage of the chain that must run again when it moves:
-    ``"gate"``, ``"decode"`` or ``"cut"``.
-    """
-
-    name: str
-    kind: Literal["float", "choice"]
-    default: TunableValue
-    stage: Literal["attend", "gate", "decode", "refine", "cut"]
-    doc: str
-    minimum: float = 0.0
-    maximum: float = 1.0
-    choices: tuple[str, ...] = ()
-
-
-CUT = Tunable(
-    "cut",
-    "float",
-    0.5,
-    "cut",
-    "Probability from which a pixel belongs to a class. With several classes the strongest class "
-    "is compared with the background alone, so 0.5 is the usual arg-max.",
-    0.0,
-    1.0,
+from napari_attnseg.errors import InputError
+from napari_attnseg.tuning import (
+    CUT,
+    PLAIN_THRESHOLD,
+    RULES,
+    Tunable,
+    TunableValue,
+    Tuning,
 )
 
+__all__ = [
+    "AUGMENTATIONS",
+    "CUT",
+    "LOSS_NAMES",
+    "OPTIMIZERS",
+    "PLAIN_THRESHOLD",
+    "RECIPES",
+    "RECIPE_ALIASES",
+    "RECIPE_WORDS",
+    "RULES",
+    "SCHEDULES",
+    "Preprocessing",
+    "TrainSettings",
+    "Tunable",
+    "TunableValue",
+    "Tuning",
+    "recipe",
+    "with_model",
+]
 
-@dataclass(frozen=True)
-class Tuning:
-    """The live values: ``cut`` (probability in [0, 1]) and one value per model tunable."""
-
-    cut: float = 0.5
-    items: tuple[tuple[str, TunableValue], ...] = ()
-
-    @classmethod
-    def of(cls, cut: float = 0.5, **values: TunableValue) -> Tuning:
-        """Build from keywords: ``Tuning.of(threshold=0.3, rule="authors")``."""
-        return cls(cut, tuple(sorted(values.items())))
-
-    @property
-    def values(self) -> dict[str, TunableValue]:
-        """The model's tunables as a dictionary (without ``cut``)."""
-        return dict(self.items)
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """The value called ``name`` (``"cut"`` included), or ``default``."""
-        return self.cut if name == "cut" else self.values.get(name, default)
-
-    def replace(self, **values: TunableValue) -> Tuning:
-        """The same tuning with some values moved; ``cut`` may be among them."""
-        cut = float(values.pop("cut", self.cut))
-        return replace(self, cut=cut, items=tuple(sorted({**self.values, **values}.items())))
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data for a checkpoint, a request or a recipe."""
-        return {"cut": self.cut, **self.values}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Tuning:
-        """The inverse of :meth:`to_json`."""
-        rest = {k: v for k, v in data.items() if k != "cut"}
-        return cls.of(float(data.get("cut", 0.5)), **rest)
+OPTIMIZERS = ("adam", "adamw", "sgd")
+SCHEDULES = ("none", "cosine", "onecycle")
+LOSS_NAMES = ("bce", "dicece", "focal", "tversky")
+AUGMENTATIONS = ("all", "turns")
 
 
 @dataclass(frozen=True)
@@ -91,7 +53,10 @@ class Preprocessing:
     ``intensity``: ``"unit"`` divides by the data type's maximum (the Smooth Attention paper's
     ``/255``; float images are taken as they are), ``"percentile"`` maps the image's ``low``-th
     and ``high``-th percentiles to 0 and 1 (clipped), ``"window"`` maps ``low`` and ``high``
-    (raw units, for CT Hounsfield units) to 0 and 1 (clipped). Then ``(x - mean) / std`` per
+    (raw units, for CT Hounsfield units) to 0 and 1 (clipped). Then contrast-limited adaptive
+    histogram equalisation when ``clahe_clip`` is above 0: the clip limit as a multiple of the
+    mean height of a histogram's bin (2 is usual), in ``clahe_tiles`` x ``clahe_tiles`` tiles; of
+    colour images on the lightness L of Lab. Then ``(x - mean) / std`` per
     channel. ``size``: working size in pixels (square, the paper's 224) or ``None`` for the
     image's own size.
     """
@@ -104,6 +69,8 @@ class Preprocessing:
     std: tuple[float, ...] = (1.0,)
     size: int | None = None
     spacing_mm: tuple[float, ...] | None = None
+    clahe_clip: float = 0.0
+    clahe_tiles: int = 8
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -121,14 +88,23 @@ class TrainSettings:
     """Everything a training run depends on; equal settings and data give equal weights on CPU.
 
     ``lr`` is the step size of all parameters but gamma, whose step is ``lr * gamma_lr_factor``.
+    ``momentum`` and ``nesterov`` are those of ``optimizer="sgd"``.
     ``threshold_draw``: ``"fixed"`` trains at ``threshold``; ``"quantile"`` draws the threshold
     of every batch as a random quantile of that batch's ``step`` so that every threshold is met.
+    (The gamma and threshold values mean nothing to models without them.)
     ``class_colors``: one ``"#rrggbb"`` per class for the card, or empty.
     ``crop``: side of the random crops in pixels (``None``: whole images, or resized to
-    ``preprocessing.size``). ``loss``: ``"bce"`` (cross-entropy for several classes) or
-    ``"dicece"``. ``validation`` is the part of the training pairs kept for choosing the best
-    model. ``encoder_weights``: a local file of published weights to start the encoder from (empty:
-    random). ``patience``: epochs without a better validation Dice before stopping (0: never).
+    ``preprocessing.size``). ``augment`` with ``augmentation``: ``"all"`` (mirror, turn, scale,
+    light) or ``"turns"`` (mirror and turn only). ``loss``: ``"bce"`` (cross-entropy for several
+    classes), ``"dicece"``, ``"focal"`` or ``"tversky"``. ``class_weights``: empty, ``"balanced"``
+    (inverse frequency in the training masks) or one number per class, background first.
+    ``regulariser_weight``: times the model's own regulariser, added to the loss.
+    ``amp``: mixed precision, on CUDA only. ``validation`` is the part of the training pairs kept
+    for choosing the best model. ``encoder_weights``: published weights to start the encoder from
+    (empty: random); ``encoder_normalisation``: ``"imagenet"`` then sets the mean and standard
+    deviation they were trained with (see :func:`with_encoder_normalisation`), ``"given"`` leaves
+    those of ``preprocessing``. ``patience``: epochs without a better validation Dice before
+    stopping (0: never).
     """
 
     model: str = "smooth_unet"
@@ -139,10 +115,14 @@ class TrainSettings:
     epochs: int = 20
     batch: int = 8
     lr: float = 1e-4
-    optimizer: Literal["adam", "adamw"] = "adam"
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    momentum: float = 0.9
+    nesterov: bool = False
     weight_decay: float = 0.0
     schedule: Literal["none", "cosine", "onecycle"] = "none"
-    loss: Literal["bce", "dicece"] = "bce"
+    loss: Literal["bce", "dicece", "focal", "tversky"] = "bce"
+    class_weights: Literal["", "balanced"] | tuple[float, ...] = ""
+    regulariser_weight: float = 0.0
     gamma_start: float = 0.0
     gamma_lr_factor: float = 1.0
     rule: str = "paper"
@@ -150,11 +130,14 @@ class TrainSettings:
     threshold_draw: Literal["fixed", "quantile"] = "fixed"
     crop: int | None = None
     augment: bool = False
+    augmentation: Literal["all", "turns"] = "all"
     sparse: bool = False
     validation: float = 0.2
     patience: int = 0
     seed: int = 0
+    amp: bool = False
     encoder_weights: str = ""
+    encoder_normalisation: Literal["imagenet", "given"] = "imagenet"
 
     @property
     def classes(self) -> int:
@@ -172,53 +155,119 @@ class TrainSettings:
         d = dict(data)
         if "preprocessing" in d:
             d["preprocessing"] = Preprocessing.from_json(d["preprocessing"])
-        for name in ("class_names", "class_colors"):
-            if name in d:
+        for name in ("class_names", "class_colors", "class_weights"):
+            if isinstance(d.get(name), list):
                 d[name] = tuple(d[name])
         return cls(**d)
 
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Of red, green and blue in [0, 1], with which the published ImageNet weights were trained."""
+
+
+def with_encoder_normalisation(settings: TrainSettings) -> TrainSettings:
+    """The settings with ImageNet's mean and standard deviation if an encoder with published
+    weights was chosen, unless ``encoder_normalisation`` says that the values are given, or they
+    are no longer 0 and 1. Other than three channels get the mean over the colours."""
+    p = settings.preprocessing
+    untouched = not any(p.mean) and set(p.std) == {1.0}
+    if not (
+        settings.encoder_weights and untouched and settings.encoder_normalisation == "imagenet"
+    ):
+        return settings
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    if p.channels != 3:
+        mean = (round(sum(mean) / 3, 3),) * p.channels
+        std = (round(sum(std) / 3, 3),) * p.channels
+    return replace(settings, preprocessing=replace(p, mean=mean, std=std))
+
+
+def with_model(settings: TrainSettings, model: str, **options: Any) -> TrainSettings:
+    """The settings for ``model``: another model than theirs starts from its own options."""
+    own = dict(settings.options) if model == settings.model else {}
+    return replace(settings, model=model, options={**own, **options})
+
+
+_MOVING = TrainSettings(
+    options={"stride": 8},
+    optimizer="adamw",
+    weight_decay=1e-4,
+    loss="dicece",
+    gamma_lr_factor=10.0,
+    rule="authors",
+    threshold=0.1,
+    threshold_draw="quantile",
+    crop=128,
+    augment=True,
+)
+"""What our own recipes share: attention that answers to the threshold, on small crops."""
+_PAPERS = TrainSettings(preprocessing=Preprocessing(channels=3, mean=(0.0,) * 3, std=(1.0,) * 3))
+"""What the papers' recipes share: whole colour images at a fixed size, cross-entropy, batch 8."""
+_SGD = replace(_PAPERS, optimizer="sgd", augment=True, augmentation="turns")
+
 RECIPES: dict[str, TrainSettings] = {
-    "smooth-attention-paper": TrainSettings(
-        preprocessing=Preprocessing(
-            channels=3, intensity="unit", mean=(0.0,) * 3, std=(1.0,) * 3, size=224
-        ),
-        options={"key_channels": 512},
-    ),
-    "threshold-matters": TrainSettings(
+    "threshold-matters": replace(
+        _MOVING,
         options={"width": 0.5, "stride": 8},
         epochs=30,
         lr=2e-3,
-        optimizer="adamw",
-        weight_decay=1e-4,
         schedule="onecycle",
-        loss="dicece",
         gamma_start=2.0,
-        gamma_lr_factor=10.0,
-        rule="authors",
-        threshold=0.1,
-        threshold_draw="quantile",
-        crop=128,
-        augment=True,
         patience=20,
     ),
-    "few-strokes": TrainSettings(
+    "few-strokes": replace(
+        _MOVING,
         options={"width": 0.25, "stride": 8},
         epochs=200,
         lr=1e-3,
-        optimizer="adamw",
-        weight_decay=1e-4,
-        loss="dicece",
         gamma_start=1.0,
-        gamma_lr_factor=10.0,
-        rule="authors",
-        threshold=0.1,
-        threshold_draw="quantile",
-        crop=128,
-        augment=True,
         sparse=True,
         validation=0.0,
     ),
+    "smooth-attention-paper": replace(
+        _PAPERS,
+        options={"key_channels": 512},
+        preprocessing=replace(_PAPERS.preprocessing, intensity="unit", size=224),
+    ),
+    "joint-attention": replace(
+        _SGD,
+        model="dense_unet",
+        options={"attention": "ja"},
+        preprocessing=replace(_PAPERS.preprocessing, size=256, clahe_clip=2.0),
+        epochs=50,
+        lr=1e-3,
+        nesterov=True,
+    ),
+    "pam-unet": replace(
+        _SGD,
+        model="pam_unet",
+        preprocessing=replace(_PAPERS.preprocessing, size=128),
+        epochs=200,
+        lr=1e-2,
+        weight_decay=1e-4,
+        regulariser_weight=0.01,
+    ),
 }
-"""Named training presets: the paper's own; ours in which the threshold moves the answer; and a
-small, quick one for strokes painted while it trains (the person ends it)."""
+"""Named training presets: ours, in which the threshold moves the answer; a small, quick one for
+strokes painted while it trains; and the papers' own. What the papers leave open stands in
+``docs/training.md``."""
+RECIPE_WORDS: dict[str, str] = {
+    "threshold-matters": "attention that answers to the threshold; the choice for folders",
+    "few-strokes": "small and quick, for strokes on one image; up to 200 epochs, fewer if you "
+    "press Stop",
+    "smooth-attention-paper": "Smooth Attention as published: 224 x 224, full width, slow on a CPU",
+    "joint-attention": "DenseUNet with Joint Attention: 256 x 256 with CLAHE, slow on a CPU",
+    "pam-unet": "PAM-UNet as published: 128 x 128, mirrored and turned, attention regulariser",
+}
+"""One line about each recipe."""
+RECIPE_ALIASES = {"smooth-attention": "smooth-attention-paper"}
+
+
+def recipe(name: str) -> TrainSettings:
+    """The recipe called ``name``; raises ``InputError`` with the known names otherwise."""
+    known = {**RECIPES, **{alias: RECIPES[of] for alias, of in RECIPE_ALIASES.items()}}
+    if name not in known:
+        raise InputError(f"got recipe {name}, expected one of {', '.join(known)}")
+    return known[name]

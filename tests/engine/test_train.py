@@ -355,7 +355,7 @@ def test_schedules_rise_and_fall_where_they_should() -> None:
     ("change", "words"),
     [
         ({"loss": "wrong"}, "got loss wrong"),
-        ({"optimizer": "sgd"}, "got optimizer sgd"),
+        ({"optimizer": "lion"}, "got optimizer lion"),
         ({"rule": "wrong"}, "wrong"),
         ({"model": "wrong"}, "got model 'wrong'"),
         ({"options": {"width": 0.125, "depth": 3}}, "got option depth"),

@@ -14,7 +14,7 @@ import typer
 from napari_attnseg.cli._common import Device, say
 from napari_attnseg.control.messages import EpochDone, Finished, Note, Started
 from napari_attnseg.errors import InputError
-from napari_attnseg.settings import RECIPES, TrainSettings
+from napari_attnseg.settings import RECIPES, TrainSettings, with_model
 
 SIMPLE = (
     "model",
@@ -65,7 +65,7 @@ def settings_from(
     """The recipe with what was asked for on top; unknown names are refused with the known."""
     if recipe not in RECIPES:
         raise InputError(f"got --recipe {recipe}, expected one of {', '.join(RECIPES)}")
-    base = RECIPES[recipe]
+    base = with_model(RECIPES[recipe], changes.pop("model", RECIPES[recipe].model))
     unknown = set(changes) - {*SIMPLE, "augment"}
     if unknown:
         known = ", ".join((*SIMPLE, "augment"))
@@ -161,6 +161,13 @@ def _run(
         events.close()
 
 
+def _own(event: EpochDone) -> str:
+    """The figures that only some models have."""
+    gamma = "" if event.gamma is None else f"gamma {event.gamma:+.3f}  "
+    own = "" if event.regulariser is None else f"R(A) {event.regulariser:.3g}  "
+    return gamma + own
+
+
 def describe(event: Any) -> str:
     """One line per event; heartbeats say nothing."""
     if isinstance(event, Started):
@@ -170,7 +177,7 @@ def describe(event: Any) -> str:
         figures = "  ".join(f"{k} {v:.4f}" for k, v in event.validation.items())
         return (
             f"epoch {event.epoch}/{event.epochs}  loss {event.loss:.4f}  {figures}  "
-            f"gamma {event.gamma:+.3f}  {event.seconds:.1f} s"
+            f"{_own(event)}{event.seconds:.1f} s"
             f"{'  best' if event.best else ''}  {event.seconds_left:.0f} s left"
         )
     if isinstance(event, Note):

@@ -278,7 +278,12 @@ class ObjectsDone(Event):
 
 @dataclass(frozen=True)
 class EpochDone(Event):
-    """One epoch ended. ``validation``: metric name to value (at least ``dice``, ``iou``)."""
+    """One epoch ended. ``validation``: metric name to value (at least ``dice``, ``iou``).
+
+    ``loss``: what was minimised, the weighted ``regulariser`` included, which is given unweighted
+    too (``None`` for models without one). ``gamma``: the attention's weight, ``None`` likewise.
+    ``measured_on``: ``"validation"``, pixels that were kept back, or ``"training pixels"``.
+    """
 
     epoch: int = 0
     epochs: int = 0
@@ -288,7 +293,9 @@ class EpochDone(Event):
     best: bool = False
     seconds: float = 0.0
     seconds_left: float = 0.0
-    gamma: float = 0.0
+    gamma: float | None = 0.0
+    regulariser: float | None = None
+    measured_on: str = "validation"
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,13 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 @dataclass(frozen=True)
 class Draw:
-    """How examples are varied. ``oriented``: scans keep their left, right, up and down."""
+    """How examples are varied. ``oriented``: scans keep their left, right, up and down. ``kind``:
+    ``"all"``, or ``"turns"`` without scaling and without changes of light."""
 
     side: int | None = None
     augment: bool = False
     oriented: bool = False
+    kind: str = "all"
 
 
 def pick_centre(target: np.ndarray, rng: np.random.Generator) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,47 +13,27 @@ import torch
 from torch import nn
 
 from napari_attnseg.engine.losses import LOSSES
+from napari_attnseg.engine.optimizers import build_optimizer, gammas, step_factor
 from napari_attnseg.errors import EngineError, InputError
 from napari_attnseg.settings import TrainSettings
 
 if TYPE_CHECKING:
     from napari_attnseg.models.base import SegmentationModel
 
-WARM_UP = 0.25
-"""Part of a one-cycle schedule in which the step size rises."""
 
-
-def step_factor(schedule: str, progress: float) -> float:
-    """Step size relative to ``lr`` at ``progress`` in [0, 1]; a pure function, so no state.
-
-    ``"onecycle"`` rises as a cosine from 1/25 to 1 in the first quarter and falls as a cosine to
-    1/1000; ``"cosine"`` only falls; ``"none"`` is 1.
-    """
-    progress = min(max(progress, 0.0), 1.0)
-    if schedule == "none":
-        return 1.0
-    if schedule == "cosine":
-        return 0.001 + 0.999 * _fall(progress)
-    if progress < WARM_UP:
-        return 1 - 0.96 * _fall(progress / WARM_UP)
-    return 0.001 + 0.999 * _fall((progress - WARM_UP) / (1 - WARM_UP))
-
-
-def _fall(progress: float) -> float:
-    return 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def build_model(settings: TrainSettings) -> SegmentationModel:
+def build_model(
+    settings: TrainSettings, notes: list[str] | None = None, pretrained: bool = True
+) -> SegmentationModel:
     """A new model whose weights depend on ``settings.seed`` alone.
 
-    With ``encoder_weights`` the encoder starts from that file instead.
+    With ``encoder_weights`` the encoder starts from those instead, unless ``pretrained`` is off;
+    what became of them is added to ``notes``.
 
     Raises:
-        InputError: the model's attention cannot take one of the settings.
+        InputError: the model cannot take one of the settings.
         CheckpointError: the encoder weights do not fit this encoder.
     """
     from napari_attnseg.models.base import create_model, model_options
-    from napari_attnseg.models.encoders import load_encoder_weights
 
     known = model_options(settings.model)
     wanted = {"rule": settings.rule, "threshold": settings.threshold}
@@ -68,29 +49,25 @@ def build_model(settings: TrainSettings) -> SegmentationModel:
     with torch.no_grad():
         for gamma in gammas(model):
             gamma.fill_(settings.gamma_start)
-    if settings.encoder_weights:
-        load_encoder_weights(model.encoder, settings.encoder_weights)
+    if settings.encoder_weights and pretrained:
+        note = _start_encoder(model, settings)
+        if notes is not None:
+            notes.append(note)
     return model
 
 
-def gammas(model: nn.Module) -> list[nn.Parameter]:
-    """The weights of the attention branches."""
-    return [p for name, p in model.named_parameters() if name.split(".")[-1] == "gamma"]
+def _start_encoder(model: SegmentationModel, settings: TrainSettings) -> str:
+    """Load the published weights and say what became of them."""
+    from napari_attnseg.models.encoders import load_encoder_weights
 
-
-def build_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """Adam or AdamW in two groups: gamma without decay at its own step size, then the rest."""
-    own = gammas(model)
-    held = {id(p) for p in own}
-    rest = [p for p in model.parameters() if id(p) not in held]
-    groups = [
-        {"params": rest, "factor": 1.0, "weight_decay": settings.weight_decay},
-        {"params": own, "factor": settings.gamma_lr_factor, "weight_decay": 0.0},
-    ]
-    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    if settings.optimizer not in kinds:
-        raise InputError(f"got optimizer {settings.optimizer}, expected {' or '.join(kinds)}")
-    return kinds[settings.optimizer]([g for g in groups if g["params"]], lr=settings.lr)
+    encoder = getattr(model, "encoder", None)
+    if encoder is None:
+        raise InputError(
+            f"got encoder weights for {settings.model}, which has no encoder that takes them; "
+            "choose another model or train from random weights"
+        )
+    report = load_encoder_weights(encoder, settings.encoder_weights)
+    return f"encoder weights {Path(settings.encoder_weights).name}: {report.text}"
 
 
 @contextmanager
@@ -101,28 +78,57 @@ def seeded(words: list[int]) -> Iterator[None]:
         yield
 
 
-class Learner:
-    """One model being trained. ``values``: the tunables of the batch in hand (threshold, rule)."""
+class Buffers:
+    """The running statistics of a model, copied aside so that a broken-off step leaves none."""
 
-    def __init__(self, settings: TrainSettings, device: torch.device) -> None:
+    def __init__(self, model: nn.Module) -> None:
+        self._live = list(model.buffers())
+        self._kept = [b.clone() for b in self._live]
+
+    @torch.no_grad()
+    def keep(self) -> None:
+        """Remember them as they are now."""
+        if self._live:
+            torch._foreach_copy_(self._kept, self._live)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Back to what was last kept."""
+        if self._live:
+            torch._foreach_copy_(self._live, self._kept)
+
+
+class Learner:
+    """One model being trained.
+
+    ``notes``: what the person should know before it starts. ``regulariser``: the model's own, as
+    it was in the last step, unweighted; ``None`` for models without one.
+    """
+
+    def __init__(
+        self, settings: TrainSettings, device: torch.device, pretrained: bool = True
+    ) -> None:
         if settings.loss not in LOSSES:
             raise InputError(f"got loss {settings.loss}, expected {' or '.join(LOSSES)}")
         self.settings, self.device = settings, device
-        self.model = build_model(settings).to(device)
+        self.notes: list[str] = []
+        self.model = build_model(settings, self.notes, pretrained).to(device)
         self.optimizer = build_optimizer(self.model, settings)
         self.loss = LOSSES[settings.loss]
+        self.regulariser: float | None = None
+        self._buffers = Buffers(self.model)
+        self._tunables = frozenset(t.name for t in self.model.tunables)
 
     @property
-    def gamma(self) -> float:
-        """The (first) attention weight, 0.0 for a model without one."""
+    def gamma(self) -> float | None:
+        """The (first) attention weight, ``None`` for a model without one."""
         own = gammas(self.model)
-        return float(own[0].detach()) if own else 0.0
+        return float(own[0].detach()) if own else None
 
     def values(self, threshold: float) -> dict[str, Any]:
         """What the gate is called with at this threshold (only what the model can tune)."""
-        known = {t.name for t in self.model.tunables}
         wanted = {"threshold": threshold, "rule": self.settings.rule}
-        return {name: value for name, value in wanted.items() if name in known}
+        return {name: value for name, value in wanted.items() if name in self._tunables}
 
     def drawn_threshold(self, step: torch.Tensor | None, rng: np.random.Generator) -> float:
         """The batch's threshold: fixed, or a random quantile of ``step`` so that all are met."""
@@ -141,12 +147,11 @@ class Learner:
         Raises:
             EngineError: the loss is no longer a number.
         """
-        before = {name: value.clone() for name, value in self.model.named_buffers()}
+        self._buffers.keep()
         try:
             return (yield from self._learn(images, targets, progress, seed))
         except BaseException:
-            for name, value in self.model.named_buffers():
-                value.copy_(before[name])
+            self._buffers.restore()
             raise
 
     def _learn(
@@ -163,14 +168,21 @@ class Learner:
             values = self.values(self.drawn_threshold(step, np.random.default_rng(seed)))
             features = self.model.gate(encoded, attended, **values)
             logits = self.model.decode(features, encoded.size)
-        loss = self.loss(logits, targets.to(self.device))
-        figure = self._checked(float(loss.detach()))
+        loss = self._regularised(self.loss(logits, targets.to(self.device)))
         yield
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        figure = self._checked(float(loss.detach()))
         yield
         self.optimizer.step()
         return figure
+
+    def _regularised(self, loss: torch.Tensor) -> torch.Tensor:
+        """``loss + weight * regulariser`` where the model has one."""
+        own = self.model.regulariser
+        self.regulariser = None if own is None else float(own.detach())
+        weight = self.settings.regulariser_weight
+        return loss if own is None or not weight else loss + weight * own
 
     def _set_step_size(self, progress: float) -> None:
         factor = step_factor(self.settings.schedule, progress)

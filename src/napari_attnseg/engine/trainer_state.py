@@ -33,6 +33,7 @@ class Progress:
     epoch: int = 0
     step: int = 0
     loss_sum: float = 0.0
+    regulariser_sum: float = 0.0
     best: float = -1.0
     best_epoch: int = 0
     seconds: float = 0.0
@@ -53,6 +54,8 @@ def _tensors(learner: Learner) -> dict[str, torch.Tensor]:
     names = _names(learner)
     for parameter, entries in learner.optimizer.state.items():
         for key, value in entries.items():
+            if value is None:  # SGD without momentum
+                continue
             tensor = value if torch.is_tensor(value) else torch.tensor(value)
             found[f"optimizer.{names[id(parameter)]}.{key}"] = tensor
     return {name: t.detach().cpu().contiguous().clone() for name, t in found.items()}
@@ -105,23 +108,32 @@ def load_state(path: Path, learner: Learner) -> Progress:
 
 def _check_settings(saved: dict[str, Any], wanted: TrainSettings) -> None:
     now = json.loads(json.dumps(wanted.to_json()))
-    other = [k for k in now if k not in MAY_CHANGE and saved.get(k) != now[k]]
+    before = _completed(saved)
+    other = [k for k in now if k not in MAY_CHANGE and before.get(k) != now[k]]
     if other:
-        was = ", ".join(f"{k} was {saved.get(k)!r}" for k in other)
+        was = ", ".join(f"{k} was {before.get(k)!r}" for k in other)
         raise CheckpointError(
             f"got settings other than those of the stopped training ({was}), expected the same; "
             "use these again or train anew"
         )
 
 
+def _completed(saved: dict[str, Any]) -> dict[str, Any]:
+    """Saved settings with the defaults of values that an older version did not know."""
+    whole: dict[str, Any] = json.loads(json.dumps(TrainSettings.from_json(saved).to_json()))
+    return whole
+
+
 def _restore(learner: Learner, tensors: dict[str, torch.Tensor]) -> None:
     weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
     learner.model.load_state_dict(weights)
+    entries: dict[str, dict[str, torch.Tensor]] = {}
+    for full, value in tensors.items():
+        if full.startswith("optimizer."):
+            name, key = full.removeprefix("optimizer.").rsplit(".", 1)
+            entries.setdefault(name, {})[key] = value
     for name, parameter in learner.model.named_parameters():
-        entries = {}
-        for key in ("step", "exp_avg", "exp_avg_sq"):
-            value = tensors.get(f"optimizer.{name}.{key}")
-            if value is not None:
-                entries[key] = value if key == "step" else value.to(parameter.device)
-        if entries:
-            learner.optimizer.state[parameter] = entries
+        if name in entries:
+            learner.optimizer.state[parameter] = {
+                k: v if k == "step" else v.to(parameter.device) for k, v in entries[name].items()
+            }

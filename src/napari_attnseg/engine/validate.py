@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from napari_attnseg.engine.data import Slice, Source, network_input, upright
+from napari_attnseg.engine.data import Slice, Source
 from napari_attnseg.engine.learner import Learner
 from napari_attnseg.engine.losses import IGNORE
 from napari_attnseg.engine.metrics import Counts, count, dice, figures, iou
@@ -89,23 +87,3 @@ def _figures(counted: list[Counts], names: tuple[str, ...]) -> dict[str, float]:
     if len(names) > 2:
         found |= {f"dice_{n}": dice(total.of_class(i)) for i, n in enumerate(names) if i}
     return found
-
-
-def write_preview(learner: Learner, source: Source, pair: int, z: int, path: Path) -> None:
-    """The current model's probability of one slice, in view order, replacing ``path`` whole."""
-    data = source.pair(pair)
-    image = network_input(data, z, source.preprocessing)
-    values = learner.values(default_threshold(learner, source, (Slice(pair, z),)))
-    logits = resize(learner.logits(image, values)[None], data.view.shape[1:3], antialias=False)[0]
-    _write_whole(path, upright(probability(logits), data.flips))
-
-
-def write_shown_image(source: Source, pair: int, z: int, path: Path) -> None:
-    """The raw slice under a preview, beside it as ``<name>_image.npy`` (view order)."""
-    _write_whole(path.with_name(f"{path.stem}_image.npy"), source.pair(pair).view[z])
-
-
-def _write_whole(path: Path, plane: np.ndarray) -> None:
-    part = path.with_name(f"{path.stem}.part.npy")
-    np.save(part, np.ascontiguousarray(plane), allow_pickle=False)
-    os.replace(part, path)

@@ -20,14 +20,15 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
-from napari_attnseg.settings import RECIPES, RULES, TrainSettings
+from napari_attnseg.settings import (
+    LOSS_NAMES,
+    OPTIMIZERS,
+    RECIPE_WORDS,
+    RECIPES,
+    RULES,
+    TrainSettings,
+)
 from napari_attnseg.widgets._parts import Field, button, hint, narrow, row
-
-RECIPE_WORDS = {
-    "few-strokes": "small and quick, for strokes on one image; goes on until you press Stop",
-    "threshold-matters": "attention that answers to the threshold; the choice for folders",
-    "smooth-attention-paper": "the paper's own recipe: 224 x 224, full width, slow on a CPU",
-}
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,14 @@ MAIN = (
 ADVANCED = (
     Item("batch", "Batch", "Crops or images per step", 1, 512, 0),
     Item("lr", "Step size", "Learning rate of all weights but gamma", 1e-6, 1.0, 6),
-    Item("optimizer", "Optimiser", "Adam, or AdamW with weight decay", choices=("adam", "adamw")),
+    Item("optimizer", "Optimiser", "Adam, AdamW with weight decay, or SGD with momentum",
+         choices=OPTIMIZERS),
     Item("weight_decay", "Weight decay", "Pull of the weights towards 0 (AdamW)", 0, 1, 6),
     Item("schedule", "Schedule", "How the step size changes over the epochs",
          choices=("none", "cosine", "onecycle")),
-    Item("loss", "Loss", "bce: cross-entropy; dicece: the same plus Dice",
-         choices=("bce", "dicece")),
+    Item("loss", "Loss", "bce: cross-entropy; dicece: the same plus Dice; focal, tversky: for "
+         "rare classes",
+         choices=LOSS_NAMES),
     Item("patience", "Patience", "Stop when the validation Dice has not risen for so many epochs",
          0, 10000, 0, special="never stop early"),
     Item("crop", "Crop", "Side of the random crops in pixels", 0, 4096, 0, none=0,
