@@ -16,6 +16,8 @@ _HOMES = {
     "create_model": "models",
     "list_attentions": "attention",
     "create_attention": "attention",
+    "list_refinements": "refinement",
+    "create_refinement": "refinement",
     "load_checkpoint": "models.checkpoint",
     "save_checkpoint": "models.checkpoint",
     "Session": "engine.session",

@@ -1,0 +1,19 @@
+"""Refinements of a coarse segmentation, one per file; importing the package registers them."""
+
+from napari_attnseg.refinement import cspn as _cspn  # noqa: F401 (registers)
+from napari_attnseg.refinement import dyspn as _dyspn  # noqa: F401 (registers)
+from napari_attnseg.refinement.base import (
+    Anchors,
+    Refinement,
+    create_refinement,
+    list_refinements,
+    register_refinement,
+)
+
+__all__ = [
+    "Anchors",
+    "Refinement",
+    "create_refinement",
+    "list_refinements",
+    "register_refinement",
+]

@@ -1,0 +1,62 @@
+"""Convolutional spatial propagation (Cheng, Wang and Yang 2018; TPAMI 2019 form).
+
+With raw affinity ``a_k(p)`` for the neighbours p + o_k, those outside the image left out:
+
+- ``kappa_k = a_k / (sum_k |a_k| + eps)``
+- ``H_{t+1}(p) = sum_k kappa_k(p) H_t(p + o_k) + (1 - sum_k kappa_k(p)) H_0(p)``
+
+The residual weight stands on the *initial* map ``H_0``. Weights are indexed by destination, as
+the paper prints them (the released code indexes by source: see ``official``). Constant maps are
+kept exactly; ``a = 0`` is the identity (``eps`` keeps 0/0 away).
+
+``norm="8sum"`` (the paper's default) keeps the sign of the affinity; ``"8sum_abs"`` takes its
+absolute value, which makes the weights sum to 1: pure diffusion that forgets ``H_0``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from napari_attnseg.errors import InputError
+from napari_attnseg.refinement.base import Refinement, register_refinement
+from napari_attnseg.refinement.stencil import add_neighbours, neighbour_sum, weight_sum
+
+NORMS = ("8sum", "8sum_abs")
+
+
+@register_refinement("cspn")
+class CSPN(Refinement):
+    """See the module. ``eps``: added to the sum of absolute affinities."""
+
+    def __init__(
+        self,
+        iterations: int = 6,
+        kernel: int | None = None,
+        ndim: int = 2,
+        norm: str = "8sum",
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__(iterations, kernel, ndim)
+        if norm not in NORMS:
+            raise InputError(f"got norm={norm!r}, expected {' or '.join(NORMS)}")
+        self.norm, self.eps = norm, eps
+
+    def _advance(
+        self, coarse: Tensor, affinity: Tensor, attention: Tensor | None
+    ) -> Callable[[Tensor, int], Tensor]:
+        offsets = self.offsets
+        if self.norm == "8sum_abs":
+            affinity = affinity.abs()
+        share = 1 / (weight_sum(affinity, offsets, absolute=True) + self.eps)
+        again = (1 - weight_sum(affinity, offsets) * share) * coarse
+        if torch.is_grad_enabled():
+            return lambda x, t: again + share * neighbour_sum(affinity, x, offsets)
+
+        def advance(x: Tensor, t: int) -> Tensor:
+            out = add_neighbours(torch.zeros_like(x), affinity, x, offsets)
+            return out.mul_(share).add_(again)
+
+        return advance

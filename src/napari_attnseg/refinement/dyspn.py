@@ -1,0 +1,78 @@
+"""Dynamic spatial propagation (Lin et al. 2022): CSPN whose rings are weighted anew every step.
+
+Neighbours stand in rings r = 1, 2, 3 (8, 16, 24 of them for a 7x7 kernel); attention
+``pi_{t,r}`` in [0, 1] weighs ring r (``r = 0``: the pixel itself) in iteration t. The affinity
+``a`` is shared by all iterations, the attention is not. With neighbours outside left out:
+
+- ``S = sum_r pi_r sum_{ring r} a + pi_0``
+- ``Z = sum_r pi_r sum_{ring r} |a| + pi_0 + eps``
+- ``H_{t+1} = [sum_r pi_r sum_{ring r} a H_t(p + o) + pi_0 H_t(p) + (Z - S) H_0(p)] / Z``
+
+``eps`` stands in numerator and denominator, so constant maps are kept exactly and ``pi = 0``
+gives ``H_0`` back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from napari_attnseg.errors import InputError
+from napari_attnseg.refinement.base import Refinement, register_refinement
+from napari_attnseg.refinement.stencil import add_neighbours, neighbour_sum, weight_sum
+
+
+@register_refinement("dyspn")
+class DySPN(Refinement):
+    """See the module. ``attention`` of :meth:`steps`: (B, T, 1 + rings, N) in the order centre,
+    ring 1, ring 2, ring 3; each in [0, 1] (a sigmoid of the guidance network's output)."""
+
+    default_kernel = 7
+    needs_attention = True
+
+    def __init__(
+        self, iterations: int = 6, kernel: int | None = None, ndim: int = 2, eps: float = 1e-4
+    ) -> None:
+        super().__init__(iterations, kernel, ndim)
+        self.eps = eps
+
+    def _check(self, logits: Tensor, affinity: Tensor, attention: Tensor | None) -> None:
+        super()._check(logits, affinity, attention)
+        assert attention is not None
+        shape = logits.shape
+        expected = (shape[0], self.iterations, len(self.rings) + 1, *shape[2:])
+        if tuple(attention.shape) != expected:
+            raise InputError(f"got attention {tuple(attention.shape)}, expected {expected}")
+
+    def _advance(
+        self, coarse: Tensor, affinity: Tensor, attention: Tensor | None
+    ) -> Callable[[Tensor, int], Tensor]:
+        assert attention is not None
+        parts = list(zip(self._split(affinity), self.rings, strict=True))
+        sums = [weight_sum(a, ring) for a, ring in parts]
+        sizes = [weight_sum(a, ring, absolute=True) for a, ring in parts]
+
+        def advance(x: Tensor, t: int) -> Tensor:
+            centre, *weights = attention[:, t].split(1, 1)
+            surplus = sum((w * (z - s) for w, z, s in zip(weights, sizes, sums, strict=True)))
+            surplus = surplus + self.eps
+            whole = surplus + centre + sum(w * s for w, s in zip(weights, sums, strict=True))
+            total = centre * x + surplus * coarse
+            for weight, (a, ring) in zip(weights, parts, strict=True):
+                total = self._add(total, weight, a, x, ring)
+            return total / whole if torch.is_grad_enabled() else total.div_(whole)
+
+        return advance
+
+    def _split(self, affinity: Tensor) -> list[Tensor]:
+        return list(affinity.split([len(ring) for ring in self.rings], 1))
+
+    @staticmethod
+    def _add(
+        total: Tensor, weight: Tensor, a: Tensor, x: Tensor, ring: tuple[tuple[int, ...], ...]
+    ) -> Tensor:
+        if torch.is_grad_enabled():
+            return total + weight * neighbour_sum(a, x, ring)
+        return total.addcmul_(weight, add_neighbours(torch.zeros_like(x), a, x, ring))
