@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import napari.viewer
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import QCoreApplication, QEvent, Qt, QTimer
 from qtpy.QtWidgets import QButtonGroup, QPushButton, QVBoxLayout, QWidget
 
 from napari_attnseg.control.messages import Fingerprinted, Retuned
@@ -33,6 +33,8 @@ HOLD_MS = 100
 """How long the dock's own repaint waits for the answer, to share its frame: with OpenGL every
 frame composes the whole window, which costs more than the answer itself. Where answers take
 longer it does not wait."""
+LAYOUT_DEPTH = 6
+"""Layouts between a label and the dock."""
 CURVES_AFTER_MS = 250
 """The curves follow when values and slices have rested for this long."""
 
@@ -287,17 +289,16 @@ class TuneWidget(QWidget):
     def _wait_to_paint(self) -> None:
         if not self._hold.isActive():
             self._hold.start()
-            for part in self._held_parts():
-                part.setUpdatesEnabled(False)
-
-    def _held_parts(self) -> list[QWidget]:
-        return [self.fingerprint, *self.rows.values()]
+            self.setUpdatesEnabled(False)
 
     def _paint_again(self) -> None:
+        """Every changed word moves a layout, one parent per turn of the event loop: all of them
+        now, so that one frame shows the dock and the answer."""
         self._hold.stop()
-        for part in self._held_parts():
-            if not part.updatesEnabled():
-                part.setUpdatesEnabled(True)
+        if not self.updatesEnabled():
+            for _ in range(LAYOUT_DEPTH):
+                QCoreApplication.sendPostedEvents(None, QEvent.Type.LayoutRequest.value)
+            self.setUpdatesEnabled(True)
 
     def _on_released(self, name: str, value: Any) -> None:
         self._moving = False
@@ -330,7 +331,6 @@ class TuneWidget(QWidget):
     # --- answers ------------------------------------------------------------------------------
 
     def _on_retuned(self, event: Retuned, labels: Any, probability: Any, plain: Any) -> None:
-        self._paint_again()
         if self._asked_at:  # an answer to a moved value, not to a comparison
             took = (time.perf_counter() - self._asked_at) * 1000.0
             self._asked_at = 0.0
@@ -343,6 +343,7 @@ class TuneWidget(QWidget):
         if not self._step.size:
             self._show_over(event.over, event.cells)
         self._say_once()
+        self._paint_again()
 
     def _on_slice_done(self, event: Any) -> None:
         self._say_once()
