@@ -6,13 +6,13 @@ import itertools
 
 import numpy as np
 import pytest
-from two_gates import TwoGates
 
 from napari_attnseg.cards import Card
 from napari_attnseg.engine.predict import place_grid, place_map
 from napari_attnseg.engine.session import Session
 from napari_attnseg.errors import InputError
 from napari_attnseg.settings import Preprocessing, Tuning
+from two_gates import TwoGates
 
 RNG = np.random.default_rng(0)
 SIZES = [(7, 11), (25, 13), (24, 36)]
@@ -39,6 +39,7 @@ def test_every_cell_shows_the_pixels_it_lies_on(
         ("deep", "mean", "spatial"),
         ("deep", "deviation", "signed"),
     ]
+    assert [m.level for m in maps[::2]] == ["level_1", "level_2"]
     assert [m.title for m in maps[::2]] == ["skip 1, 1/2 resolution", "bottleneck, 1/6"]
     for found, side in ((maps[0], 2), (maps[2], 6)):
         seen = 0

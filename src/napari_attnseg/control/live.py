@@ -116,7 +116,7 @@ class LiveController:
         with self._lock:
             if (self.state.checkpoint, self.state.device) != (checkpoint, device):
                 self._drop_work()
-                self._set(checkpoint=checkpoint, device=device, results=None)
+                self._set(checkpoint=checkpoint, device=device, results=None, compare=False)
             if tuning is not None and tuning != self.state.tuning:
                 self._set(tuning=tuning)
 

@@ -29,7 +29,7 @@ class LevelMaps(Request):
 
 @dataclass(frozen=True)
 class LevelMapFile:
-    """One map: ``path`` of its pixels; ``place``, ``name``, ``title`` and ``kind`` as in
+    """One map: ``path`` of its pixels; ``place``, ``name``, ``title``, ``kind`` and ``level`` as in
     ``engine.levels.LevelMap``. Cell (i, j) has its centre at pixel ``offset + scale*(i, j)``."""
 
     path: str = ""
@@ -39,6 +39,7 @@ class LevelMapFile:
     kind: str = "spatial"
     scale: tuple[float, float] = (1.0, 1.0)
     offset: tuple[float, float] = (0.0, 0.0)
+    level: str = ""
 
 
 @dataclass(frozen=True)

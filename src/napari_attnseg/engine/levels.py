@@ -6,6 +6,7 @@ recorded over one full forward. Legend: h, w = the map's own grid.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from napari_attnseg.models.base import Place, SegmentationModel
 
 FLAT: tuple[str, ...] = ("spatial", "signed", "row")
 """Kinds of records that are a picture (h, w)."""
+LEVEL = r"level_\d+"
+"""Names of the tunables that scale what attention adds at a place."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +29,9 @@ class LevelMap:
     """One map in view orientation: ``values`` float32 (h, w), placed by ``scale``.
 
     ``place``: the module's name inside the model; ``title``: the same for people ("skip 1, 1/2
-    resolution"). ``name``: the map's own. ``kind``: ``"spatial"`` (not negative), ``"signed"``
-    (around 0) or ``"row"`` (what the asked pixel attends to).
+    resolution"); ``level``: the tunable that scales it ("level_1"), or empty. ``name``: the
+    map's own. ``kind``: ``"spatial"`` (not negative), ``"signed"`` (around 0) or ``"row"``
+    (what the asked pixel attends to).
     """
 
     place: str
@@ -36,6 +40,7 @@ class LevelMap:
     kind: str
     values: np.ndarray
     scale: MapScale
+    level: str = ""
 
 
 def record(
@@ -60,6 +65,14 @@ def place_of(module: str, places: Iterable[Place]) -> Place | None:
     """The place a module stands in: its own, or that of a module around it."""
     around = [p for p in places if module == p.module or module.startswith(f"{p.module}.")]
     return max(around, key=lambda p: len(p.module), default=None)
+
+
+def level_of(place: Place, model: SegmentationModel) -> str:
+    """The tunable that scales what attention adds at ``place``: both lists run finest first."""
+    names = [t.name for t in model.tunables if re.fullmatch(LEVEL, t.name)]
+    names.sort(key=lambda name: int(name.rpartition("_")[2]))
+    places = model.places
+    return names[places.index(place)] if len(names) == len(places) else ""
 
 
 def _rank(module: str, places: tuple[Place, ...]) -> int:

@@ -52,6 +52,7 @@ def _written(found: LevelMap, out: Path) -> LevelMapFile:
         found.kind,
         found.scale.scale,
         found.scale.offset,
+        found.level,
     )
 
 

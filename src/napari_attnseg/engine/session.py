@@ -229,10 +229,11 @@ class Session(OpenImage):
         h, w = values.shape
         place = levels.place_of(record.place, self.model.places)
         title = place.title if place else record.place
+        level = levels.level_of(place, self.model) if place else ""
         scale = place_map(
             self.shape[1:], self._working_size(), self._padded_size(), (h, w), self._flips[1:]
         )
-        return LevelMap(record.place, record.name, title, record.kind, values, scale)
+        return LevelMap(record.place, record.name, title, record.kind, values, scale, level)
 
     def _fraction(self, at: tuple[int, int]) -> tuple[float, float]:
         return levels.fraction_of(

@@ -23,12 +23,15 @@ from napari_attnseg.control.training import TrainingController
 from napari_attnseg.errors import AttnSegError, InputError
 from napari_attnseg.settings import Tuning
 from napari_attnseg.viewer.layers import METADATA, layer_source
+from napari_attnseg.viewer.level_maps import LevelLayers
 from napari_attnseg.viewer.preferences import recall, remember
 from napari_attnseg.viewer.results import MapGrid, ResultLayers, visible_slice
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer
     from napari.viewer import ViewerModel
+
+    from napari_attnseg.viewer.query import AttentionQuery
 
 Dispatch = Callable[[Callable[[], None]], None]
 _hubs: weakref.WeakKeyDictionary[Any, Hub] = weakref.WeakKeyDictionary()
@@ -103,6 +106,8 @@ class Hub:
         self._arrays: dict[str, np.ndarray | None] = {}
         self._live_results: ResultLayers | None = None
         self._z = 0
+        self.levels = LevelLayers(self)
+        self.query: AttentionQuery | None = None  # the docks share it, see ``query_for``
         self._listen(viewer)
         self._choose_first(viewer)
 
@@ -242,8 +247,12 @@ class Hub:
         self.live.set_tuning(self.tuning.replace(**values), self.visible_z())
 
     def ask_row(self, y: int, x: int) -> None:
-        """Ask what pixel (y, x) of the visible slice attends to; the ``row`` map follows."""
+        """Ask what pixel (y, x) of the visible slice attends to; the ``row`` map follows, or
+        those of several levels for models without a threshold."""
         self.prepare()
+        if self.card is not None and not has_threshold(self.card):
+            self.levels.ask_pixel(y, x)
+            return
         self.live.request_row(y, x, self.visible_z())
 
     def split_objects(self, watershed: bool, min_size: int = 0) -> None:
@@ -258,6 +267,7 @@ class Hub:
         if self.closed:
             return
         self.closed = True
+        self.levels.close()
         self.live.close()
         self.client.close()
         if self._training is not None:
@@ -423,6 +433,11 @@ class Hub:
         if name not in shipped_checkpoints():
             remember("model_files", [m for m in self._models if _is_file(m)][-20:])
         self.models_changed.emit(self.models)
+
+
+def has_threshold(card: Card) -> bool:
+    """Whether the model compares attention with a threshold (Smooth Attention)."""
+    return any(tunable.get("name") == "threshold" for tunable in card.tunables)
 
 
 def _is_file(name: str) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from psygnal import Signal
 
 from napari_attnseg.viewer.layers import METADATA, transform_of
 
@@ -15,8 +16,17 @@ if TYPE_CHECKING:
     from napari_attnseg.viewer.hub import Hub
 
 
+def query_for(hub: Hub) -> AttentionQuery:
+    """The one query of a viewer, which all docks share."""
+    if hub.query is None:
+        hub.query = AttentionQuery(hub)
+    return hub.query
+
+
 class AttentionQuery:
     """Shows a movable point while it is on; a click on the image or a drag asks anew."""
+
+    toggled = Signal(bool)
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
@@ -41,12 +51,15 @@ class AttentionQuery:
         self.hub.viewer.layers.selection.active = self.points
         if not self.on:
             self.hub.viewer.mouse_drag_callbacks.append(self._on_click)
+            self.toggled.emit(True)
         self.move(z, rows // 2, columns // 2)
 
     def stop(self) -> None:
         """Take the point and its row away from sight; the layers stay."""
         if self.on:
             self.hub.viewer.mouse_drag_callbacks.remove(self._on_click)
+            self.toggled.emit(False)
+        self.hub.levels.hide_rows()
         results = self.hub.results
         row = results.layer("row") if results else None
         for layer in (self.points, row):

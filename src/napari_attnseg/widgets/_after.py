@@ -15,7 +15,7 @@ from napari_attnseg.errors import plain_sentence
 from napari_attnseg.viewer import writer
 from napari_attnseg.viewer.layers import layer_volume
 from napari_attnseg.viewer.preferences import recall, remember
-from napari_attnseg.viewer.query import AttentionQuery
+from napari_attnseg.viewer.query import query_for
 from napari_attnseg.widgets._bridge import connect_alive, to_main_thread
 from napari_attnseg.widgets._choose import complaining
 from napari_attnseg.widgets._parts import Section, button, hint, later, row
@@ -35,7 +35,7 @@ class AfterPanel(QWidget):
     def __init__(self, hub: Hub, complain: Callable[[str], None]) -> None:
         super().__init__()
         self.hub, self._complain = hub, complain
-        self.query = AttentionQuery(hub)
+        self.query = query_for(hub)
         self._watched: Any = None
         self._build()
         self._lay_out()
@@ -79,6 +79,7 @@ class AfterPanel(QWidget):
         self.split.clicked.connect(self._split)
         self.reset.clicked.connect(self._reset)
         self.export.clicked.connect(self._choose_target)
+        connect_alive(self, self.query.toggled, self.ask.setChecked)
         connect_alive(self, self.hub.results_changed, self.follow)
         connect_alive(self, self.hub.source_changed, lambda _: self._stop_query())
         connect_alive(self, self.hub.live.objects_done, self._on_objects)
@@ -120,6 +121,8 @@ class AfterPanel(QWidget):
     # --- actions --------------------------------------------------------------------------------
 
     def _toggle_query(self, on: bool) -> None:
+        if on == self.query.on:  # another dock has asked
+            return
         if not on:
             self.query.stop()
             return

@@ -1,7 +1,9 @@
-"""A/B against plain attention: which pixels the threshold gained, lost or kept."""
+"""A/B against other values, by default plain attention: which pixels were gained, lost, kept."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +27,26 @@ COLOURS = {1: "#9aa5b1", 2: "#1fbf75", 3: "#e8467c"}
 NAMES = {1: "kept", 2: "gained", 3: "lost"}
 
 
+@dataclass(frozen=True)
+class Words:
+    """What the three buttons say (shown, other, difference), their tooltips, and the hint."""
+
+    captions: tuple[str, str, str]
+    tips: tuple[str, str, str]
+    idle: str
+
+
+PLAIN_WORDS = Words(
+    ("Tuned", "Plain", "Difference"),
+    (
+        "The labels at the values chosen above",
+        "The labels of plain attention (threshold 2: no cell is over it)",
+        "Pixels gained, lost and kept by the threshold",
+    ),
+    "Plain attention is the same network with the threshold out of reach.",
+)
+
+
 def difference(tuned: NDArray[Any], plain: NDArray[Any]) -> NDArray[np.uint8]:
     """1 where both masks have a class, 2 where only the tuned one has, 3 where only plain has."""
     a, b = tuned > 0, plain > 0
@@ -44,24 +66,28 @@ def reference_slice(layer: Labels, shape: tuple[int, ...], z: int) -> NDArray[np
 
 
 class ComparePanel(QWidget):
-    """Three views of the visible slice: the tuned mask, plain attention's, and what differs.
+    """Three views of the visible slice: the tuned mask, the other one, and what differs.
 
+    ``against``: the values of the other one, read when it is asked for (none: plain attention).
     Nothing is changed by looking: the labels layer is hidden, never overwritten, while another
     view is shown.
     """
 
     failed = Signal(str, str)  # sentence, report
 
-    def __init__(self, hub: Hub, parent: QWidget | None = None) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        parent: QWidget | None = None,
+        *,
+        words: Words = PLAIN_WORDS,
+        against: Callable[[], Mapping[str, float]] = dict,
+    ) -> None:
         super().__init__(parent)
-        self._hub = hub
+        self._hub, self._against = hub, against
         self._hidden: Any = None
         self.mode = TUNED
-        self.buttons = [
-            button("Tuned", "The labels at the values chosen above"),
-            button("Plain", "The labels of plain attention (threshold 2: no cell is over it)"),
-            button("Difference", "Pixels gained, lost and kept by the threshold", "Alt+D"),
-        ]
+        self.buttons = [button(c, t) for c, t in zip(words.captions, words.tips, strict=True)]
         self.buttons[DIFFERENCE].setText("Diff (Alt+D)")
         self.buttons[DIFFERENCE].setShortcut("Alt+D")
         group = QButtonGroup(self)
@@ -78,27 +104,35 @@ class ComparePanel(QWidget):
         box.setSpacing(3)
         box.addWidget(row(*self.buttons, stretch=-1))
         box.addWidget(self.counts)
-        self._idle = hint("Plain attention is the same network with the threshold out of reach.")
+        self._idle = hint(words.idle)
         box.addWidget(self._idle)
         self.counts.hide()
         connect_alive(self, hub.live.retuned, self._on_retuned)
         connect_alive(self, hub.slice_changed, self._on_slice)
+        connect_alive(self, hub.model_changed, self._on_model)
 
-    def set_mode(self, mode: int) -> None:
-        """Show ``TUNED``, ``PLAIN`` or ``DIFFERENCE``."""
-        again = mode == DIFFERENCE == self.mode
-        self.mode = TUNED if again else mode  # the shortcut goes there and back
+    def set_mode(self, mode: int, again: bool = False) -> None:
+        """Show ``TUNED``, ``PLAIN`` or ``DIFFERENCE``; ``again``: the other values are new."""
+        back = mode == DIFFERENCE == self.mode and not again
+        self.mode = TUNED if back else mode  # the shortcut goes there and back
         self.buttons[self.mode].setChecked(True)
         comparing = self.mode != TUNED
         self.counts.setVisible(comparing)
         self._idle.setVisible(not comparing)
         if comparing:
             self._hub.prepare()
-        if self._hub.live.state.compare != comparing:
-            self._hub.live.compare(comparing)
+        if self._hub.live.state.compare != comparing or again:
+            self._hub.live.compare(comparing, **self._against())
         elif comparing:
             self._hub.live.refresh()
         self._arrange()
+
+    def _on_model(self, checkpoint: str) -> None:
+        """A comparison belongs to one model."""
+        self.mode = TUNED
+        self.buttons[TUNED].setChecked(True)
+        self.counts.hide()
+        self._idle.show()
 
     def _on_clicked(self, mode: int) -> None:
         try:

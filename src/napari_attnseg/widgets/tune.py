@@ -19,6 +19,7 @@ from napari_attnseg.viewer.hub import hub_for
 from napari_attnseg.viewer.preferences import recall, remember
 from napari_attnseg.widgets._bridge import connect_alive
 from napari_attnseg.widgets._compare import ComparePanel, reference_slice
+from napari_attnseg.widgets._levels import LevelsPanel
 from napari_attnseg.widgets._maps import MapsPanel
 from napari_attnseg.widgets._parts import Field, LayerCombo, Section, button, hint, row, scrolling
 from napari_attnseg.widgets._plots import Fingerprint
@@ -87,6 +88,7 @@ class TuneWidget(QWidget):
         self.reference = LayerCombo(viewer, ("labels",), optional="none")
         self.maps = MapsPanel(self.hub, lambda: self._step, self)
         self.maps.hide()
+        self.levels = LevelsPanel(self.hub, self)
         self.maps_button = QPushButton("▸  Attention maps, 2D and 3D")
         self.maps_button.setToolTip("Heat maps, reliefs and scatters of the attention")
         self.maps_button.setCheckable(True)
@@ -105,6 +107,7 @@ class TuneWidget(QWidget):
         rest: list[QWidget] = [
             row(self.reset, self.speed, stretch=1),
             self.compare_section,
+            self.levels,
             Section("Reference", Field("Labels layer", self.reference, tip)),
             self.maps_button,
             self.maps,
@@ -143,8 +146,8 @@ class TuneWidget(QWidget):
         connect_alive(self, hub.model_changed, self._on_model)
         connect_alive(self, hub.source_changed, self._on_source)
         connect_alive(self, hub.slice_changed, self._on_slice)
-        self.maps.failed.connect(self.error.show_error)
-        self.compare.failed.connect(self.error.show_error)
+        for part in (self.maps, self.compare, self.levels):
+            part.failed.connect(self.error.show_error)
         connect_alive(self, live.state_changed, self._on_state)
         connect_alive(self, live.retuned, self._on_retuned)
         connect_alive(self, live.slice_done, self._on_slice_done)

@@ -1,0 +1,204 @@
+"""The attention of every level as image layers, each at its own resolution.
+
+A person chooses maps; each becomes one layer that is made once and from then on only gets new
+pixels: for another slice, other values, another asked pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from psygnal import Signal
+
+from napari_attnseg.control.level_asker import LevelAsker
+from napari_attnseg.control.messages import Failed
+from napari_attnseg.control.questions import LevelMapFile, LevelMapsDone
+from napari_attnseg.viewer.results import MapGrid
+
+if TYPE_CHECKING:
+    from napari_attnseg.viewer.hub import Hub
+    from napari_attnseg.viewer.results import ResultLayers
+
+Key = tuple[str, str]
+"""Place and name of a map."""
+ROW = "row"
+_COLD_HOT = ((0.13, 0.45, 1.0, 1.0), (0.35, 0.6, 0.9, 0.0), (0.95, 0.6, 0.3, 0.0), (1, 0.4, 0, 1))
+"""Blue for what is below zero, orange above; what is about zero lets the image through."""
+
+
+class LevelLayers:
+    """The chosen maps of the hub's image and model.
+
+    ``known``: all maps that the model has shown (rows only after a pixel was asked). ``changed``
+    tells that ``known`` or ``chosen`` is new.
+    """
+
+    changed = Signal()
+
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
+        self.asker = LevelAsker(hub.live)
+        self.known: tuple[LevelMapFile, ...] = ()
+        self.chosen: set[Key] = set()
+        self.at: tuple[int, int] | None = None
+        self._shown: set[Key] = set()
+        self.asker.done.connect(self._on_done)
+        self.asker.failed.connect(hub.live.failed.emit)
+        hub.slice_changed.connect(self._on_slice)
+        hub.model_changed.connect(self._forget)
+        hub.source_changed.connect(self._forget)
+
+    def look(self) -> None:
+        """Ask which maps there are, and for their pixels on the visible slice.
+
+        Raises ``InputError`` when no image or model is chosen.
+        """
+        self.hub.prepare()
+        self._ask()
+
+    def refresh(self) -> None:
+        """Bring the chosen maps to the present slice and values, if there are any."""
+        if self.chosen:
+            self._ask()
+
+    def choose(self, key: Key, on: bool) -> None:
+        """Show or hide one map; a layer that is hidden stays in the list."""
+        if on:
+            self.chosen.add(key)
+            self._show(key)
+            self.look()
+        else:
+            self.chosen.discard(key)
+            layer = self.layer(key)
+            if layer is not None:
+                layer.visible = False
+
+    def ask_pixel(self, y: int, x: int) -> None:
+        """What pixel (y, x) of the visible slice attends to, at the chosen places, or at the
+        coarsest one (it overlooks most) when none is chosen."""
+        self.at = (y, x)
+        self.look()
+
+    def hide_rows(self) -> None:
+        """Nobody asks for a pixel any more: its layers go out of sight."""
+        self.at = None
+        for key in [k for k in self.chosen if k[1] == ROW]:
+            self.choose(key, False)
+        self.changed.emit()
+
+    def layer(self, key: Key) -> Any:
+        """The living layer of a map, or ``None``."""
+        results, found = self.hub.results, self._file(key)
+        return None if results is None or found is None else results.layer(word(found))
+
+    def close(self) -> None:
+        """Stop listening to the engine."""
+        self.asker.close()
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _ask(self) -> None:
+        self.asker.ask(*(self.at or ()))
+
+    def _file(self, key: Key) -> LevelMapFile | None:
+        return next((m for m in self.known if (m.place, m.name) == key), None)
+
+    def _on_slice(self, z: int) -> None:
+        if self.hub.live.state.results is not None:
+            self.refresh()
+
+    def _forget(self, *_: Any) -> None:
+        self.known, self.at = (), None
+        self.chosen.clear()
+        self._shown.clear()
+        self.changed.emit()
+
+    def _on_done(self, event: LevelMapsDone, maps: Sequence[npt.NDArray[Any]]) -> None:
+        results = self.hub.results
+        if results is None:
+            return
+        before = {(m.place, m.name) for m in self.known}
+        rows = [m for m in event.maps if m.kind == ROW]
+        kept = [m for m in self.known if m.kind == ROW] if event.y < 0 else []
+        self.known = (*event.maps, *kept)
+        if self.at is not None and event.y >= 0:
+            self._choose_row(rows)
+        for found, values in zip(event.maps, maps, strict=True):
+            self._update(results, found, event.z, values)
+        if before != {(m.place, m.name) for m in self.known} or event.y >= 0:
+            self.changed.emit()
+
+    def _choose_row(self, rows: list[LevelMapFile]) -> None:
+        """An asked pixel is answered where the person looks, or at the coarsest place."""
+        if not rows:
+            self.hub.live.failed.emit(Failed(0, "InputError", _no_rows(self.known)))
+        elif not any(name == ROW for _, name in self.chosen):
+            self.chosen.add((rows[-1].place, ROW))
+
+    def _update(
+        self, results: ResultLayers, found: LevelMapFile, z: int, values: npt.NDArray[Any]
+    ) -> None:
+        key, what = (found.place, found.name), word(found)
+        if key not in self.chosen:
+            return
+        gone = key in self._shown and results.layer(what) is None
+        if gone:  # the person deleted it
+            self.chosen.discard(key)
+            self._shown.discard(key)
+            self.changed.emit()
+            return
+        h, w = values.shape
+        signed = found.kind == "signed" or (found.kind == ROW and float(values.min()) < 0)
+        layer = results.ensure_map(what, MapGrid((h, w), found.scale, found.offset), **_look(found))
+        results.write(what, z, values)
+        if key not in self._shown:
+            self._shown.add(key)
+            layer.visible = True
+            if signed:
+                _paint_signed(layer)
+        _fit(layer, values, signed)
+
+    def _show(self, key: Key) -> None:
+        layer = self.layer(key)
+        if layer is not None:
+            layer.visible = True
+
+
+def word(found: LevelMapFile) -> str:
+    """How a map is called in the layer list: ``"level 2 received"``."""
+    place = found.level.replace("_", " ") or found.place
+    return f"{place} {found.name}"
+
+
+def _look(found: LevelMapFile) -> dict[str, Any]:
+    if found.kind == ROW:
+        return {"colormap": "inferno", "blending": "additive", "opacity": 0.8}
+    return {"colormap": "magma", "opacity": 0.75}
+
+
+def _fit(layer: Any, values: npt.NDArray[Any], signed: bool) -> None:
+    """Spread the colours over the values; symmetric about 0 where they have signs."""
+    top = float(np.abs(values).max(initial=0.0)) or 1.0
+    limits = (-top, top) if signed else (0.0, top)
+    if max(abs(a - b) for a, b in zip(limits, layer.contrast_limits, strict=True)) > 1e-3 * top:
+        layer.contrast_limits_range = limits
+        layer.contrast_limits = limits
+
+
+def _paint_signed(layer: Any) -> None:
+    from napari.utils import Colormap
+
+    layer.colormap = Colormap(_COLD_HOT, name="cold-hot", controls=(0, 0.45, 0.55, 1))
+    layer.blending = "translucent"
+
+
+def _no_rows(known: tuple[LevelMapFile, ...]) -> str:
+    if not known:
+        return "this model has no attention, so no pixel attends to another; choose another model"
+    return (
+        "this model's attention weighs pixels one by one and has no rows to show; see its maps "
+        "in the Tune dock, under Attention of every level"
+    )
