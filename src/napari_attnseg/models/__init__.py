@@ -2,11 +2,12 @@
 
 from napari_attnseg.models import attention_unet as _attention_unet  # noqa: F401 (registers)
 from napari_attnseg.models import deeplabv3plus as _deeplabv3plus  # noqa: F401 (registers)
+from napari_attnseg.models import dense_unet as _dense_unet  # noqa: F401 (registers)
 from napari_attnseg.models import fcn8s as _fcn8s  # noqa: F401 (registers)
 from napari_attnseg.models import hrnet as _hrnet  # noqa: F401 (registers)
-from napari_attnseg.models import resunet as _resunet  # noqa: F401 (registers)
 from napari_attnseg.models import mobile_unet as _mobile_unet  # noqa: F401 (registers)
 from napari_attnseg.models import pam_unet as _pam_unet  # noqa: F401 (registers)
+from napari_attnseg.models import resunet as _resunet  # noqa: F401 (registers)
 from napari_attnseg.models import smooth_unet as _smooth_unet  # noqa: F401 (registers)
 from napari_attnseg.models import unet as _unet  # noqa: F401 (registers)
 from napari_attnseg.models import unet_resnet50 as _unet_resnet50  # noqa: F401 (registers)
