@@ -1,4 +1,4 @@
-"""The command line: train, predict, evaluate, sweep, cka, models, info, demo.
+"""The command line: train, predict, evaluate, sweep, experiment, cka, models, info, demo.
 
 Exit code 0 only when everything asked for was written and verified.
 """
@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from napari_attnseg.cli import cka, demo, evaluate, models, predict, train
+from napari_attnseg.cli import cka, demo, evaluate, experiment, models, predict, train
 from napari_attnseg.errors import AttnSegError, plain_sentence
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command("train")(train.train)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("sweep")(evaluate.sweep)
+app.command("experiment")(experiment.experiment)
 app.command("cka")(cka.cka)
 app.command("models")(models.models)
 app.command("info")(models.info)

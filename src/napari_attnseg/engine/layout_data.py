@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_attnseg.engine.data import FolderSource, Pair, Slice
+from napari_attnseg.engine.data import Example, FolderSource, Pair, Slice
 from napari_attnseg.engine.evaluate import Judged, summarize
 from napari_attnseg.engine.losses import IGNORE
 from napari_attnseg.engine.metrics import count, score_histogram
@@ -20,18 +20,38 @@ from napari_attnseg.engine.preprocess import intensity_limits
 from napari_attnseg.engine.session import Session
 from napari_attnseg.errors import InputError
 from napari_attnseg.io.layout import UNKNOWN, Item, LabelRule, Layout, read_item
-from napari_attnseg.settings import Tuning
+from napari_attnseg.settings import Preprocessing, Tuning
 
 assert UNKNOWN == IGNORE, "targets are passed on as they are"
 
 
+EXAMPLE_BYTES = 256 << 20
+"""Prepared examples that are kept; they are prepared again when there are more."""
+
+
 class LayoutSource(FolderSource):
-    """The training part of a data set; the training loop takes its validation part out of it."""
+    """The training part of a data set; the training loop takes its validation part out of it.
+
+    Examples at a fixed working size are prepared once, also for several trainings in a row.
+    """
 
     def __init__(self, layout: Layout) -> None:
         super().__init__(layout.root, layout.root)
         self.layout = layout
         self._items = {item.pair: item for item in layout.train}
+        self._prepared: dict[Slice, Example] = {}
+        self._prepared_for: Preprocessing | None = None
+        self._room = EXAMPLE_BYTES
+
+    def example(self, slice_: Slice) -> Example:
+        found = self._prepared.get(slice_)
+        if found is None:
+            found = super().example(slice_)
+            size = found.image.nbytes + found.target.nbytes
+            if self.preprocessing.size and size <= self._room:
+                self._prepared[slice_] = found
+                self._room -= size
+        return found
 
     def find(self) -> Iterator[None]:
         names = self.settings.class_names
@@ -40,6 +60,10 @@ class LayoutSource(FolderSource):
                 f"got classes {', '.join(names)} for data whose labels are "
                 f"{', '.join(self.layout.class_names)}; expected as many, choose other labels"
             )
+        if self.preprocessing != self._prepared_for:
+            self._prepared_for, self._room = self.preprocessing, EXAMPLE_BYTES
+            self._prepared.clear()
+            self._cache = type(self._cache)()
         self.pairs = tuple(item.pair for item in self.layout.train)
         self.notes += self.layout.report().splitlines()
         self.seen = set()

@@ -1,0 +1,117 @@
+"""``experiment``: the papers' tables on any data set, with one command."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from napari_attnseg.cli._common import Device, ensure_folder, say
+from napari_attnseg.cli.train import parse_pairs
+from napari_attnseg.errors import InputError
+
+NAMES = ("smooth-attention", "joint-attention", "pam-unet")
+
+
+def experiment(
+    name: Annotated[str, typer.Argument(help=f"Which one: {', '.join(NAMES)}.")],
+    data: Annotated[
+        Path, typer.Option(help="Folder of a data set, as its archive unpacks, or images/ + masks/")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the tables; given again, it goes on.")],
+    size: Annotated[int, typer.Option(min=0, help="Working size in pixels (0: the paper's).")] = 0,
+    epochs: Annotated[int, typer.Option(min=0, help="0: the paper's.")] = 0,
+    batch: Annotated[int, typer.Option(min=0, help="0: the paper's.")] = 0,
+    limit: Annotated[
+        int, typer.Option(min=0, help="Images at most, a fifth of them for the test (0: all).")
+    ] = 0,
+    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0",
+    width: Annotated[float, typer.Option(min=0.0, help="Width of the networks (0: full).")] = 0.0,
+    labels: Annotated[
+        str, typer.Option(help="Reading of the masks (border-ignored, liver, id=1, ...).")
+    ] = "",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Training value NAME=VALUE (repeatable).")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(help="Model option NAME=VALUE, for models that know it (repeatable)."),
+    ] = None,
+    preprocessing: Annotated[
+        list[str] | None, typer.Option(help="Preprocessing NAME=VALUE (repeatable).")
+    ] = None,
+    keep_models: Annotated[bool, typer.Option(help="Keep the checkpoints.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Train and test every row of a paper's table; finished runs are kept and not run again."""
+    if name not in NAMES:
+        raise InputError(f"got experiment {name}, expected one of {', '.join(NAMES)}")
+    from napari_attnseg.io.layouts import find_layout
+
+    layout = find_layout(data, labels, limit)
+    ensure_folder(out)
+    from napari_attnseg.engine.experiment.plan import Scale, make_plan
+    from napari_attnseg.engine.experiment.run import run_plan, suited
+
+    base, note = suited(layout)
+    scale = Scale(
+        size,
+        epochs,
+        batch,
+        width,
+        parse_seeds(seeds),
+        parse_pairs(set_ or [], "--set"),
+        parse_pairs(option or [], "--option"),
+        parse_pairs(preprocessing or [], "--preprocessing"),
+    )
+    plan = make_plan(name, scale, base)
+    say(layout.report() + (f"\n{note}" if note else ""))
+    for words in plan.left_out:
+        say(f"left out: {words}")
+    say(f"{len(plan.runs)} runs: {len(plan.rows)} rows, seeds {', '.join(map(str, plan.seeds))}")
+    command = shlex.join(["napari-attnseg", *sys.argv[1:]])
+    steps = run_plan(plan, layout, out, device=device, command=command, keep_models=keep_models)
+    _follow(steps, out / f"{name}.md")
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """``"0,1,2"`` to numbers; raises ``InputError``."""
+    try:
+        seeds = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"got --seeds {text}, expected whole numbers as in 0,1,2") from None
+    if min(seeds) < 0:
+        raise InputError(f"got --seeds {text}, expected numbers from 0 on")
+    return seeds
+
+
+def _follow(steps: Any, report: Path) -> None:
+    """Say what happens; the report is printed at the end, and named when stopped."""
+    try:
+        for step in steps:
+            line = describe(step)
+            if line:
+                say(line)
+    finally:
+        steps.close()
+        if report.is_file():
+            say(f"written: {report} (and .json, .png beside it)")
+    print(report.read_text())
+
+
+def describe(step: Any) -> str:
+    """One line per finished, kept or measured run; epochs are told by the last of each."""
+    if step is None:
+        return ""
+    if step.what == "costs":
+        return f"costs of {step.row.label} measured"
+    where = f"run {step.number} of {step.total}: {step.run.row.label}, seed {step.run.seed}"
+    if step.what == "kept":
+        return f"{where}: kept from before"
+    if step.what == "done":
+        found, seconds = step.record["metrics"], step.record["train_seconds"]
+        return f"{where}: IoU {found['iou']:.4f}  Dice {found['dice']:.4f}  ({seconds:.0f} s)"
+    return ""

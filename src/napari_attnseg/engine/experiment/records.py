@@ -1,0 +1,96 @@
+"""One JSON per finished run, written whole or not at all, and kept for the next start."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from napari_attnseg.engine.experiment.plan import Run
+from napari_attnseg.errors import ExportError, InputError
+from napari_attnseg.io.layout import Layout
+
+Record = dict[str, Any]
+IDENTITY = ("settings", "data")
+"""Parts of a record that must agree with the plan for the run to count as done."""
+
+
+def data_words(layout: Layout) -> dict[str, Any]:
+    """The data of a run as plain values: names and counts, no paths."""
+    return {
+        "title": layout.title,
+        "layout": layout.name,
+        "labels": layout.labels.text,
+        "split": layout.split,
+        "train": len(layout.train),
+        "test": len(layout.test),
+        "notes": list(layout.notes),
+    }
+
+
+def record_path(out: Path, run: Run) -> Path:
+    """Where the record of a run lies."""
+    return out / "runs" / f"{run.key}.json"
+
+
+def kept(out: Path, run: Run, layout: Layout) -> Record | None:
+    """The record of a finished run, or ``None``.
+
+    Raises ``InputError`` when the file was made with other settings or data: two experiments
+    must not share a folder.
+    """
+    path = record_path(out, run)
+    try:
+        record: Record = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return None
+    wanted = json.loads(
+        json.dumps({"settings": run.settings.to_json(), "data": data_words(layout)})
+    )
+    for part in IDENTITY:
+        if record.get(part) != wanted[part]:
+            raise InputError(
+                f"{path} was made with other {part} ({_difference(record.get(part), wanted[part])})"
+                "; give another --out, or delete that folder to start anew"
+            )
+    return record
+
+
+def _difference(had: Any, wanted: Any, where: str = "") -> str:
+    """The first value that differs, in words."""
+    if isinstance(had, dict) and isinstance(wanted, dict):
+        for name in wanted:
+            if had.get(name) != wanted[name]:
+                return _difference(had.get(name), wanted[name], f"{where}{name} ")
+    return f"{where}{had!r}, now {wanted!r}"
+
+
+def write_whole(path: Path, payload: str | bytes) -> None:
+    """Temporary file beside the target, renamed: readers see the old file or the new one.
+
+    Raises ``ExportError`` when it cannot be written.
+    """
+    data = payload.encode() if isinstance(payload, str) else payload
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise ExportError(
+            f"cannot write {path} ({error.strerror or error}); choose another --out or free space"
+        ) from error
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Plain data as JSON, whole or not at all."""
+    write_whole(path, json.dumps(data, indent=1, allow_nan=False) + "\n")

@@ -1,0 +1,170 @@
+"""The report of an experiment, finished or not: JSON, Markdown and a picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from napari_attnseg.engine.experiment import published
+from napari_attnseg.engine.experiment.plan import THRESHOLDS, Plan
+from napari_attnseg.engine.experiment.plot import picture
+from napari_attnseg.engine.experiment.records import (
+    Record,
+    data_words,
+    record_path,
+    write_json,
+    write_whole,
+)
+from napari_attnseg.engine.experiment.tables import (
+    Line,
+    lines_of,
+    markdown,
+    twins,
+    verdicts,
+)
+from napari_attnseg.io.layout import Layout
+
+
+def write_report(plan: Plan, layout: Layout, out: Path, command: str = "") -> tuple[Path, ...]:
+    """``<name>.json``, ``.md`` and ``.png`` in ``out`` from the records that lie there."""
+    records = _records(plan, out)
+    costs = {row.key: _read(out / "costs" / f"{row.key}.json") or {} for row in plan.rows}
+    tables = [(table, lines_of(plan, table, records, costs)) for table in plan.tables]
+    facts = _facts(plan, layout, records, command)
+    data = {
+        **facts,
+        "tables": [
+            {"title": t.title, "rows": [_plain(line) for line in lines], "said": verdicts(t, lines)}
+            for t, lines in tables
+        ],
+        "same_networks": twins(plan, records),
+        "published": {t.title: t.published for t in plan.tables if t.published},
+        "runs": [r for by_seed in records.values() for r in by_seed.values()],
+    }
+    text = _head(facts)
+    for table, lines in tables:
+        text += f"\n## {table.title}\n\n{markdown(table, lines)}\n"
+        text += "".join(f"{sentence}\n" for sentence in verdicts(table, lines))
+        text += f"({table.published_note}.)\n" if table.published_note else ""
+        text += _cost_note(lines) if table.costs else ""
+    text += "".join(f"\n{sentence}\n" for sentence in twins(plan, records))
+    text += _published_thresholds() if plan.name == "smooth-attention" else ""
+    paths = tuple(out / f"{plan.name}{suffix}" for suffix in (".json", ".md", ".png"))
+    write_json(paths[0], data)
+    write_whole(paths[1], text)
+    write_whole(paths[2], picture(plan, tables))
+    return paths
+
+
+def _records(plan: Plan, out: Path) -> dict[str, dict[int, Record]]:
+    found: dict[str, dict[int, Record]] = {row.key: {} for row in plan.rows}
+    for run in plan.runs:
+        record = _read(record_path(out, run))
+        if record:
+            found[run.row.key][run.seed] = record
+    return found
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError):
+        return None
+
+
+def _facts(
+    plan: Plan, layout: Layout, records: Mapping[str, Mapping[int, Record]], command: str
+) -> dict[str, Any]:
+    """Data, split, seeds, device, versions and time."""
+    runs = [r for by_seed in records.values() for r in by_seed.values()]
+    settings = plan.rows[0].settings
+    return {
+        "experiment": plan.name,
+        "title": plan.title,
+        "command": command,
+        "data": data_words(layout),
+        "seeds": list(plan.seeds),
+        "size": settings.preprocessing.size,
+        "channels": settings.preprocessing.channels,
+        "epochs": settings.epochs,
+        "done": len(runs),
+        "of": len(plan.runs),
+        "missing": [
+            f"{run.row.label}, seed {run.seed}"
+            for run in plan.runs
+            if run.seed not in records[run.row.key]
+        ],
+        "left_out": list(plan.left_out),
+        "devices": sorted({r["device"] for r in runs}),
+        "versions": runs[-1]["versions"] if runs else {},
+        "seconds": round(sum(r["train_seconds"] + r["test_seconds"] for r in runs), 1),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _head(facts: Mapping[str, Any]) -> str:
+    data = facts["data"]
+    size = f"{facts['size']} x {facts['size']} pixels" if facts["size"] else "images as they are"
+    lines = [
+        f"# {facts['title']}",
+        "",
+        f"- data: {data['title']}, {data['train']} training images (a fifth of them for "
+        f"validation) and {data['test']} test images; {data['labels']}",
+        f"- split: {data['split']}",
+        f"- {size}, {facts['channels']} channel(s), {facts['epochs']} epochs at most, "
+        f"seeds {', '.join(map(str, facts['seeds']))}",
+        f"- {facts['done']} of {facts['of']} runs done, {facts['seconds']:.0f} s of training and "
+        f"test on {', '.join(facts['devices']) or 'no device yet'}",
+        f"- {', '.join(f'{k} {v}' for k, v in facts['versions'].items())}; {facts['date']}",
+        f"- command: `{facts['command']}`",
+    ]
+    lines += [f"- {note}" for note in (*data["notes"], *facts["left_out"])]
+    lines += [f"- not run yet: {'; '.join(facts['missing'])}"] if facts["missing"] else []
+    lines += [
+        "",
+        "Figures are means over test images, then mean ± standard deviation over seeds "
+        "(a seed also draws the validation images). The best mean is bold.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _plain(line: Line) -> dict[str, Any]:
+    figures = {c: {"mean": f.mean, "sd": f.sd, "n": f.n} for c, f in line.figures.items()}
+    return {
+        "label": line.label,
+        "figures": figures,
+        "missing_seeds": list(line.missing),
+        "cost": dict(line.cost),
+    }
+
+
+def _cost_note(lines: list[Line]) -> str:
+    parts = [line.cost for line in lines if line.cost]
+    if not parts:
+        return ""
+    first = parts[0]
+    run, full = first["run"], first["full"]
+    busy = max(part["load"] for part in parts)
+    return (
+        f"\nCosts: one image, {run['channels']} x {run['size']} x {run['size']} as trained here; "
+        f"*full*: the network as published, {full['channels']} x {full['size']} x {full['size']}. "
+        f"CPU ms: median forward of one image with {run['threads']} thread(s); the machine's load "
+        f"was up to {busy:.1f} meanwhile.\n"
+    )
+
+
+def _published_thresholds() -> str:
+    """The paper's IoU at every threshold, for its five data sets."""
+    head = ["published IoU", *published.SMOOTH_IOU]
+    rows = [head, [":--", *["--:"] * len(published.SMOOTH_IOU)]]
+    for i, threshold in enumerate(THRESHOLDS):
+        cells = [f"{values[i]:.4f}" for values in published.SMOOTH_IOU.values()]
+        rows.append([f"{threshold:g}", *cells])
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+    return (
+        f"\n## As published\n\n{table}\n\nThe published IoU is taken per image column, and columns "
+        "empty in both count as 1, so its values are not comparable, only its order.\n"
+    )

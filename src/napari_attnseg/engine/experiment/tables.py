@@ -1,0 +1,183 @@
+"""From records to tables: mean and spread over seeds, and what can honestly be said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import Any
+
+from napari_attnseg.engine.experiment.plan import Plan, Table
+from napari_attnseg.engine.experiment.records import Record
+
+WORDS = {
+    "iou": "IoU",
+    "dice": "Dice",
+    "accuracy": "Accuracy",
+    "precision": "Precision",
+    "recall": "Recall",
+    "specificity": "TNR",
+    "f1": "F1",
+    "auc": "AUC",
+    "gmacs": "GMACs",
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A metric over seeds: mean, sample standard deviation (``None`` for one seed), how many."""
+
+    mean: float
+    sd: float | None
+    n: int
+
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> Figure | None:
+        """``None`` without a value; undefined values (``None``) are left out."""
+        known = [v for v in values if v is not None]
+        if not known:
+            return None
+        return cls(mean(known), stdev(known) if len(known) > 1 else None, len(known))
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4f}" + (f" ± {self.sd:.4f}" if self.sd is not None else "")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of a table. ``missing``: seeds without a record."""
+
+    label: str
+    figures: Mapping[str, Figure]
+    missing: tuple[int, ...]
+    cost: Mapping[str, Any]
+
+
+Records = Mapping[str, Mapping[int, Record]]
+"""Row key to seed to record."""
+
+
+def lines_of(plan: Plan, table: Table, records: Records, costs: Mapping[str, Any]) -> list[Line]:
+    """The rows of a table in the plan's order."""
+    lines = []
+    for label, key in table.entries:
+        found = [r for seed, r in sorted(records.get(key, {}).items()) if seed in plan.seeds]
+        figures = {c: Figure.of(r["metrics"].get(c) for r in found) for c in table.columns}
+        missing = tuple(s for s in plan.seeds if s not in records.get(key, {}))
+        known = {c: f for c, f in figures.items() if f is not None}
+        lines.append(Line(label, known, missing, costs.get(key, {})))
+    return lines
+
+
+def markdown(table: Table, lines: Sequence[Line]) -> str:
+    """The table; the best mean of every column is bold, published figures stand beside."""
+    best = {c: _best([x.figures[c].mean for x in lines if c in x.figures]) for c in table.columns}
+    published = _published_columns(table)
+    head = ["", *(WORDS.get(c, c) for c in table.columns)]
+    head += [f"published {WORDS.get(c, c)}" for c in published]
+    head += _COST_HEAD if table.costs else []
+    rows = [head, [":--", *["--:"] * (len(head) - 1)]]
+    for line in lines:
+        cells = [line.label, *(_cell(line, c, best[c]) for c in table.columns)]
+        printed = table.published.get(line.label, {})
+        cells += [f"{printed[c]:.4g}" if c in printed else "" for c in published]
+        cells += _cost_cells(line.cost) if table.costs else []
+        rows.append(cells)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows) + "\n"
+
+
+def _best(values: list[float]) -> float | None:
+    """The highest, unless all are equal."""
+    return max(values) if len(set(values)) > 1 else None
+
+
+def _published_columns(table: Table) -> list[str]:
+    wanted = [*table.columns, "gmacs"]
+    return [c for c in wanted if any(c in figures for figures in table.published.values())]
+
+
+def _cell(line: Line, column: str, best: float | None) -> str:
+    figure = line.figures.get(column)
+    if figure is None:
+        return "not run" if line.missing else "undefined"
+    text = f"**{figure}**" if figure.mean == best else str(figure)
+    return text + (f" (seed {_and(line.missing)} missing)" if line.missing else "")
+
+
+_COST_HEAD = ["parameters", "GMACs", "CPU ms", "full: parameters", "full: GMACs", "full: CPU ms"]
+
+
+def _cost_cells(cost: Mapping[str, Any]) -> list[str]:
+    cells = []
+    for name in ("run", "full"):
+        part = cost.get(name)
+        if part:
+            gmacs, ms = part["macs"] / 1e9, part["ms"]
+            cells += [f"{part['parameters']:,}", f"{gmacs:.4g}", f"{ms:.3g}"]
+        else:
+            cells += ["not measured"] * 3
+    return cells
+
+
+def verdicts(table: Table, lines: Sequence[Line]) -> list[str]:
+    """Sentences: which row leads, and whether it is apart from the baseline."""
+    column = table.columns[0]
+    word = WORDS.get(column, column)
+    known = {x.label: x.figures[column] for x in lines if column in x.figures}
+    if not known:
+        return []
+    top = max(known, key=lambda label: known[label].mean)
+    if len(known) > 1 and len({figure.mean for figure in known.values()}) == 1:
+        return [f"All rows have the same {word}."]
+    said = [f"Highest {word}: {top} ({known[top]})."]
+    base = known.get(table.baseline)
+    if base is not None and top != table.baseline:
+        said.append(_apart(top, known[top], table.baseline, base, word))
+    return said + _published_verdict(table, known, word, column)
+
+
+def _apart(top: str, figure: Figure, baseline: str, base: Figure, word: str) -> str:
+    """Whether two means differ by more than the seeds differ among themselves."""
+    gap = figure.mean - base.mean
+    start = f"It is {gap:.4f} {word} above {baseline} ({base})"
+    spreads = [f.sd for f in (figure, base) if f.sd is not None]
+    if len(spreads) < 2:
+        return f"{start}; one seed says nothing about spread."
+    wide = max(spreads)
+    verdict = "less than" if gap < wide else "within twice" if gap < 2 * wide else "more than twice"
+    return f"{start}: {verdict} the larger spread over seeds ({wide:.4f})."
+
+
+def _published_verdict(
+    table: Table, known: Mapping[str, Figure], word: str, column: str
+) -> list[str]:
+    """How many pairs of rows stand in the same order as in the paper."""
+    printed = {k: f[column] for k, f in table.published.items() if column in f and k in known}
+    labels = list(printed)
+    pairs = [(a, b) for i, a in enumerate(labels) for b in labels[i + 1 :]]
+    if not pairs:
+        return []
+    same = sum((printed[a] > printed[b]) == (known[a].mean > known[b].mean) for a, b in pairs)
+    return [f"Order by {word} as published: {same} of {len(pairs)} pairs of rows."]
+
+
+def twins(plan: Plan, records: Records) -> list[str]:
+    """Rows that gave the same network bit for bit, by seed."""
+    labels = {row.key: row.label for row in plan.rows}
+    said = []
+    for seed in plan.seeds:
+        groups: dict[str, list[str]] = {}
+        for key, by_seed in records.items():
+            if seed in by_seed and key in labels:
+                groups.setdefault(str(by_seed[seed].get("digest")), []).append(labels[key])
+        said += [
+            f"Seed {seed}: {_and(group)} are the same network bit for bit."
+            for group in groups.values()
+            if len(group) > 1
+        ]
+    return said
+
+
+def _and(words: Iterable[Any]) -> str:
+    listed = [str(word) for word in words]
+    return " and ".join([", ".join(listed[:-1]), listed[-1]]) if len(listed) > 1 else listed[0]
