@@ -125,6 +125,7 @@ class TrainingCurves(QWidget):
         """Take the theme's colours."""
         look = inks(self._swatch)
         for plot in (self.losses, self.scores):
+            plot.resetCachedContent()  # the ground is the theme's, and Qt caches it
             for side in ("left", "bottom"):
                 axis = plot.getAxis(side)
                 axis.setPen(look.faint)

@@ -22,14 +22,11 @@ from napari_attnseg.control.messages import (
 )
 from napari_attnseg.errors import AttnSegError, InputError
 from napari_attnseg.settings import PLAIN_THRESHOLD, Tuning
-from napari_attnseg.viewer.attention3d import (
-    AttentionMap,
-    Kind,
-    Stage3D,
-    remove_views,
-    show_maps,
-)
+from napari_attnseg.viewer.attention3d import Kind, remove_views, show_maps
+from napari_attnseg.viewer.relief import AttentionMap
+from napari_attnseg.viewer.stage3d import Stage3D
 from napari_attnseg.widgets._bridge import connect_alive
+from napari_attnseg.widgets._colours import ColourScale
 from napari_attnseg.widgets._parts import Field, button, hint, narrow, row
 
 if TYPE_CHECKING:
@@ -166,10 +163,11 @@ class MapsPanel(QWidget):
             "Back to 2D",
             "Leave the 3D view: reliefs and scatters go, other layers are shown again as before",
         )
-        self.back.clicked.connect(lambda: self.stage.leave())
+        self.back.clicked.connect(self._leave)
         self.clear = button("Remove views", "Take these attention views out of the layer list")
         self.clear.clicked.connect(self._on_clear)
         self.words = hint()
+        self.scale = ColourScale()
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(4)
@@ -179,6 +177,7 @@ class MapsPanel(QWidget):
             self.pair,
             row(self.image_button, self.surface_button, self.points_button, stretch=-1),
             row(self.back, self.clear, stretch=-1),
+            self.scale,
             self.words,
         ):
             box.addWidget(part)
@@ -218,7 +217,9 @@ class MapsPanel(QWidget):
         except AttnSegError as error:
             self._fail(str(error), "")
             return
-        show_maps(hub.viewer, hub.source, maps, self._kind)
+        self.stage.remember_choice()
+        shown = show_maps(hub.viewer, hub.source, maps, self._kind)
+        self.scale.follow(shown[0], self.what.currentText())
         if self._kind != "image":
             self.stage.enter(hub.source, maps[0].z)
 
@@ -279,10 +280,16 @@ class MapsPanel(QWidget):
         if self.words.text() != words:
             self.words.setText(words)
 
+    def _leave(self) -> None:
+        self.stage.leave()
+        if self._kind != "image":
+            self.scale.follow(None)
+
     def _on_clear(self) -> None:
         if self.stage.entered:
             self.stage.leave()
         remove_views(self._hub.viewer)
+        self.scale.follow(None)
 
     def _fail(self, sentence: str, report: str) -> None:
         self.failed.emit(sentence, report)

@@ -98,7 +98,8 @@ class ThresholdPlot(pg.PlotWidget):
     # --- what is shown ------------------------------------------------------------------------
 
     def restyle(self) -> None:
-        """Take the colours of napari's theme."""
+        """Take the colours of napari's theme; the ground is the one around, and Qt caches it."""
+        self.resetCachedContent()
         ink = inks(self._swatch)
         faint = QColor(ink.faint)
         faint.setAlpha(110)
