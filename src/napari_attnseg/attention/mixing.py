@@ -34,6 +34,9 @@ CPU_BLOCK = 2 << 20
 GPU_BLOCK = 256 << 20
 """Bytes of one block elsewhere: few launches matter more than caches."""
 
+LIBRARY_CHANNELS = 16
+"""From so many channels on PyTorch's own attention, which streams on a CPU too, is faster."""
+
 
 @dataclass(frozen=True)
 class Form:
@@ -62,8 +65,8 @@ def mix(q_BNd: Tensor, k_BMd: Tensor, v_BMC: Tensor, form: Form) -> Tensor:
     if _needs_gradient(q_BNd, k_BMd, v_BMC):
         value: Tensor = _Rows.apply(q_BNd, k_BMd, v_BMC, form)[0]
         return value
-    library = q_BNd.device.type == "cpu" and q_BNd.shape[-1] == v_BMC.shape[-1]
-    if form.sigma == "softmax" and library:  # PyTorch's own streams too, and is faster
+    alike = q_BNd.shape[-1] == v_BMC.shape[-1] >= LIBRARY_CHANNELS
+    if form.sigma == "softmax" and alike and q_BNd.device.type == "cpu":
         q, k, v = (t.contiguous().unsqueeze(1) for t in (q_BNd, k_BMd, v_BMC))
         return F.scaled_dot_product_attention(q, k, v, scale=form.scale).squeeze(1)
     return _stream(q_BNd, k_BMd, v_BMC, form, measured=False)[0]
@@ -129,18 +132,18 @@ def _stream(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Value, spread and mean of A; the last two are 0 unless ``measured``."""
     (batch, n), m = q.shape[:2], k.shape[1]
-    value = q.new_empty(batch, n, v.shape[-1])
+    value = q.new_empty(batch, v.shape[-1], n)  # few long rows: the products are faster
     sums, squares = q.new_zeros(2, batch, dtype=torch.float64 if _has_double(q) else q.dtype)
     centre = form.centre(m)
     for items, part, a in _blocks(q, k, form):
-        torch.bmm(form.weights(a), v[items], out=value[items, part])
+        value[items, :, part] = v[items].mT @ form.weights(a).mT
         if measured:
             off = (a - centre).flatten(1)
             sums[items] += off.sum(1)
             squares[items] += off.square_().sum(1)
     shift = sums / (n * m)
     spread = (squares / (n * m) - shift.square()).clamp_(min=0)
-    return value.mul_(form.share(m)), spread.to(q.dtype), (shift + centre).to(q.dtype)
+    return value.mul_(form.share(m)).mT, spread.to(q.dtype), (shift + centre).to(q.dtype)
 
 
 def _has_double(like: Tensor) -> bool:
@@ -172,20 +175,19 @@ class _Rows(torch.autograd.Function):
         m = k.shape[1]
         g_value = g_value * form.share(m)
         pull = (2 * g_spread / (q.shape[1] * m))[:, None, None]
-        dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        dq, dk, dv = (t.new_zeros(t.mT.shape) for t in (q, k, v))  # few long rows: faster
         for items, part, a in _blocks(q, k, form):
             g = g_value[items, part]
             w = form.weights(a)
-            dv[items] += w.mT @ g
+            dv[items] += g.mT @ w
             da = g @ v[items].mT
             if form.sigma == "double":
                 da = _through_softmax(w, da)
             da.addcmul_(a - mean[items, None, None], pull[items])
             ds = da.mul_(a * (1 - a)) if form.sigma == "sigmoid" else _through_softmax(a, da)
-            ds.mul_(form.scale)
-            dq[items, part] = ds @ k[items]
-            dk[items] += ds.mT @ q[items, part]
-        return dq, dk, dv, None
+            dq[items, :, part] = k[items].mT @ ds.mT
+            dk[items] += q[items, part].mT @ ds
+        return dq.mul_(form.scale).mT, dk.mul_(form.scale).mT, dv.mT, None
 
 
 def _through_softmax(p: Tensor, dp: Tensor) -> Tensor:
