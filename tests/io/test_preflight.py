@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_attnseg.io.preflight import count_labels, preflight_folders
+from napari_attnseg.io.layouts import find_layout
+from napari_attnseg.io.preflight import count_labels, preflight_folders, preflight_layout
 
 
 def write(path: Path, array: np.ndarray) -> None:
@@ -109,3 +110,50 @@ def test_counts_of_labels(
     assert found.slices == slices
     assert word in found.problem
     assert bool(found.problem) == bool(word)
+
+
+def test_the_report_names_sizes_intensity_and_balance(folders: tuple[Path, Path]) -> None:
+    images, masks = folders
+    write(images / "big.png", np.full((20, 30), 200, np.uint8))
+    write(masks / "big_mask.png", np.zeros((20, 30), np.uint8))
+    found = preflight_folders(images, masks)
+    assert found.sizes == (((1, 7, 11), 3), ((1, 20, 30), 1))
+    assert found.intensity is not None
+    assert (found.intensity.low, found.intensity.high) == (0.0, 200.0)
+    text = "\n".join(found.lines())
+    assert "4 pairs (4 looked at closely)" in text
+    assert "sizes: 7 x 11 to 20 x 30, 2 different sizes" in text
+    assert "intensity: 0 to 200" in text
+    share = 3 * 10 / (3 * 77 + 600)
+    assert f"1: {share:.1%}" in text
+    assert "hardly any contrast in big.png" in text
+    assert "only 4 pairs" in text
+
+
+def test_types_and_colours_that_differ_are_told(folders: tuple[Path, Path]) -> None:
+    images, masks = folders
+    rng = np.random.default_rng(0)
+    write(images / "a.png", rng.integers(0, 60000, (7, 11)).astype(np.uint16))
+    write(images / "b.png", rng.integers(0, 255, (7, 11, 3)).astype(np.uint8))
+    text = "\n".join(preflight_folders(images, masks).lines())
+    assert "images of different types (1 uint16, 2 uint8)" in text
+    assert "1 of 3 images are coloured, the rest grey" in text
+
+
+def test_a_recognised_data_set_speaks_in_its_classes(tmp_path: Path) -> None:
+    trimap = np.full((7, 11), 2, np.uint8)
+    trimap[2:4, 3:8], trimap[4, 3:8] = 1, 3
+    for n in range(10):
+        for folder, array in (
+            ("images", np.arange(77, dtype=np.uint8).reshape(7, 11)),
+            ("annotations/trimaps", trimap),
+        ):
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+            write(tmp_path / folder / f"Pug_{n}.png", array)
+    found = preflight_layout(find_layout(tmp_path, "border-ignored"))
+    assert found.pairs == 8
+    assert found.class_names == ("background", "pet")
+    assert found.unknown == pytest.approx(5 / 77)
+    assert dict(found.ids)[1] == pytest.approx(10 / 72)
+    assert "background: 86.1%, pet: 13.9%; 6.5% of all pixels unknown" in "\n".join(found.lines())
+    assert found.ok

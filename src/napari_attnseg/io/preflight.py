@@ -6,22 +6,27 @@ read, but the pixels of a few files only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_attnseg.errors import InputError
-from napari_attnseg.io.image import read_image, read_mask
+from napari_attnseg.io.image import image_size, read_image, read_mask
+from napari_attnseg.io.layout import Layout, read_item
+from napari_attnseg.io.looks import Intensity, Looks
 from napari_attnseg.io.pairs import Pairing, check_pair_sizes, pair_folders
 
 SAMPLE = 12
 """Pairs whose pixels are looked at, spread evenly over the folder."""
-RARE = 0.001
-"""A class with a smaller share of the labelled pixels deserves a word."""
+FEW = 8
+"""Fewer pairs than this deserve a word."""
+T = TypeVar("T")
+Size = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,9 @@ class Preflight:
     ``ids``: label ids of the sampled masks with their share of pixels, ascending. ``channels``:
     3 when all sampled images are coloured (their channels differ), else 1. ``signed``: values
     below -500, as in CT (Hounsfield units). ``checked``: pairs whose pixels were read.
+    ``sizes``: (Z, Y, X) of all images with their number, the most frequent first.
+    ``intensity``: raw values of the sampled images. ``unknown``: share of pixels that count for
+    nothing. ``class_names``: of a recognised data set, whose ``ids`` are classes.
     """
 
     pairs: int = 0
@@ -41,6 +49,10 @@ class Preflight:
     signed: bool = False
     checked: int = 0
     pairing: Pairing | None = None
+    sizes: tuple[tuple[Size, int], ...] = ()
+    intensity: Intensity | None = None
+    unknown: float = 0.0
+    class_names: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -50,18 +62,43 @@ class Preflight:
     @property
     def classes(self) -> int:
         """Classes these masks speak of, background included (instance ids count as one class)."""
+        if self.class_names:
+            return len(self.class_names)
         largest = max((i for i, _ in self.ids), default=0)
         few = len(self.ids) <= 12 and largest <= 32
         return largest + 1 if few and largest > 1 else 2
 
+    def balance(self) -> str:
+        """The classes' shares of the pixels, in words."""
+        if self.classes == 2 and len(self.ids) > 2:
+            share = 1 - dict(self.ids).get(0, 0.0)
+            return f"objects numbered one by one, {share:.1%} of the pixels: one class"
+        names = dict(enumerate(self.class_names))
+        text = ", ".join(f"{names.get(i, i)}: {share:.1%}" for i, share in self.ids[:12])
+        return f"{text}; {self.unknown:.1%} of all pixels unknown" if self.unknown else text
 
-@dataclass(frozen=True)
-class LabelCount:
-    """Painted pixels of a labels layer. ``counts[c]``: pixels of class c (0 = background)."""
+    def sizes_text(self) -> str:
+        """The images' sizes, in words (rows x columns, or slices x rows x columns)."""
+        if not self.sizes:
+            return ""
+        shown = [size if size[0] > 1 else size[1:] for size, _ in self.sizes]
+        if len(shown) == 1:
+            return _words(shown[0])
+        least, most = min(shown, key=np.prod), max(shown, key=np.prod)
+        return f"{_words(least)} to {_words(most)}, {len(shown)} different sizes"
 
-    counts: tuple[int, ...]
-    slices: int
-    problem: str = ""
+    def lines(self) -> list[str]:
+        """The whole report, a line each: pairs, sizes, intensity, labels, problems, notes."""
+        lines = [f"{self.pairs} pairs ({self.checked} looked at closely)"]
+        if self.sizes:
+            lines.append(f"sizes: {self.sizes_text()}")
+        if self.intensity:
+            kind = "colour" if self.channels == 3 else "grey"
+            lines.append(f"intensity: {self.intensity.text()}, {kind}")
+        if self.ids:
+            lines.append(f"labels: {self.balance()}")
+        lines += [f"problem: {text}" for text in self.problems]
+        return lines + [f"note: {text}" for text in self.notes]
 
 
 def preflight_folders(images: str | Path, masks: str | Path, sample: int = SAMPLE) -> Preflight:
@@ -71,22 +108,102 @@ def preflight_folders(images: str | Path, masks: str | Path, sample: int = SAMPL
     except InputError as error:
         return Preflight(problems=(str(error),))
     wrong = check_pair_sizes(pairing.pairs)
-    found = _Found()
+    found = Looks()
     chosen = [p for p in _spread(pairing.pairs, sample) if not _named_in(p, wrong)]
-    unreadable = [text for pair in chosen if (text := found.look(*pair))]
-    problems = (*wrong, *unreadable)
+    unreadable = [text for pair in chosen if (text := _look(found, *pair))]
+    doubles = [
+        f"same name, left out: {', '.join(p.name for p in group)}" for group in pairing.duplicates
+    ]
+    return _made(
+        found,
+        [image for image, _ in pairing.pairs],
+        (*wrong, *unreadable),
+        doubles,
+        chosen,
+        pairing,
+    )
+
+
+def preflight_layout(layout: Layout, sample: int = SAMPLE) -> Preflight:
+    """The same for the training part of a recognised data set; ``ids`` are its classes."""
+    wrong = check_pair_sizes(item.pair for item in layout.train)
+    found = Looks()
+    chosen = [i for i in _spread(layout.train, sample) if not _named_in(i.pair, wrong)]
+    unreadable = []
+    for item in chosen:
+        try:
+            image, target = read_item(item, layout.labels)
+        except InputError as error:
+            unreadable.append(str(error))
+            continue
+        found.add(image, target, (item.image.name, item.mask.name))
+    return _made(
+        found,
+        [item.image for item in layout.train],
+        (*wrong, *unreadable),
+        list(layout.notes),
+        chosen,
+        class_names=layout.class_names,
+    )
+
+
+def _made(
+    found: Looks,
+    images: list[Path],
+    problems: tuple[str, ...],
+    notes: list[str],
+    chosen: Sequence[object],
+    pairing: Pairing | None = None,
+    class_names: tuple[str, ...] = (),
+) -> Preflight:
+    """The report of what was found."""
     if not problems and chosen:
-        problems = found.label_problems()
+        problems = found.problems()
+    few = [f"only {len(images)} pairs; expect little from so few"] if len(images) < FEW else []
     return Preflight(
-        pairs=len(pairing.pairs),
-        problems=tuple(problems),
-        notes=tuple(found.remarks(pairing)),
+        pairs=len(images),
+        problems=problems,
+        notes=(*notes, *found.remarks(), *few),
         ids=found.shares(),
-        channels=3 if found.images and found.coloured == found.images else 1,
+        channels=found.channels,
         signed=found.signed,
         checked=len(chosen),
         pairing=pairing,
+        sizes=_sizes(images),
+        intensity=found.intensity(),
+        unknown=found.unknown_share(),
+        class_names=class_names,
     )
+
+
+def _sizes(images: Iterable[Path]) -> tuple[tuple[Size, int], ...]:
+    """Sizes by header; files that cannot be read are told elsewhere."""
+    counted: Counter[Size] = Counter()
+    for path in images:
+        try:
+            counted[image_size(path)] += 1
+        except InputError:
+            continue
+    return tuple(counted.most_common())
+
+
+def _look(found: Looks, image_path: Path, mask_path: Path) -> str:
+    """Read one pair; the sentence when one of the two cannot be read."""
+    try:
+        image, mask = read_image(image_path), read_mask(mask_path)
+    except InputError as error:
+        return str(error)
+    found.add(image, mask.view, (image_path.name, mask_path.name))
+    return ""
+
+
+@dataclass(frozen=True)
+class LabelCount:
+    """Painted pixels of a labels layer. ``counts[c]``: pixels of class c (0 = background)."""
+
+    counts: tuple[int, ...]
+    slices: int
+    problem: str = ""
 
 
 def count_labels(labels: npt.NDArray[Any], classes: int, sparse: bool) -> LabelCount:
@@ -129,79 +246,15 @@ def _histogram(labels: npt.NDArray[Any], size: int) -> tuple[npt.NDArray[np.int6
     return total, slices
 
 
-class _Found:
-    """What a few files look like, gathered one after the other."""
-
-    def __init__(self) -> None:
-        self.images = self.coloured = 0
-        self.signed = False
-        self.pixels: dict[int, int] = {}
-        self.empty: list[str] = []
-        self.not_finite: list[str] = []
-
-    def look(self, image_path: Path, mask_path: Path) -> str:
-        """Read one pair; the sentence when one of the two cannot be read."""
-        try:
-            image, mask = read_image(image_path), read_mask(mask_path)
-        except InputError as error:
-            return str(error)
-        self._image(image.view, image.rgb, image_path.name)
-        self._mask(mask.view, mask_path.name)
-        return ""
-
-    def label_problems(self) -> tuple[str, ...]:
-        """Nothing at all, or one class only, in every mask that was looked at."""
-        if not self.pixels or set(self.pixels) == {0}:
-            return ("the masks hold background only; give masks in which something is marked",)
-        if 0 not in self.pixels:
-            return ("the masks mark every pixel and leave no background; 0 must be background",)
-        return ()
-
-    def remarks(self, pairing: Pairing) -> Iterator[str]:
-        """Sentences for the person."""
-        for group in pairing.duplicates:
-            yield f"same name, left out: {', '.join(p.name for p in group)}"
-        if self.empty:
-            yield f"{_some(self.empty)} without anything marked (kept: it shows background)"
-        if self.not_finite:
-            yield f"NaN or infinite pixels in {_some(self.not_finite)} (taken as 0)"
-        for number, share in self.shares():
-            if number and share < RARE and len(self.pixels) <= 12:
-                yield f"label {number} covers only {share:.2%} of the pixels; more examples help"
-
-    def shares(self) -> tuple[tuple[int, float], ...]:
-        """Ids and their share of the pixels."""
-        total = sum(self.pixels.values()) or 1
-        return tuple((i, n / total) for i, n in sorted(self.pixels.items()))
-
-    def _image(self, view: npt.NDArray[Any], rgb: bool, name: str) -> None:
-        self.images += 1
-        thin = view[:, ::4, ::4]
-        if rgb:
-            spread = np.ptp(thin[..., :3].astype(np.float64), axis=-1)
-            self.coloured += bool(spread.mean() > 0.01 * max(float(thin.max()), 1e-9))
-        if np.issubdtype(view.dtype, np.floating) and not np.isfinite(thin).all():
-            self.not_finite.append(name)
-        self.signed = self.signed or bool(np.nanmin(thin) < -500)
-
-    def _mask(self, ids: npt.NDArray[Any], name: str) -> None:
-        numbers, counts = np.unique(ids, return_counts=True)
-        for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
-            self.pixels[number] = self.pixels.get(number, 0) + count
-        if not ids.any():
-            self.empty.append(name)
-
-
-def _spread(pairs: tuple[tuple[Path, Path], ...], count: int) -> list[tuple[Path, Path]]:
-    if len(pairs) <= count:
-        return list(pairs)
-    return [pairs[i] for i in np.linspace(0, len(pairs) - 1, count).round().astype(int)]
+def _spread(items: Sequence[T], count: int) -> list[T]:
+    if len(items) <= count:
+        return list(items)
+    return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]
 
 
 def _named_in(pair: tuple[Path, Path], sentences: Iterable[str]) -> bool:
     return any(p.name in text for p in pair for text in sentences)
 
 
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
+def _words(size: tuple[int, ...]) -> str:
+    return " x ".join(str(n) for n in size)
