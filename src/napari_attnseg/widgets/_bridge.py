@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from qtpy.compat import isalive
 from qtpy.QtCore import QCoreApplication, QObject, Qt, Signal, Slot
 
+from napari_attnseg.widgets._spinner import StillSpinner
+
 if TYPE_CHECKING:
     from napari_attnseg.control.live import LiveController
 
@@ -120,6 +122,7 @@ class ActivityProgress:
         self._state: tuple[int, int] | None = None
         self._posted = self._showing = self._again = False
         self._paced = Paced(3.0)
+        self._spinner = StillSpinner()
         live.started.connect(self._start)
         live.slice_done.connect(self._step)
         live.finished.connect(self._end)
@@ -163,6 +166,7 @@ class ActivityProgress:
         if bar is not None and (state is None or bar.total != state[1] or state[0] < bar.n):
             self._bar = None  # over, or the next run has begun already
             bar.close()
+            self._spinner.release()
         if state is None:
             return
         done, total = state
@@ -177,4 +181,5 @@ class ActivityProgress:
 
         bar = cancelable_progress(total=total, desc="Segmenting")
         bar.cancel = self._live.cancel  # napari's own waits for an iteration to end
+        self._spinner.hold()
         return bar
