@@ -81,16 +81,24 @@ class NonLocal(nn.Module):
 
     def forward(self, x_BCHW: Tensor, probe: Probe | None = None) -> Tensor:
         """A(x); into ``probe`` go the attention received and the queried position's row."""
-        hw = x_BCHW.shape[-2:]
-        theta, phi = self.theta(x_BCHW).flatten(2), self.phi(x_BCHW).flatten(2)
+        x, hw = x_BCHW.flatten(2), x_BCHW.shape[-2:]
         if probe is not None:
-            _show(probe, theta, phi, (hw[0], hw[1]))
-        mixed = mix(theta, phi, self.g(x_BCHW).flatten(2), self.order)
-        return self.w_z(mixed.unflatten(2, hw))
+            self._show(probe, x, (hw[0], hw[1]))
+        mixed = mix(  # no names for theta, phi and g: they are freed before W_z
+            _pixelwise(self.theta, x), _pixelwise(self.phi, x), _pixelwise(self.g, x), self.order
+        )
+        return _pixelwise(self.w_z, mixed).unflatten(2, hw)
+
+    def _show(self, probe: Probe, x_BCN: Tensor, hw: tuple[int, int]) -> None:
+        theta, phi = _pixelwise(self.theta, x_BCN), _pixelwise(self.phi, x_BCN)
+        probe.note("received", received(theta, phi).unflatten(1, hw), "signed")
+        if probe.query is not None:
+            i, j = probe.cell(hw)
+            probe.note("row", row(theta, phi, i * hw[1] + j).unflatten(1, hw), "row")
 
 
-def _show(probe: Probe, theta_BdN: Tensor, phi_BdN: Tensor, hw: tuple[int, int]) -> None:
-    probe.note("received", received(theta_BdN, phi_BdN).unflatten(1, hw), "signed")
-    if probe.query is not None:
-        i, j = probe.cell(hw)
-        probe.note("row", row(theta_BdN, phi_BdN, i * hw[1] + j).unflatten(1, hw), "row")
+def _pixelwise(conv: nn.Conv2d, x_BCN: Tensor) -> Tensor:
+    """A 1x1 convolution as the matrix product it is, which copies nothing into other layouts."""
+    assert conv.bias is not None
+    weight = conv.weight.flatten(1).expand(x_BCN.shape[0], -1, -1)
+    return torch.baddbmm(conv.bias[:, None], weight, x_BCN)
