@@ -26,7 +26,7 @@ from napari_attnseg.models.unet import (
     plain_channels,
     plain_decoder,
 )
-from napari_attnseg.settings import Tunable
+from napari_attnseg.settings import Tunable, Tuning
 
 GATINGS = ("fine", "coarse")
 
@@ -45,21 +45,19 @@ class AttentionUNet(UNet):
             AdditiveGate(skip, below if gating == "coarse" else skip, norm=gating == "fine")
             for skip, below in list(pairwise(channels))[self.bare :]
         )
+        self.strength = {f"level_{i + 1}": 1.0 for i in range(len(self.gates))}
 
     @property
     def tunables(self) -> tuple[Tunable, ...]:
         """How much each gate takes away."""
         return tuple(
-            Tunable(
-                f"level_{i + 1}",
-                "float",
-                1.0,
-                "gate",
-                f"How much the gate at {place.title} acts: 0 lets "
-                "its skip pass unchanged, 1 is as trained.",
-            )
-            for i, place in enumerate(self.places)
+            Tunable(level, "float", value, "gate", _STRENGTH_DOC.format(place.title))
+            for (level, value), place in zip(self.strength.items(), self.places, strict=True)
         )
+
+    def adopt(self, tuning: Tuning) -> None:
+        for level, value in self.strength.items():
+            self.strength[level] = float(tuning.get(level, value))
 
     @property
     def places(self) -> tuple[Place, ...]:
@@ -77,14 +75,19 @@ class AttentionUNet(UNet):
             if i < 0:
                 return skip
             context = below if self.gating == "coarse" else up
-            return self.gates[i](skip, context, values.get(f"level_{i + 1}", 1.0))
+            name = f"level_{i + 1}"
+            return self.gates[i](skip, context, float(values.get(name, self.strength[name])))
 
         return self.decoder(encoded.features, encoded.skips, through)
+
+
+_STRENGTH_DOC = "Gate at {}: 0 lets its skip pass unchanged, 1 is as trained."
 
 
 @register_model(
     title="Attention U-Net",
     paper="Oktay et al.: Attention U-Net: Learning Where to Look for the Pancreas (MIDL 2018)",
+    choices={"gating": GATINGS},
 )
 def attention_unet(
     in_channels: int = 3,
