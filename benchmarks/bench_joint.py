@@ -173,8 +173,8 @@ def main() -> None:
         f"{given.rounds * given.repeats} calls, both forms in turns. Load of the machine by "
         f"everything: {busy:.1f}"
         + (" (busy: times by the clock mean little)" if busy > 2 * (os.cpu_count() or 1) else "")
-        + f". Targets at C = {TARGETED}: differences <= {EQUAL:g}; at 128x128 >= {SPEED:.0f}x faster and <= "
-        f"1/{MEMORY:.0f} of the memory.\n\n{HEAD}\n" + "\n".join(rows)
+        + f". Targets at C = {TARGETED}: differences <= {EQUAL:g}; at 128x128 >= {SPEED:.0f}x "
+        f"faster and <= 1/{MEMORY:.0f} of the memory.\n\n{HEAD}\n" + "\n".join(rows)
     )
     print(text)
     if given.write:

@@ -234,7 +234,7 @@ def test_models_are_listed_by_name() -> None:
 @pytest.mark.parametrize(
     ("name", "kw", "words"),
     [
-        ("unet", {}, r"got model 'unet', expected one of .*smooth_unet"),
+        ("smoth_unet", {}, r"got model 'smoth_unet', expected one of .*smooth_unet"),
         ("smooth_unet", {"depth": 3}, "got option depth for smooth_unet, expected some of width"),
         ("smooth_unet", {"stride": 4}, "got stride=4, expected one of 8, 16, 32"),
         ("smooth_unet", {"width": 0}, "got width=0, expected a number above 0"),
