@@ -13,6 +13,7 @@ from napari_attnseg.engine.augment import (
     draw_turn,
     pick_centre,
     sample,
+    turned,
 )
 from napari_attnseg.engine.data import Example
 from napari_attnseg.engine.losses import IGNORE
@@ -24,16 +25,23 @@ def numbered(rows: int, columns: int) -> Example:
     return Example(torch.from_numpy(numbers.astype(np.float32))[None], numbers)
 
 
+def view(
+    example: Example, centre: tuple[float, float], turn: np.ndarray, *size: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    rows, columns = size if len(size) == 2 else size * 2
+    return sample(example.image, torch.from_numpy(example.target), centre, turn, (rows, columns))
+
+
 def test_without_a_turn_a_crop_is_a_crop() -> None:
     example = numbered(23, 37)
-    image, target = sample(example, (10, 20), np.eye(2), 8)
+    image, target = view(example, (10, 20), np.eye(2), 8)
     wanted = example.target[6:14, 16:24]
     assert np.array_equal(target.numpy(), wanted)
     assert np.abs(image[0].numpy() - wanted).max() < 1e-2  # numbers up to 850 in float32
 
 
 def test_what_lies_outside_the_image_is_ignored() -> None:
-    image, target = sample(numbered(5, 6), (2, 3), np.eye(2), 12)
+    image, target = view(numbered(5, 6), (2, 3), np.eye(2), 12)
     assert int((target != IGNORE).sum()) == 30
     assert np.array_equal(target[4:9, 3:9].numpy(), numbered(5, 6).target)
     assert torch.isfinite(image).all()
@@ -42,7 +50,7 @@ def test_what_lies_outside_the_image_is_ignored() -> None:
 def test_a_quarter_turn_moves_image_and_target_alike() -> None:
     example = numbered(21, 21)
     quarter = np.array([[0.0, -1.0], [1.0, 0.0]])
-    image, target = sample(example, (10, 10), quarter, 21)
+    image, target = view(example, (10, 10), quarter, 21)
     assert np.array_equal(target.numpy(), np.rot90(example.target, -1))
     assert np.abs(image[0].numpy() - target.numpy()).max() < 1e-2
 
@@ -105,3 +113,46 @@ def test_a_working_size_brings_the_target_along_without_new_ids() -> None:
     )
     assert small.shape == (16, 16)
     assert set(small.unique().tolist()) == {0, 3}
+
+
+@pytest.mark.parametrize("side", [20, 21])
+def test_a_whole_image_turns_about_its_middle_and_loses_nothing(side: int) -> None:
+    example = numbered(side, side)
+    quarter = np.array([[0.0, -1.0], [1.0, 0.0]])
+    image, target = turned(example.image, torch.from_numpy(example.target), quarter)
+    assert np.array_equal(target.numpy(), np.rot90(example.target, -1))
+    assert np.abs(image[0].numpy() - target.numpy()).max() < 1e-2
+
+
+def test_whole_images_are_turned_and_mirrored_but_keep_size_and_light() -> None:
+    """Each draw is compared with the same turn of a plain coordinate image."""
+    example = numbered(24, 24)
+    seen = set()
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        image, target = draw_example(example, Draw(None, True, kind="turns"), rng)
+        turn = draw_turn(Draw(None, True, kind="turns"), np.random.default_rng(seed))
+        assert abs(abs(np.linalg.det(turn)) - 1) < 1e-12  # no scaling
+        assert image.shape == (1, 24, 24)
+        assert float(image.max()) <= 575.0  # no light
+        known = (target != IGNORE).float().mean()
+        assert known > 0.8  # a turn by ten degrees loses the corners alone
+        seen.add((round(np.degrees(np.arctan2(turn[1, 0], turn[0, 0])) / 90) % 4, turn[0, 0] > 0))
+    assert len(seen) >= 4
+    plain = draw_example(example, Draw(None, False, kind="turns"), np.random.default_rng(0))
+    assert torch.equal(plain[0], example.image)
+
+
+def test_a_resized_image_turns_with_its_target() -> None:
+    target = np.zeros((48, 48), np.int16)
+    target[:, 24:] = 1
+    image = torch.zeros(1, 16, 16)
+    image[..., 8:] = 1.0
+    draw = Draw(32, True, kind="turns")  # the crop does not apply to resized images
+    for seed in range(20):
+        moved, found = draw_example(Example(image, target), draw, np.random.default_rng(seed))
+        assert moved.shape[-2:] == found.shape == (16, 16)
+        known = found != IGNORE
+        sure = known & ((moved[0] < 0.01) | (moved[0] > 0.99))
+        assert sure.sum() > 150
+        assert torch.equal(found[sure].float(), moved[0][sure].round())

@@ -236,7 +236,7 @@ def test_a_loss_that_is_no_number_stops_with_advice_and_keeps_the_best(
     for _ in train(replace(QUICK, epochs=1), folder, out):
         pass
     kept, state = out.read_bytes(), state_path(out).read_bytes()
-    nan: Callable[..., torch.Tensor] = lambda logits, target: logits.sum() * float("nan")  # noqa: E731
+    nan: Callable[..., torch.Tensor] = lambda logits, target, weights: logits.sum() * float("nan")  # noqa: E731
     monkeypatch.setitem(
         __import__("napari_attnseg.engine.losses").engine.losses.LOSSES, "dicece", nan
     )

@@ -55,35 +55,44 @@ def draw_turn(draw: Draw, rng: np.random.Generator) -> np.ndarray:
     """2x2 matrix from crop offsets to image offsets (rows, columns)."""
     if not draw.augment:
         return np.eye(2)
+    scaled = draw.kind == "all"
     if draw.oriented:
-        angle, scale, mirror = math.radians(rng.uniform(-10, 10)), rng.uniform(0.9, 1.1), 1.0
+        angle, mirror = math.radians(rng.uniform(-10, 10)), 1.0
+        scale = rng.uniform(0.9, 1.1) if scaled else 1.0
     else:
         angle = math.radians(90 * int(rng.integers(4)) + rng.uniform(-10, 10))
-        scale, mirror = 2 ** rng.uniform(-0.4, 0.4), rng.choice((-1.0, 1.0))
+        scale = 2 ** rng.uniform(-0.4, 0.4) if scaled else 1.0
+        mirror = rng.choice((-1.0, 1.0))
     c, s = math.cos(angle), math.sin(angle)
     return scale * np.array([[c, -s], [s, c]]) @ np.diag([1.0, mirror])
 
 
 def sample(
-    example: Example, centre: tuple[int, int], turn: np.ndarray, side: int
+    image: torch.Tensor,
+    target: torch.Tensor,
+    centre: tuple[float, float],
+    turn: np.ndarray,
+    size: tuple[int, int],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A side x side view around ``centre``: image bilinear, target nearest, outside ignored.
+    """A view of ``size`` (rows, columns) around ``centre``: image bilinear, target nearest,
+    outside ignored.
 
-    With the identity turn this is a plain crop of pixels, up to rounding.
+    ``image`` (C, Y, X), ``target`` (Y, X) of the same size. The pixel at ``size // 2`` lies on
+    the centre. With the identity turn this is a plain crop of pixels, up to rounding.
     """
-    rows, columns = example.target.shape
-    reach = torch.arange(side, dtype=torch.float64) - side // 2
-    offset = torch.stack(torch.meshgrid(reach, reach, indexing="ij"), -1)
+    rows, columns = target.shape
+    reach = (torch.arange(n, dtype=torch.float64) - n // 2 for n in size)
+    offset = torch.stack(torch.meshgrid(*reach, indexing="ij"), -1)
     place = offset @ torch.from_numpy(turn).T + torch.tensor(centre, dtype=torch.float64)
     x = (2 * place[..., 1] + 1) / columns - 1
     y = (2 * place[..., 0] + 1) / rows - 1
     grid = torch.stack((x, y), -1)[None].float()
-    image = F.grid_sample(
-        example.image[None], grid, mode="bilinear", padding_mode="border", align_corners=False
+    moved = F.grid_sample(
+        image[None], grid, mode="bilinear", padding_mode="border", align_corners=False
     )[0]
-    shifted = torch.from_numpy(example.target.astype(np.float32) - IGNORE)[None, None]
-    target = F.grid_sample(shifted, grid, mode="nearest", align_corners=False)[0, 0] + IGNORE
-    return image, target.round().to(torch.int16)
+    shifted = (target - IGNORE).float()[None, None]
+    found = F.grid_sample(shifted, grid, mode="nearest", align_corners=False)[0, 0] + IGNORE
+    return moved, found.round().to(torch.int16)
 
 
 def vary_light(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
@@ -99,12 +108,19 @@ def draw_example(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One training pair: image (C, h, w), target int16 (h, w)."""
     if draw.side is None or example.image.shape[-2:] != example.target.shape:
-        return _whole(example)
-    y, x = pick_centre(example.target, rng)
-    rows, columns = example.target.shape
-    centre = (_inside(y, draw.side, rows, rng), _inside(x, draw.side, columns, rng))
-    image, target = sample(example, centre, draw_turn(draw, rng), draw.side)
-    return (vary_light(image, rng) if draw.augment else image), target
+        image, target = _whole(example)
+        if not draw.augment:
+            return image, target
+        image, target = turned(image, target, draw_turn(draw, rng))
+    else:
+        y, x = pick_centre(example.target, rng)
+        rows, columns = example.target.shape
+        centre = (_inside(y, draw.side, rows, rng), _inside(x, draw.side, columns, rng))
+        size = (draw.side, draw.side)
+        target = torch.from_numpy(example.target)
+        image, target = sample(example.image, target, centre, draw_turn(draw, rng), size)
+    light = draw.augment and draw.kind == "all"
+    return (vary_light(image, rng) if light else image), target
 
 
 def _whole(example: Example) -> tuple[torch.Tensor, torch.Tensor]:
@@ -115,6 +131,16 @@ def _whole(example: Example) -> tuple[torch.Tensor, torch.Tensor]:
     size = example.image.shape[-2:]
     resized = F.interpolate(target[None, None].float(), size=size, mode="nearest-exact")
     return example.image, resized[0, 0].to(torch.int16)
+
+
+def turned(
+    image: torch.Tensor, target: torch.Tensor, turn: np.ndarray
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The whole image about its middle, at its own size."""
+    size = np.array(target.shape)
+    middle = (size - 1) / 2
+    y, x = middle + turn @ (size // 2 - middle)
+    return sample(image, target, (float(y), float(x)), turn, (int(size[0]), int(size[1])))
 
 
 def collate(items: list[tuple[torch.Tensor, torch.Tensor]]) -> Batch:

@@ -1,109 +1,49 @@
-"""What is trained on: labelled slices out of folders of files, or out of one pair of layers.
-
-Both sources give the same thing: slices in the standing the network always sees, each an image
-(C, Y, X) in network units and a target (Y, X), where ``IGNORE`` marks unlabelled pixels.
-"""
+"""What is trained on: labelled slices out of folders of files, or out of one pair of layers."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from napari_attnseg.engine.losses import IGNORE
-from napari_attnseg.engine.preprocess import (
-    Limits,
-    intensity_limits,
-    normalize,
-    resize,
-    working_size,
+from napari_attnseg.engine.examples import (
+    Cache,
+    Example,
+    Flips,
+    Pair,
+    Slice,
+    network_input,
+    to_target,
+    upright,
 )
+from napari_attnseg.engine.losses import IGNORE
+from napari_attnseg.engine.preprocess import intensity_limits
+from napari_attnseg.engine.splitting import split
 from napari_attnseg.errors import InputError
 from napari_attnseg.settings import Preprocessing, TrainSettings
 
 if TYPE_CHECKING:
     from napari_attnseg.control.messages import ImageRef
 
-Flips = tuple[bool, bool, bool]
+__all__ = [
+    "Example",
+    "FolderSource",
+    "LayerSource",
+    "Pair",
+    "Slice",
+    "Source",
+    "network_input",
+    "split",
+    "to_target",
+    "upright",
+]
 
-CACHE_BYTES = 1 << 30
-"""Decoded files kept in memory; beyond it the longest unused are read again."""
-
-
-@dataclass(frozen=True, order=True)
-class Slice:
-    """One labelled slice: which pair of files, and its z in view order."""
-
-    pair: int
-    z: int
-
-
-@dataclass(frozen=True)
-class Example:
-    """``image``: float32 (C, h, w) in network units; ``target``: int16 (Y, X), upright."""
-
-    image: torch.Tensor
-    target: np.ndarray
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A decoded pair: raw pixels and target ids in view order, not flipped."""
-
-    view: np.ndarray
-    target: np.ndarray
-    rgb: bool
-    flips: Flips
-    spacing_mm: tuple[float, ...]
-    limits: Limits
-    oriented: bool
-
-
-def upright(plane: np.ndarray, flips: Flips) -> np.ndarray:
-    """A slice (Y, X[, C]) turned to stand as in training: row down = P, column right = L.
-
-    Its own inverse. A view, no copy; ``flips[0]`` (the order of slices) does not matter here.
-    """
-    rows = slice(None, None, -1) if flips[1] else slice(None)
-    columns = slice(None, None, -1) if flips[2] else slice(None)
-    return plane[rows, columns]
-
-
-def network_input(pair: Pair, z: int, pre: Preprocessing) -> torch.Tensor:
-    """Slice ``z`` as the network sees it: float32 (C, h, w), upright, at the working size."""
-    pixels = normalize(upright(pair.view[z], pair.flips), pair.rgb, pre, pair.limits)
-    size = working_size(pixels.shape[-2:], pre, pair.spacing_mm)
-    return resize(torch.from_numpy(pixels)[None], size, antialias=True)[0]
-
-
-def to_target(ids: np.ndarray, settings: TrainSettings, name: str) -> np.ndarray:
-    """Label ids as painted or stored to class targets, int16 of the same shape.
-
-    Sparse strokes: 0 is unlabelled, 1 background, 2 the first class. Otherwise ids are classes;
-    with a single foreground class every id above 0 belongs to it (instance ids, 0/255 masks).
-
-    Raises:
-        InputError: an id for which there is no class.
-    """
-    classes = len(settings.class_names)
-    if settings.sparse:
-        target, largest = np.where(ids > 0, ids.astype(np.int32) - 1, IGNORE), classes
-    elif classes == 2:
-        target, largest = (ids > 0).astype(np.int32), None
-    else:
-        target, largest = ids.astype(np.int32), classes - 1
-    if largest is not None and ids.size and int(ids.max()) > largest:
-        raise InputError(
-            f"got label {int(ids.max())} in {name}, expected at most {largest} "
-            f"({', '.join(settings.class_names)}); name all classes or relabel"
-        )
-    return target.astype(np.int16)
+EXAMPLE_BYTES = 256 << 20
+"""Prepared examples that are kept; beyond it the longest unused are prepared again."""
 
 
 class Source(ABC):
@@ -118,6 +58,7 @@ class Source(ABC):
         self.notes: list[str] = []
         self.seen: set[int] = set()
         self.marked: frozenset[Slice] = frozenset()
+        self._examples = Cache(EXAMPLE_BYTES)
 
     @abstractmethod
     def pair(self, index: int) -> Pair:
@@ -138,6 +79,7 @@ class Source(ABC):
             InputError: nothing is labelled, or all labels are of one class.
         """
         self.settings, self.notes = settings, []
+        self._examples.clear()
         yield from self.find()
         self._check_classes()
 
@@ -146,11 +88,22 @@ class Source(ABC):
         return False
 
     def example(self, slice_: Slice) -> Example:
-        """The slice in training standing and network units."""
-        pair = self.pair(slice_.pair)
-        image = network_input(pair, slice_.z, self.preprocessing)
-        target = np.ascontiguousarray(upright(pair.target[slice_.z], pair.flips))
-        return Example(image, target)
+        """The slice in training standing and network units (kept: do not write into it)."""
+        found: Example | None = self._examples.get(slice_)
+        if found is None:
+            pair = self.pair(slice_.pair)
+            image = network_input(pair, slice_.z, self.preprocessing)
+            target = np.ascontiguousarray(upright(pair.target[slice_.z], pair.flips))
+            found = Example(image, target)
+            self._examples.put(slice_, found, image.nbytes + target.nbytes)
+        return found
+
+    def class_counts(self, slices: tuple[Slice, ...]) -> Iterator[np.ndarray]:
+        """Labelled pixels of each class (int64, background first), slice by slice."""
+        classes = len(self.settings.class_names)
+        for slice_ in slices:
+            target = self.pair(slice_.pair).target[slice_.z]
+            yield np.bincount(target[target != IGNORE].ravel(), minlength=classes)[:classes]
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -178,25 +131,11 @@ class Source(ABC):
         self.seen |= {int(v) for v in np.unique(target)} - {IGNORE}
 
 
-@dataclass
-class _Cache:
-    """The longest unused pairs leave first when ``limit`` bytes are full."""
+class PairCache(Cache):
+    """Decoded files; beyond a GiB the longest unused are read again."""
 
-    limit: int = CACHE_BYTES
-    held: OrderedDict[int, Pair] = field(default_factory=OrderedDict)
-
-    def get(self, index: int) -> Pair | None:
-        if index in self.held:
-            self.held.move_to_end(index)
-        return self.held.get(index)
-
-    def put(self, index: int, pair: Pair) -> None:
-        self.held[index] = pair
-        while len(self.held) > 1 and self._bytes() > self.limit:
-            self.held.popitem(last=False)
-
-    def _bytes(self) -> int:
-        return sum(p.view.nbytes + p.target.nbytes for p in self.held.values())
+    def __init__(self, limit: int = 1 << 30) -> None:
+        super().__init__(limit)
 
 
 def _turn(ids: np.ndarray, have: Flips, want: Flips) -> np.ndarray:
@@ -212,7 +151,7 @@ class FolderSource(Source):
         super().__init__()
         self.images, self.masks = Path(images), Path(masks)
         self.pairs: tuple[tuple[Path, Path], ...] = ()
-        self._cache = _Cache()
+        self._cache = PairCache()
 
     def find(self) -> Iterator[None]:
         from napari_attnseg.io.pairs import pair_folders
@@ -221,7 +160,7 @@ class FolderSource(Source):
         self.pairs = tuple(pairing.pairs)
         for path in (*pairing.unpaired_images, *pairing.unpaired_masks):
             self.notes.append(f"{Path(path).name} has no partner and is left out")
-        self._cache, self.seen = _Cache(), set()
+        self._cache, self.seen = PairCache(), set()
         found: list[Slice] = []
         marked: list[Slice] = []
         for index in range(len(self.pairs)):
@@ -233,10 +172,10 @@ class FolderSource(Source):
         self.slices, self.marked = tuple(found), frozenset(marked)
 
     def pair(self, index: int) -> Pair:
-        known = self._cache.get(index)
+        known: Pair | None = self._cache.get(index)
         if known is None:
             known = self._read(*self.pairs[index])
-            self._cache.put(index, known)
+            self._cache.put(index, known, known.view.nbytes + known.target.nbytes)
         return known
 
     def _read(self, image_path: Path, mask_path: Path) -> Pair:
@@ -316,6 +255,7 @@ class LayerSource(Source):
         self.slices = tuple(Slice(0, z) for z in labelled)
         self.marked = frozenset(s for s in self.slices if (target[s.z] > 0).any())
         self._pair = replace(self._pair, target=target)
+        self._examples.clear()
         self._stamp = self._now()
 
     def _now(self) -> tuple[int, int]:
@@ -341,38 +281,3 @@ class LayerSource(Source):
 
     def describe(self) -> dict[str, Any]:
         return {"layer": True, "sparse": self.settings.sparse, "slices": len(self.slices)}
-
-
-def split(
-    slices: tuple[Slice, ...],
-    fraction: float,
-    seed: int,
-    marked: frozenset[Slice] = frozenset(),
-) -> tuple[tuple[Slice, ...], tuple[Slice, ...], str]:
-    """Training slices, validation slices and, in words, how they were parted.
-
-    Five pairs or more: whole pairs are drawn. Fewer, but five slices or more: one run of
-    neighbouring slices is kept back, since single slices resemble their neighbours; it is taken
-    among ``marked``, those with some foreground, if there are five of them. Otherwise the
-    training slices themselves serve, and the note says so.
-    """
-    pairs = sorted({s.pair for s in slices})
-    rng = np.random.default_rng([seed, 1])
-    if fraction <= 0:
-        return slices, slices, "nothing kept back: validated on the training pixels"
-    if len(slices) < 5:
-        return slices, slices, "too few slices to keep some back: validated on the training pixels"
-    if len(pairs) >= 5:
-        count = min(len(pairs) - 1, max(1, round(fraction * len(pairs))))
-        kept = set(rng.permutation(pairs)[:count].tolist())
-        text = f"{count} of {len(pairs)} pairs drawn with seed {seed} for validation"
-        held = {s for s in slices if s.pair in kept}
-    else:
-        telling = [s for s in slices if s in marked]
-        telling = telling if len(telling) >= 5 else list(slices)
-        count = min(len(telling) - 1, max(1, round(fraction * len(telling))))
-        start = int(rng.integers(0, len(telling) - count + 1))
-        held = set(telling[start : start + count])
-        text = f"{count} neighbouring slices of {len(slices)} drawn with seed {seed} for validation"
-    training = tuple(s for s in slices if s not in held)
-    return training, tuple(s for s in slices if s in held), text

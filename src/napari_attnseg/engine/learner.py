@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from napari_attnseg.engine.losses import LOSSES
+from napari_attnseg.engine.losses import balanced, loss_named
 from napari_attnseg.engine.optimizers import build_optimizer, gammas, step_factor
+from napari_attnseg.engine.precision import Precision
 from napari_attnseg.errors import EngineError, InputError
 from napari_attnseg.settings import TrainSettings
 
@@ -78,6 +79,26 @@ def seeded(words: list[int]) -> Iterator[None]:
         yield
 
 
+def given_weights(settings: TrainSettings) -> torch.Tensor | None:
+    """The class weights that the settings give as numbers.
+
+    Raises:
+        InputError: not one number per class, or a word other than ``balanced``.
+    """
+    given, names = settings.class_weights, settings.class_names
+    if isinstance(given, str):
+        if given in ("", "balanced"):
+            return None
+        raise InputError(f"got class weights {given!r}, expected balanced or one number per class")
+    right = len(given) == len(names) and min(given) >= 0 and max(given) > 0
+    if not right or not all(map(math.isfinite, given)):
+        raise InputError(
+            f"got class weights {', '.join(map(str, given))}, expected {len(names)} numbers from 0 "
+            f"up, one for each of {', '.join(names)}"
+        )
+    return torch.tensor(given, dtype=torch.float32)
+
+
 class Buffers:
     """The running statistics of a model, copied aside so that a broken-off step leaves none."""
 
@@ -108,13 +129,13 @@ class Learner:
     def __init__(
         self, settings: TrainSettings, device: torch.device, pretrained: bool = True
     ) -> None:
-        if settings.loss not in LOSSES:
-            raise InputError(f"got loss {settings.loss}, expected {' or '.join(LOSSES)}")
         self.settings, self.device = settings, device
         self.notes: list[str] = []
+        self.precision = Precision(settings.amp, device, self.notes)
+        self.weights = given_weights(settings)
         self.model = build_model(settings, self.notes, pretrained).to(device)
         self.optimizer = build_optimizer(self.model, settings)
-        self.loss = LOSSES[settings.loss]
+        self._loss = loss_named(settings.loss)
         self.regulariser: float | None = None
         self._buffers = Buffers(self.model)
         self._tunables = frozenset(t.name for t in self.model.tunables)
@@ -159,10 +180,10 @@ class Learner:
     ) -> Generator[None, None, float]:
         self.model.train()
         self._set_step_size(progress)
-        with seeded([*seed, 0]):
+        with seeded([*seed, 0]), self.precision.on():
             encoded = self.model.encode(images.to(self.device))
         yield
-        with seeded([*seed, 1]):
+        with seeded([*seed, 1]), self.precision.on():
             attended = self.model.attend(encoded)
             step = None if attended is None else attended.step
             values = self.values(self.drawn_threshold(step, np.random.default_rng(seed)))
@@ -171,11 +192,20 @@ class Learner:
         loss = self._regularised(self.loss(logits, targets.to(self.device)))
         yield
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        self.precision.backward(loss)
         figure = self._checked(float(loss.detach()))
         yield
-        self.optimizer.step()
+        self.precision.step(self.optimizer)
         return figure
+
+    def loss(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """The loss of the settings with the class weights, in full precision."""
+        return self._loss(logits.float(), target, self.weights)
+
+    def weigh(self, counts: np.ndarray) -> None:
+        """Balance the classes by their labelled pixels ``counts``, if the settings say so."""
+        if self.settings.class_weights == "balanced":
+            self.weights = balanced(torch.from_numpy(counts))
 
     def _regularised(self, loss: torch.Tensor) -> torch.Tensor:
         """``loss + weight * regulariser`` where the model has one."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from napari_attnseg.control.messages import EpochDone, Event, Finished, Started
@@ -107,6 +108,7 @@ class _Run:
         self.settings = self.source.settings
         self._split()
         self.learner = Learner(self.settings, device, pretrained=not resume)
+        yield from self._weigh()
         if resume:
             self.progress = load_state(state_path(self.keeper.out), self.learner)
         self._began_at = self.progress.epoch
@@ -160,6 +162,7 @@ class _Run:
                 return stalled
             if self.progress.step == 0 and self.source.refresh():
                 self._split()
+                yield from self._weigh()
                 self.progress.best = -1.0  # judged on other labels than those there are now
             start = time.monotonic()
             yield from self._batches()
@@ -238,6 +241,16 @@ class _Run:
         given = self.settings.validation, self.settings.seed, self.source.marked
         parts = split(self.source.slices, *given)
         self.training, self.validation, self.keeper.split_text = parts
+
+    def _weigh(self) -> Stream:
+        """Class weights from the labels of the training slices, where they are wanted."""
+        if self.settings.class_weights != "balanced":
+            return
+        total = np.zeros(len(self.settings.class_names), np.int64)
+        for counts in self.source.class_counts(self.training):
+            total += counts
+            yield None
+        self.learner.weigh(total)
 
     @property
     def held_out(self) -> bool:

@@ -67,7 +67,12 @@ def save_state(path: Path, learner: Learner, progress: Progress) -> None:
     Raises:
         ExportError: it could not be written; an older state stays as it was.
     """
-    head = {"format": FORMAT, "settings": learner.settings.to_json(), "progress": asdict(progress)}
+    head = {
+        "format": FORMAT,
+        "settings": learner.settings.to_json(),
+        "progress": asdict(progress),
+        "precision": learner.precision.state(),
+    }
     part = path.with_name(f"{path.name}.part")
     try:
         part.write_bytes(save(_tensors(learner), metadata={"state": json.dumps(head)}))
@@ -103,6 +108,7 @@ def load_state(path: Path, learner: Learner) -> Progress:
         )
     _check_settings(head["settings"], learner.settings)
     _restore(learner, tensors)
+    learner.precision.load(head.get("precision", {}))
     return Progress(**head["progress"])
 
 
