@@ -14,7 +14,7 @@ from napari_attnseg.cards import Card
 from napari_attnseg.control.client import InProcessClient
 from napari_attnseg.control.level_asker import LevelAsker
 from napari_attnseg.control.live import LiveController
-from napari_attnseg.control.messages import Event, Failed, Finished, ImageRef
+from napari_attnseg.control.messages import Event, Failed, Finished, ImageRef, Request
 from napari_attnseg.control.questions import Cka, CkaDone, LevelMapsDone, StepDone
 from napari_attnseg.control.scratch import Scratch
 from napari_attnseg.settings import Preprocessing, Tuning
@@ -121,7 +121,7 @@ def test_comparing_with_plain_attention_needs_a_threshold(live: LiveController) 
     assert "no threshold" in failed[0].message
 
 
-def run(client: InProcessClient, request: Cka) -> list[Event]:
+def run(client: InProcessClient, request: Request) -> list[Event]:
     events: list[Event] = []
     stop = client.subscribe(events.append)
     client.send(request)
@@ -178,3 +178,22 @@ def test_cka_of_too_small_an_image_is_refused(
     events = run(client, Cka(model_a=str(tiny_checkpoint), image=image, out=str(tmp_path / "o")))
     assert isinstance(events[-1], Failed)
     assert "larger image" in events[-1].message
+
+
+def test_a_model_is_weighed_and_its_options_checked(client: InProcessClient) -> None:
+    from napari_attnseg.control.questions import Weigh, Weighed
+
+    options = {"attention": "pwa", "plan": "narrow"}
+    told = run(client, Weigh(0, "dense_unet", options, 3, 2, (64, 96)))
+    assert isinstance(told[0], Weighed)
+    from napari_attnseg.models import create_model
+    from napari_attnseg.models.macs import count_macs
+
+    model = create_model("dense_unet", in_channels=3, classes=2, **options)
+    found = told[0].data
+    assert found["parameters"] == sum(p.numel() for p in model.parameters())
+    assert found["macs"] == count_macs(model, (64, 96))
+    assert [p["stride"] for p in found["places"]] == [2, 4, 8, 16]
+    (refused,) = run(client, Weigh(0, "pam_unet", {"gate": "window"}))
+    assert isinstance(refused, Failed)
+    assert "cross" in refused.message

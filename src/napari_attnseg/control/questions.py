@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from napari_attnseg.control.message_base import Event, ImageRef, Request
 from napari_attnseg.settings import Tuning
@@ -50,6 +51,24 @@ class LevelMapsDone(Event):
     y: int = -1
     x: int = -1
     maps: tuple[LevelMapFile, ...] = ()
+
+
+@dataclass(frozen=True)
+class Weigh(Request):
+    """What a model with these ``options`` costs on an image of ``size`` (H, W): ``Weighed``."""
+
+    model: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    in_channels: int = 1
+    classes: int = 1
+    size: tuple[int, int] = (128, 128)
+
+
+@dataclass(frozen=True)
+class Weighed(Event):
+    """``data``: see ``engine.describe.weigh``."""
+
+    data: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
 from napari_attnseg import __version__
 from napari_attnseg.settings import CUT, RECIPES
 
-FORMAT = 1
+FORMAT = 2
 FIXED = ("in_channels", "classes", "channels")
 """Arguments that the data decides, not the person."""
 
@@ -34,8 +36,10 @@ def describe() -> dict[str, Any]:
     """Everything that docks show about the engine.
 
     Layout: ``format``, ``version``, ``models`` and ``attentions`` (each ``name``, ``doc``,
-    ``arguments``, ``tunables``), ``checkpoints`` (``name``, ``path``, ``card``), ``devices`` (see
-    ``device.list_devices``), ``cut`` (the probability cut as a tunable), ``recipes``.
+    ``arguments``, ``tunables``; models also ``title``, ``paper``, ``ndim``, ``parameters`` and
+    ``places`` of their defaults, and ``choices`` of arguments that have a few), ``checkpoints``
+    (``name``, ``path``, ``card``), ``devices`` (see ``device.list_devices``), ``cut`` (the
+    probability cut as a tunable), ``recipes``.
     """
     from napari_attnseg.engine.device import list_devices
 
@@ -53,9 +57,62 @@ def describe() -> dict[str, Any]:
 
 def _models() -> list[dict[str, Any]]:
     from napari_attnseg.models import create_model, list_models
-    from napari_attnseg.models.base import model_builder
+    from napari_attnseg.models.base import model_builder, model_info
 
-    return [_entry(name, model_builder(name), create_model(name)) for name in list_models()]
+    found = []
+    for name in list_models():
+        builder, info = model_builder(name), model_info(name)
+        with unfilled():
+            model = create_model(name)
+        about = {
+            "title": info.title,
+            "paper": info.paper,
+            "ndim": info.ndim,
+            "choices": {option: list(values) for option, values in info.choices.items()},
+            "places": [asdict(place) for place in model.places],
+            "parameters": sum(p.numel() for p in model.parameters()),
+        }
+        found.append(_entry(name, builder, model) | about)
+    return found
+
+
+@contextmanager
+def unfilled() -> Iterator[None]:
+    """Build models without drawing their weights: memory that nobody touches costs nothing, and
+    a network of 130 million numbers is there in milliseconds."""
+    from torch.nn import init
+
+    names = [n for n in dir(init) if n.endswith("_") and not n.startswith("_")]
+    kept = {n: getattr(init, n) for n in names}
+    try:
+        for name in names:
+            setattr(init, name, lambda tensor, *args, **kwargs: tensor)
+        yield
+    finally:
+        for name, function in kept.items():
+            setattr(init, name, function)
+
+
+def weigh(
+    name: str, options: dict[str, Any], in_channels: int, classes: int, size: tuple[int, int]
+) -> dict[str, Any]:
+    """What a model with these options costs: ``parameters``, ``macs`` of one image of ``size``,
+    ``places`` (plain data), ``weights``: whether ImageNet weights are published for its encoder.
+
+    Raises ``InputError`` for options that the model cannot have.
+    """
+    from napari_attnseg.models import create_model
+    from napari_attnseg.models.macs import count_macs
+
+    with unfilled():
+        model = create_model(name, in_channels=in_channels, classes=classes, **options)
+    encoder = getattr(model, "encoder", None)
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "macs": count_macs(model, size),
+        "places": [asdict(place) for place in model.places],
+        "weights": getattr(encoder, "published", None) is not None,
+    }
 
 
 def _attentions() -> list[dict[str, Any]]:

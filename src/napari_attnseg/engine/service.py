@@ -36,7 +36,7 @@ from napari_attnseg.control.messages import (
     Started,
     Train,
 )
-from napari_attnseg.control.questions import Cka, LevelMaps
+from napari_attnseg.control.questions import Cka, LevelMaps, Weigh, Weighed
 from napari_attnseg.engine.pace import LivePace
 from napari_attnseg.engine.results import LiveFiles, ResultFiles, save_array
 from napari_attnseg.errors import EngineError, InputError
@@ -105,6 +105,7 @@ class Engine:
             AttentionRow: self._row,
             LevelMaps: self._levels,
             Cka: self._cka,
+            Weigh: self._weigh,
             SplitObjects: self._split,
             Describe: self._describe,
             Diagnose: self._diagnose,
@@ -183,6 +184,7 @@ class Engine:
             place.scale,
             place.offset,
         )
+        computed = 0
         for done, z in enumerate(work.order, 1):
             if self._stopped(work.id):
                 yield Finished(work.id, "cancelled", files.files, {"done": done - 1})
@@ -191,13 +193,18 @@ class Engine:
             # the slice the person waits for takes the whole machine, the others leave it smooth
             with spare_processor() if done > 1 else contextlib.nullcontext():
                 answer = session.predict(z, work.tuning)
+                computed += bool(answer.woken)
                 files.labels[z], files.probability[z] = answer.labels, answer.probability
                 files.write_map("step", z, answer.step)
                 if work.received or done == 1:
                     files.write_map("received", z, answer.received)
             yield SliceDone(work.id, z, done, len(work.order), time.perf_counter() - began)
             yield from self._news(session, work.id)
-        summary = {"done": len(work.order), "provenance": session.provenance(work.tuning)}
+        summary = {
+            "done": len(work.order),
+            "computed": computed,  # the others were known from before
+            "provenance": session.provenance(work.tuning),
+        }
         yield Finished(work.id, "done", files.files, summary)
 
     def _train(self, work: Train) -> Iterator[Event | None]:
@@ -336,6 +343,13 @@ class Engine:
         yield from self._news(session, work.id)
 
     # --- other questions -------------------------------------------------------------------------
+
+    def _weigh(self, work: Weigh) -> Iterator[Event]:
+        from napari_attnseg.engine.describe import weigh
+
+        size = (work.size[0], work.size[1])
+        found = weigh(work.model, work.options, work.in_channels, work.classes, size)
+        yield Weighed(work.id, found)
 
     def _cka(self, work: Cka) -> Iterator[Event]:
         from napari_attnseg.engine.questions import compare_layers

@@ -64,11 +64,12 @@ class Place:
 @dataclass(frozen=True)
 class ModelInfo:
     """What is known of a model without building it. ``title`` for people, ``paper`` that
-    describes it, ``ndim`` of the images it takes."""
+    describes it, ``ndim`` of the images it takes, ``choices`` of those options that have a few."""
 
     title: str = ""
     paper: str = ""
     ndim: int = 2
+    choices: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,11 @@ _INFO: dict[str, ModelInfo] = {}
 
 
 def register_model(
-    *, title: str = "", paper: str = "", ndim: int = 2
+    *,
+    title: str = "",
+    paper: str = "",
+    ndim: int = 2,
+    choices: Mapping[str, tuple[Any, ...]] | None = None,
 ) -> Callable[[Builder], Builder]:
     """Function decorator: the model is called as the function is (see :class:`ModelInfo`)."""
 
@@ -167,7 +172,7 @@ def register_model(
         if name in _REGISTRY and _REGISTRY[name].__module__ != builder.__module__:
             raise ValueError(f"got a second model called {name!r}, expected a new name")
         _REGISTRY[name] = builder
-        _INFO[name] = ModelInfo(title or name, paper, ndim)
+        _INFO[name] = ModelInfo(title or name, paper, ndim, choices or {})
         return builder
 
     return add

@@ -104,6 +104,7 @@ class DeepLabV3Plus(SegmentationModel):
     title="DeepLabv3+",
     paper="Chen et al.: Encoder-Decoder with Atrous Separable Convolution for Semantic Image "
     "Segmentation (ECCV 2018)",
+    choices={"encoder": tuple(RESNETS)},
 )
 def deeplabv3plus(
     in_channels: int = 3, classes: int = 1, encoder: str = "resnet50", width: float = 1.0

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from napari_attnseg.attention.base import Attended, AttentionModule, create_attention
+from napari_attnseg.attention.joint import MERGES, SIGMAS
 from napari_attnseg.errors import InputError
 from napari_attnseg.models.base import (
     Encoded,
@@ -22,7 +23,7 @@ from napari_attnseg.models.base import (
     register_model,
 )
 from napari_attnseg.models.blocks import he_start
-from napari_attnseg.models.densenet import DenseNet, densenet
+from napari_attnseg.models.densenet import PLANS, DenseNet, densenet
 from napari_attnseg.settings import Tunable, Tuning
 
 ATTENTIONS = {"none": "", "sa": "self_attention", "pwa": "pointwise", "ja": "joint"}
@@ -137,7 +138,15 @@ def _options(kind: str, structure: int, parallel_merge: str, sigma: str) -> dict
 
 
 @register_model(
-    title="DenseUNet with Joint Attention", paper="Joint Attention for Medical Image Segmentation"
+    title="DenseUNet with Joint Attention",
+    paper="Joint Attention for Medical Image Segmentation",
+    choices={
+        "plan": tuple(PLANS),
+        "attention": tuple(ATTENTIONS),
+        "structure": tuple(range(1, 10)),
+        "parallel_merge": MERGES,
+        "sigma": SIGMAS,
+    },
 )
 def dense_unet(
     in_channels: int = 3,

@@ -148,6 +148,7 @@ class HRNet(SegmentationModel):
     title="HRNetV2",
     paper="Wang et al.: Deep High-Resolution Representation Learning for Visual Recognition "
     "(TPAMI 2020)",
+    choices={"plan": tuple(PLANS)},
 )
 def hrnet(in_channels: int = 3, classes: int = 1, plan: str = "w18", width: float = 1.0) -> HRNet:
     """``plan``: w18, w32 or w48, the channels of the finest branch; ``width`` multiplies all."""

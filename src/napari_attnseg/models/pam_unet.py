@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from napari_attnseg.attention.additive_gate import AdditiveGate
 from napari_attnseg.attention.base import Attended
 from napari_attnseg.attention.luong import LuongAttention
+from napari_attnseg.attention.mixing import SIGMAS
 from napari_attnseg.errors import InputError
 from napari_attnseg.models.base import (
     Encoded,
@@ -176,6 +177,7 @@ def _place(name: str, encoder: MobileNetV2) -> str:
 @register_model(
     title="PAM-UNet",
     paper="PAM-UNet: Shifting Attention on Region of Interest in Medical Images",
+    choices={"gate": GATES, "sigma": SIGMAS, "plan": tuple(PLANS), "finest": (1, 2, 3, 4)},
 )
 def pam_unet(
     in_channels: int = 3,

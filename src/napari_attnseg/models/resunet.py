@@ -114,6 +114,7 @@ class ResUNet(SegmentationModel):
 @register_model(
     title="ResUNet",
     paper="Zhang, Liu & Wang: Road Extraction by Deep Residual U-Net (IEEE GRSL 2018)",
+    choices={"up": UPS, "shortcut": (1, 3)},
 )
 def resunet(
     in_channels: int = 3,

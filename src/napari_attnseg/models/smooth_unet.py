@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from napari_attnseg.attention.base import Attended
-from napari_attnseg.attention.smooth import SmoothAttention, check_rule
+from napari_attnseg.attention.smooth import BORDERS, SmoothAttention, check_rule
 from napari_attnseg.models.base import (
     Encoded,
     Place,
@@ -21,7 +21,7 @@ from napari_attnseg.models.base import (
 )
 from napari_attnseg.models.blocks import CellDecoder
 from napari_attnseg.models.encoders import ResNet18, scaled
-from napari_attnseg.settings import Tunable, Tuning
+from napari_attnseg.settings import RULES, Tunable, Tuning
 
 DECODER = (512, 256, 128, 64, 32)
 """Channels of the paper's decoder before the classes; smaller strides drop the first ones."""
@@ -74,6 +74,7 @@ class SmoothUNet(SegmentationModel):
 @register_model(
     title="Smooth Attention U-Net",
     paper="Smooth Attention: Improving Image Semantic Segmentation",
+    choices={"stride": (8, 16, 32), "rule": RULES, "border": BORDERS},
 )
 def smooth_unet(
     in_channels: int = 3,

@@ -21,7 +21,7 @@ from napari_attnseg.models.base import (
     register_model,
 )
 from napari_attnseg.models.blocks import TwoConvs, he_start, scaled
-from napari_attnseg.models.encoders import Encoder, create_encoder
+from napari_attnseg.models.encoders import Encoder, create_encoder, list_encoders
 
 CHANNELS = (64, 128, 256, 512, 1024)
 """Of the paper's five grids, finest first."""
@@ -140,6 +140,7 @@ def build_unet(encoder: Encoder, classes: int, width: float) -> UNet:
     title="U-Net",
     paper="Ronneberger, Fischer & Brox: U-Net: Convolutional Networks for Biomedical Image "
     "Segmentation (MICCAI 2015)",
+    choices={"encoder": ("plain", *list_encoders())},
 )
 def unet(
     in_channels: int = 3,

@@ -175,8 +175,8 @@ def word(found: LevelMapFile) -> str:
 
 def _look(found: LevelMapFile) -> dict[str, Any]:
     if found.kind == ROW:
-        return {"colormap": "inferno", "blending": "additive", "opacity": 0.8}
-    return {"colormap": "magma", "opacity": 0.75}
+        return {"colormap": "inferno", "blending": "additive"}
+    return {"colormap": "magma"}
 
 
 def _fit(layer: Any, values: npt.NDArray[Any], signed: bool) -> None:

@@ -1,0 +1,48 @@
+"""What docks know of the engine without torch: models, their choices, places and cost."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+
+from napari_attnseg.engine.describe import describe, unfilled
+from napari_attnseg.models import create_model, list_models
+from napari_attnseg.models.base import model_options
+
+
+def test_every_model_is_described_as_plain_data() -> None:
+    told = json.loads(json.dumps(describe()))
+    models = {m["name"]: m for m in told["models"]}
+    assert sorted(models) == list_models()
+    for name, model in models.items():
+        assert model["title"]
+        assert model["paper"], name
+        assert model["ndim"] == 2
+        assert model["parameters"] > 100_000
+        options = model_options(name)
+        for option, choices in model["choices"].items():
+            assert options[option] in choices, (name, option)
+    assert len(models["dense_unet"]["places"]) == 4
+    assert models["unet"]["places"] == []
+    assert models["dense_unet"]["choices"]["structure"] == list(range(1, 10))
+
+
+def test_each_choice_can_be_built() -> None:
+    told = describe()
+    with unfilled():
+        for model in told["models"]:
+            for option, choices in model["choices"].items():
+                for value in choices:
+                    create_model(model["name"], **{option: value})
+
+
+def test_afterwards_models_are_filled_again() -> None:
+    with unfilled():
+        create_model("unet", width=0.1)
+    torch.manual_seed(0)
+    first = create_model("unet", width=0.1).state_dict()
+    torch.manual_seed(0)
+    again = create_model("unet", width=0.1).state_dict()
+    for name, value in first.items():
+        assert torch.equal(value, again[name]), name
