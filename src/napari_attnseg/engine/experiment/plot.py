@@ -6,9 +6,8 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from napari_attnseg.engine.experiment.plan import THRESHOLDS, Plan, Table
+from napari_attnseg.engine.experiment.plan import Plan, Table
 from napari_attnseg.engine.experiment.tables import WORDS, Line
-from napari_attnseg.settings import PLAIN_THRESHOLD
 
 
 def picture(plan: Plan, tables: Sequence[tuple[Table, list[Line]]]) -> bytes:
@@ -16,13 +15,12 @@ def picture(plan: Plan, tables: Sequence[tuple[Table, list[Line]]]) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    height = 4.4 if plan.name == "smooth-attention" else 1.2 + 0.34 * sum(
-        len(lines) for _, lines in tables
-    )  # fmt: skip
+    rows = sum(len(lines) for _, lines in tables)
+    height = 4.6 if plan.name == "smooth-attention" else 1.2 + 0.34 * rows
     figure = Figure(figsize=(7.5, height), layout="constrained")
     FigureCanvasAgg(figure)
     if plan.name == "smooth-attention":
-        _against_threshold(figure.add_subplot(), *tables[0])
+        _against_threshold(figure.add_subplot(), tables[0][1])
     else:
         ratios = [len(lines) for _, lines in tables]
         panels = figure.subplots(len(tables), 1, squeeze=False, height_ratios=ratios)
@@ -34,23 +32,20 @@ def picture(plan: Plan, tables: Sequence[tuple[Table, list[Line]]]) -> bytes:
     return buffer.getvalue()
 
 
-def _against_threshold(axes: Any, table: Table, lines: list[Line]) -> None:
-    """Lines over the thresholds with bars of one sd; plain and no attention at the right."""
-    inside = [t for t in THRESHOLDS if t < PLAIN_THRESHOLD]
-    places = [*inside, 1.05, 1.2]
+def _against_threshold(axes: Any, lines: list[Line]) -> None:
+    """One place per row with bars of one sd; the thresholds below 1 are joined by lines."""
+    below = [i for i, line in enumerate(lines) if line.label.replace(".", "").isdigit()]
     for metric in ("iou", "dice", "precision", "recall"):
-        known = [(x, line.figures[metric]) for x, line in zip(places, lines, strict=True)
-                 if metric in line.figures]  # fmt: skip
+        known = {i: x.figures[metric] for i, x in enumerate(lines) if metric in x.figures}
         if not known:
             continue
-        xs, ys = [x for x, _ in known], [f.mean for _, f in known]
-        bars = [f.sd or 0.0 for _, f in known]
-        drawn = axes.errorbar(xs, ys, bars, marker="o", ls="", capsize=3, label=WORDS[metric])
-        lined = [(x, y) for x, y in zip(xs, ys, strict=True) if x < 1]
-        if lined:
-            axes.plot(*zip(*lined, strict=True), color=drawn[0].get_color(), linewidth=1)
-    axes.axvline(0.975, color="0.7", linewidth=1)
-    axes.set_xticks(places, [*(f"{t:g}" for t in inside), "plain\n(2.0)", "no\nattention"])
+        means, bars = [f.mean for f in known.values()], [f.sd or 0.0 for f in known.values()]
+        drawn = axes.errorbar(list(known), means, bars, fmt="o", capsize=3, label=WORDS[metric])
+        joined = [i for i in below if i in known]
+        colour = drawn[0].get_color()
+        axes.plot(joined, [known[i].mean for i in joined], color=colour, linewidth=1)
+    axes.axvline(len(below) - 0.5, color="0.7", linewidth=1)
+    axes.set_xticks(range(len(lines)), [line.label.replace(" ", "\n") for line in lines])
     axes.set(xlabel="threshold", ylabel="mean over test images")
     axes.grid(alpha=0.3)
     axes.legend(ncols=4, fontsize=8)
