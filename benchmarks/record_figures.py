@@ -5,6 +5,7 @@
 ``moved`` is the part of the mask's pixels that some threshold changes: pixels that differ
 between threshold 0 and 2.0 (plain attention), over the pixels of the mask at the default. Under
 the rules of ``smooth_unet`` every cell changes at one threshold only, so nothing is missed.
+Models without a threshold get ``dice_without_attention`` instead: every ``level_N`` at 0.
 """
 
 from __future__ import annotations
@@ -48,12 +49,19 @@ def moved(session: Session, images: Iterable[Any]) -> float:
 
 
 def measure(checkpoint: Any, pairs: tuple[tuple[Path, Path], ...]) -> dict[str, Any]:
-    """Test figures at the default threshold, Dice at both ends, and ``moved``."""
+    """Test figures at the default tuning; Dice at both ends of the threshold and ``moved``, or
+    Dice without attention."""
     session = Session(checkpoint, "cpu")
     result = evaluate(session, pairs)
     found = {name: result[name] for name in (*KEPT, "pooled") if name in result}
     if "per_class" in result:
         found["per_class"] = {k: v["dice"] for k, v in result["per_class"].items()}
+    if "threshold" not in session.tuning.values:
+        levels = [name for name in session.tuning.values if name.startswith("level_")]
+        if levels:
+            off = session.tuning.replace(**dict.fromkeys(levels, 0.0))
+            found["dice_without_attention"] = evaluate(session, pairs, tuning=off)["dice"]
+        return found
     for name, threshold in (("dice_threshold_0", 0.0), ("dice_plain", PLAIN_THRESHOLD)):
         tuning = session.tuning.replace(threshold=threshold)
         found[name] = evaluate(session, pairs, tuning=tuning)["dice"]
