@@ -119,7 +119,8 @@ class ResultLayers:
 
         table: dict[int | None, Any] = {0: "transparent", None: "#888888"}
         table.update((label, color) for label, color in colors.items())
-        named = {"index": [*(names or {})], "class": [*(names or {}).values()]}
+        told = {0: "background"} | dict(names or {})  # the status bar names what the mouse is on
+        named = {"index": [*told], "class": [*told.values()]}
         layer = Labels(
             self._empty(np.uint8),
             name=self.name(what),

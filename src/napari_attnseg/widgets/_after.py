@@ -18,6 +18,7 @@ from napari_attnseg.viewer.preferences import recall, remember
 from napari_attnseg.viewer.query import query_for
 from napari_attnseg.widgets._bridge import connect_alive, to_main_thread
 from napari_attnseg.widgets._choose import complaining
+from napari_attnseg.widgets._legend import ClassLegend
 from napari_attnseg.widgets._parts import Section, button, hint, later, row
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class AfterPanel(QWidget):
         self.watershed = QCheckBox("separate touching")
         self.watershed.setToolTip("Cut parts that touch with a distance watershed")
         self.objects = hint()
+        self.legend = ClassLegend(self.hub)
         self.edits = hint("No hand edits. Paint on the labels: what you paint stays.")
         self.reset = button("Reset edits", "Drop what was painted by hand (Ctrl+Z brings it back)")
         self.export = button(
@@ -67,6 +69,9 @@ class AfterPanel(QWidget):
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(4)
+        self.classes = Section("Classes", self.legend)
+        self.classes.hide()
+        box.addWidget(self.classes)
         box.addWidget(Section("Look", self.ask))
         box.addWidget(Section("Correct", self.edits, self.reset))
         box.addWidget(Section("Count", row(self.split, self.watershed), self.objects))
@@ -91,6 +96,8 @@ class AfterPanel(QWidget):
     def follow(self, results: ResultLayers | None) -> None:
         """Show what the present image and model have."""
         labels = results.layer("labels") if results is not None else None
+        self.legend.follow(results)
+        self.classes.setVisible(labels is not None)
         for widget in (self.split, self.watershed, self.export):
             widget.setEnabled(labels is not None)
         if labels is not None and labels is not self._watched:

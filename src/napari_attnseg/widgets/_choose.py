@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSignalBlocker, Qt
-from qtpy.QtWidgets import QComboBox, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QLabel, QPushButton, QToolButton, QVBoxLayout, QWidget
 
 from napari_attnseg.cards import Card, read_card, resolve_checkpoint
 from napari_attnseg.errors import AttnSegError, plain_sentence
@@ -100,22 +100,25 @@ class ChoosePanel(QWidget):
                 self.hub.set_source(layers[0])
 
     def _consent(self) -> QWidget:
-        """The offer to take dropped NIfTI files; gone once answered."""
-        words = hint("Dropped NIfTI files go to napari's own reader, which cannot open .nii.gz.")
-        yes = button("Use this plugin for NIfTI", "Dropped .nii and .nii.gz come to this reader")
-        no = button("Not now", "Keep napari's setting; Open... always uses this plugin's reader")
-        panel = QWidget()
-        box = QVBoxLayout(panel)
-        box.setContentsMargins(0, 0, 0, 0)
-        box.setSpacing(3)
-        box.addWidget(words)
-        box.addWidget(row(yes, no))
+        """The offer to take dropped NIfTI files, one row; gone for good once answered."""
+        words = QLabel("Take dropped NIfTI files?")
+        words.setToolTip(
+            "Dropped .nii and .nii.gz go to napari's own reader, which cannot open .nii.gz. "
+            "Open... always uses this plugin's reader."
+        )
+        yes = button("Yes", "From now on dropped .nii and .nii.gz files come to this reader")
+        no = QToolButton()
+        no.setText("\u2715")
+        no.setAutoRaise(True)
+        no.setToolTip("Keep napari's setting and do not ask again")
+        panel = row(words, yes, no)
         yes.clicked.connect(opening.make_default_reader)
-        no.clicked.connect(lambda: remember("reader_asked", True))
         for answer in (yes, no):
+            answer.clicked.connect(lambda: remember("reader_asked", True))
             answer.clicked.connect(panel.hide)
         panel.setVisible(not recall("reader_asked", False) and not opening.is_default_reader())
         self.accept_reader: QPushButton = yes
+        self.refuse_reader: QToolButton = no
         return panel
 
     # --- model ----------------------------------------------------------------------------------

@@ -178,14 +178,19 @@ class Section(QFrame):
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 6, 0, 0)
         box.setSpacing(4)
-        line = QFrame()
-        line.setFrameShape(QFrame.Shape.HLine)
-        line.setFixedHeight(1)
-        line.setStyleSheet("background: rgba(128, 128, 128, 90); border: none;")
         heading = QLabel(title)
         heading.setStyleSheet("font-weight: bold;")
-        for widget in (line, heading, *widgets):
+        for widget in (separator(), heading, *widgets):
             box.addWidget(widget)
+
+
+def separator() -> QFrame:
+    """A thin line across the dock, to be seen in both themes."""
+    line = QFrame()
+    line.setFrameShape(QFrame.Shape.HLine)
+    line.setFixedHeight(1)
+    line.setStyleSheet("background: rgba(128, 128, 128, 90); border: none;")
+    return line
 
 
 def scrolling(content: QWidget) -> QScrollArea:

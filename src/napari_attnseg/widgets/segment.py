@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSize
-from qtpy.QtWidgets import QProgressBar, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_attnseg.viewer.hub import hub_for
 from napari_attnseg.widgets._after import AfterPanel
-from napari_attnseg.widgets._bridge import ActivityProgress, Paced, connect_alive, time_left
+from napari_attnseg.widgets._bridge import ActivityProgress, connect_alive
 from napari_attnseg.widgets._choose import ChoosePanel, complaining, sample_for
-from napari_attnseg.widgets._parts import button, hint, later, scrolling, set_shortcut
+from napari_attnseg.widgets._foot import WorkLine, with_foot
+from napari_attnseg.widgets._parts import button, later, set_shortcut
 from napari_attnseg.widgets._tiles import TilesOffer
 from napari_attnseg.widgets.diagnose import ErrorBar
 
@@ -37,18 +37,13 @@ class SegmentWidget(QWidget):
             "Run", "Segment the visible slice first, then the others; press again to stop", RUN_KEYS
         )
         self.run.setMinimumHeight(34)
-        self.progress = QProgressBar()
-        self.progress.setTextVisible(False)
-        self.progress.setFixedHeight(6)
-        self.status = hint()
+        self.work = WorkLine(self.hub)
+        self.status, self.progress = self.work.status, self.work.progress
         self.tiles = TilesOffer(self.hub)
         self.activity = ActivityProgress(self.hub.live)
-        self._began = 0.0
-        self._paced = Paced(1.5)
         self._warmed = False
         self._lay_out()
         self._listen()
-        self._idle()
 
     def sizeHint(self) -> QSize:
         """As wide as napari's own controls."""
@@ -63,21 +58,16 @@ class SegmentWidget(QWidget):
         box = QVBoxLayout(content)
         box.setContentsMargins(8, 8, 8, 8)
         box.setSpacing(8)
-        for widget in (self.choose, self.run, self.progress, self.status, self.errors):
-            box.addWidget(widget)
-        box.addWidget(self.tiles)
+        box.addWidget(self.choose)
         box.addWidget(self.after)
         box.addStretch(1)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(scrolling(content))
+        with_foot(self, content, self.errors, self.tiles, self.work, self.run)
 
     def _listen(self) -> None:
         live = self.hub.live
         self.run.clicked.connect(self.run_or_cancel)
         connect_alive(self, live.busy_changed, self._on_busy)
         connect_alive(self, live.started, self._on_started)
-        connect_alive(self, live.slice_done, self._on_slice)
         connect_alive(self, live.finished, self._on_finished)
         connect_alive(self, live.failed, self._on_failed)
         connect_alive(self, live.note, self.errors.show_note)
@@ -129,57 +119,22 @@ class SegmentWidget(QWidget):
     def _on_busy(self, busy: bool) -> None:
         self.run.setEnabled(True)
         set_shortcut(self.run, "Cancel" if busy else "Run", RUN_KEYS)
-        if busy:
-            self._began = time.monotonic()
-            self.progress.setRange(0, 0)
-            self.progress.show()
-            self._say("Starting the engine ..." if self.hub.client.pid is None else "Preparing ...")
-        else:
-            self.progress.hide()
 
     def _on_started(self, event: Any) -> None:
-        self._began = time.monotonic()
-        self.progress.setRange(0, event.total)
-        self.progress.setValue(0)
         if event.device and event.device not in self.choose.badge.text().lower():
             self.choose.badge.set_device(event.device)
-        self._say(f"Segmenting on {event.device} ...")
-
-    def _on_slice(self, event: Any) -> None:
-        if not self._paced.due(event.done, event.total):
-            return
-        self.progress.setValue(event.done)
-        seconds = time.monotonic() - self._began
-        left = time_left(event.done, event.total, seconds)
-        self._say(f"Slice {event.done} of {event.total}" + (f", {left}" if left else ""))
 
     def _on_finished(self, event: Any) -> None:
-        seconds = time.monotonic() - self._began
-        results = self.hub.results
-        if event.reason == "cancelled":
-            self._say("Cancelled; finished slices stay.")
-        elif results is not None:
-            depth = results.shape[0]
-            what = "Image" if depth == 1 else f"{depth} slices"
-            self._say(f"{what} segmented in {seconds:.1f} s.")
-        self.after.follow(results)
+        self.after.follow(self.hub.results)
 
     def _on_failed(self, event: Any) -> None:
         if not self.hub.live.state.busy:  # else a small question failed and the run goes on
-            self._idle()
+            self.work.idle()
         self.errors.show_error(event.message, event.report)
 
     def _on_lost(self, cause: str) -> None:
-        self._say("")
+        self.work.say("")
         self.errors.show_error(
             f"The engine stopped: {cause}. Finished slices and your layers stay; "
             "press Run to start it again."
         )
-
-    def _idle(self) -> None:
-        self.progress.hide()
-        self._say("")
-
-    def _say(self, words: str) -> None:
-        self.status.setText(words)
-        self.status.setVisible(bool(words))

@@ -1,0 +1,115 @@
+"""The foot of a dock: what must stay in sight while everything above it scrolls."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtWidgets import QFrame, QProgressBar, QVBoxLayout, QWidget
+
+from napari_attnseg.widgets._bridge import Paced, connect_alive, time_left
+from napari_attnseg.widgets._parts import hint, scrolling, separator
+
+if TYPE_CHECKING:
+    from napari_attnseg.viewer.hub import Hub
+
+
+class WorkLine(QWidget):
+    """A thin progress bar and one line of words about the run of the hub; no room when idle.
+
+    ``keep``: the outcome of a run stays until the next one.
+    """
+
+    def __init__(self, hub: Hub, keep: bool = True) -> None:
+        super().__init__()
+        self.hub = hub
+        self._keep = keep
+        self._began = 0.0
+        self._paced = Paced(1.5)
+        self.progress = QProgressBar()
+        self.progress.setTextVisible(False)
+        self.progress.setFixedHeight(6)
+        self.progress.setToolTip("Slices that are segmented")
+        self.status = hint()
+        box = QVBoxLayout(self)
+        box.setContentsMargins(0, 0, 0, 0)
+        box.setSpacing(4)
+        box.addWidget(self.progress)
+        box.addWidget(self.status)
+        live = hub.live
+        connect_alive(self, live.busy_changed, self._on_busy)
+        connect_alive(self, live.started, self._on_started)
+        connect_alive(self, live.slice_done, self._on_slice)
+        connect_alive(self, live.finished, self._on_finished)
+        self.idle()
+
+    def say(self, words: str) -> None:
+        """One line; an empty one takes no room."""
+        self.status.setText(words)
+        self.status.setVisible(bool(words))
+        self.setVisible(bool(words) or not self.progress.isHidden())
+
+    def idle(self) -> None:
+        """Nothing runs and there is nothing to tell."""
+        self.progress.hide()
+        self.say("")
+
+    def _on_busy(self, busy: bool) -> None:
+        if not busy:
+            self.progress.hide()
+            self.say(self.status.text() if self._keep else "")
+            return
+        self._began = time.monotonic()
+        self.progress.setRange(0, 0)
+        self.progress.show()
+        self.say("Starting the engine ..." if self.hub.client.pid is None else "Preparing ...")
+
+    def _on_started(self, event: Any) -> None:
+        self._began = time.monotonic()
+        self.progress.setRange(0, event.total)
+        self.progress.setValue(0)
+        self.say(f"Segmenting on {event.device} ...")
+
+    def _on_slice(self, event: Any) -> None:
+        if not self._paced.due(event.done, event.total):
+            return
+        self.progress.setValue(event.done)
+        seconds = time.monotonic() - self._began
+        left = time_left(event.done, event.total, seconds)
+        self.say(f"Slice {event.done} of {event.total}" + (f", {left}" if left else ""))
+
+    def _on_finished(self, event: Any) -> None:
+        results = self.hub.results
+        if not self._keep:
+            self.say("")
+        elif event.reason == "cancelled":
+            self.say("Cancelled; finished slices stay.")
+        elif results is not None:
+            self.say(outcome(results.shape[0], event.summary, time.monotonic() - self._began))
+
+
+def outcome(depth: int, summary: dict[str, Any], seconds: float) -> str:
+    """``"31 slices segmented in 2.4 s."``, and how many were known from before."""
+    what = "Image" if depth == 1 else f"{depth} slices"
+    computed = int(summary.get("computed", depth))
+    if not computed:
+        return f"{what} from memory: nothing has changed."
+    known = f", {depth - computed} of them from memory" if computed < depth else ""
+    return f"{what} segmented in {seconds:.1f} s{known}."
+
+
+def with_foot(dock: QWidget, content: QWidget, *foot: QWidget) -> QFrame:
+    """Lay out ``dock``: ``content`` scrolls, ``foot`` stays in sight below it. Returns the foot."""
+    frame = QFrame()
+    box = QVBoxLayout(frame)
+    box.setContentsMargins(8, 4, 8, 8)
+    box.setSpacing(5)
+    box.addWidget(separator())
+    for widget in foot:
+        box.addWidget(widget)
+    outer = QVBoxLayout(dock)
+    outer.setContentsMargins(0, 0, 0, 0)
+    outer.setSpacing(0)
+    outer.addWidget(scrolling(content), 1)
+    outer.addWidget(frame)
+    return frame

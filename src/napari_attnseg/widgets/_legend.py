@@ -1,0 +1,158 @@
+"""Which colour and number is which class, and how much of the image it covers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.compat import isalive
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSizePolicy, QVBoxLayout, QWidget
+
+from napari_attnseg.viewer.measure import LABELS, counts_of, pixel_mm, size_words
+from napari_attnseg.widgets._bridge import connect_alive
+
+if TYPE_CHECKING:
+    from napari_attnseg.viewer.hub import Hub
+    from napari_attnseg.viewer.results import ResultLayers
+
+COUNT_AFTER_MS = 400
+_SWATCH = (
+    "QPushButton {{ background: {color}; border: 1px solid rgba(128,128,128,160);"
+    " border-radius: 3px; padding: 0px; margin: 0px; }}"
+)
+
+
+class _Row(QWidget):
+    """Swatch (press to paint with the class), number and name, size."""
+
+    def __init__(self, label: int, name: str) -> None:
+        super().__init__()
+        self.label = label
+        self.swatch = QPushButton()
+        self.swatch.setFixedSize(22, 16)
+        self.swatch.setToolTip(f"Paint {name} (label {label})")
+        self.name = QLabel(f"{label}  {name}")
+        self.name.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        self.name.setToolTip(f"{name} has the number {label} in the labels and in exported masks")
+        self.size = QLabel()
+        self.size.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        line = QHBoxLayout(self)
+        line.setContentsMargins(0, 0, 0, 0)
+        line.setSpacing(6)
+        line.addWidget(self.swatch)
+        line.addWidget(self.name, 1)
+        line.addWidget(self.size)
+
+
+class ClassLegend(QWidget):
+    """One row per class of the present labels; sizes follow the mask, hand edits included."""
+
+    def __init__(self, hub: Hub) -> None:
+        super().__init__()
+        self.hub = hub
+        self.rows: dict[int, _Row] = {}
+        self._results: ResultLayers | None = None
+        self._labels: Any = None
+        self._counts = np.zeros((0, LABELS), np.int64)
+        self._stale: set[int] = set()
+        self._box = QVBoxLayout(self)
+        self._box.setContentsMargins(0, 0, 0, 0)
+        self._box.setSpacing(2)
+        self._soon = QTimer(self)
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(COUNT_AFTER_MS)
+        self._soon.timeout.connect(self.count)
+        connect_alive(self, hub.live.slice_done, lambda event: self._recount(event.z))
+        connect_alive(self, hub.live.retuned, lambda event, *_: self._recount(event.z))
+        connect_alive(self, hub.live.finished, lambda _: self._recount())
+        self.hide()
+
+    def follow(self, results: ResultLayers | None) -> None:
+        """Show the classes of ``results``, or nothing before there are labels."""
+        labels = results.layer("labels") if results is not None else None
+        self.setVisible(labels is not None)
+        if labels is None or labels is self._labels:
+            return
+        self._results, self._labels = results, labels
+        for name in ("paint", "set_data", "labels_update"):
+            getattr(labels.events, name).connect(self._on_painted)
+        for name in ("colormap", "features"):
+            getattr(labels.events, name).connect(self._rebuild)
+        self._rebuild()
+        self._recount()
+
+    def _rebuild(self, event: Any = None) -> None:
+        """Rows for every named class, in the layer's own colours."""
+        if not isalive(self) or self._labels is None:
+            return
+        table = self._labels.features
+        known = zip(table.get("index", ()), table.get("class", ()), strict=False)
+        names = {int(i): str(name) for i, name in known if int(i)}
+        used = np.flatnonzero(self._counts.sum(axis=0)[1:]) + 1
+        names |= {int(i): f"label {i}" for i in used if int(i) not in names}
+        for row in self.rows.values():
+            self._box.removeWidget(row)
+            row.deleteLater()
+        self.rows = {i: self._row(i, name) for i, name in sorted(names.items())}
+        self._show()
+
+    def _row(self, label: int, name: str) -> _Row:
+        made = _Row(label, name)
+        red, green, blue = (round(255 * float(c)) for c in self._labels.get_color(label)[:3])
+        made.swatch.setStyleSheet(_SWATCH.format(color=f"rgb({red}, {green}, {blue})"))
+        made.swatch.clicked.connect(lambda: self._paint(label))
+        self._box.addWidget(made)
+        return made
+
+    def _paint(self, label: int) -> None:
+        """Take the brush with this class in hand."""
+        labels, layers = self._labels, self.hub.viewer.layers
+        if labels in layers:
+            layers.selection.active = labels
+            labels.selected_label = label
+            labels.mode = "paint"
+
+    # --- sizes ----------------------------------------------------------------------------------
+
+    def _on_painted(self, event: Any = None) -> None:
+        if isalive(self):
+            flat = self._labels.n_edit_dimensions == 2
+            self._recount(self.hub.visible_z() if flat else None)
+
+    def _recount(self, z: int | None = None) -> None:
+        """Count slice ``z`` (or all) soon."""
+        if self._results is None:
+            return
+        depth = self._results.shape[0]
+        self._stale |= set(range(depth)) if z is None else {z}
+        if not self._soon.isActive():
+            self._soon.start()
+
+    def count(self) -> None:
+        """Bring the sizes to the present mask: only slices that may have changed are counted."""
+        results = self._results
+        if results is None or not results.alive(self._labels):
+            return
+        data = np.asarray(self._labels.data).reshape(results.shape)
+        if len(self._counts) != len(data):
+            self._counts = np.zeros((len(data), LABELS), np.int64)
+            self._stale = set(range(len(data)))
+        for z in self._stale:
+            self._counts[z] = counts_of(data[z])
+        self._stale.clear()
+        unnamed = set(np.flatnonzero(self._counts.sum(axis=0)[1:]) + 1) - set(self.rows)
+        self._rebuild() if unnamed else self._show()
+
+    def _show(self) -> None:
+        results = self._results
+        if results is None:
+            return
+        totals, one, ndim = self._counts.sum(axis=0), pixel_mm(results.source), results.source.ndim
+        what = "pixels" if ndim == 2 else "voxels"
+        for label, row in self.rows.items():
+            pixels = int(totals[label])
+            words = size_words(pixels, one, ndim)
+            if row.size.text() != words:
+                row.size.setText(words)
+                row.size.setToolTip(f"{pixels:,} {what} in the mask, painted ones included")
