@@ -156,6 +156,49 @@ def test_strength_zero_is_the_model_without_that_attention(level: int, plan: str
         torch.testing.assert_close(off, model(x))
 
 
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("plan", ["figure", "light"])
+def test_moving_strengths_gives_what_a_fresh_pass_gives(gate: str, plan: str) -> None:
+    model, x = small(gate=gate, plan=plan, width=0.1), torch.rand(1, 2, 64, 64)
+    names = [t.name for t in model.tunables] or ["level_1"]
+    moves = [{n: v} for n in names for v in (0.3, 0.0, 1.0)]
+    moves += [{names[0]: 0.5, names[-1]: 0.5}, {names[0]: 0.2, names[-1]: 0.5}, {names[-1]: 1.0}]
+    with torch.inference_mode():
+        encoded = model.encode(x)
+        for values in moves:
+            model.adopt(Tuning.of(**dict.fromkeys(names, 1.0) | values))
+            fresh = model.gate(encoded, None)
+            model.adopt(Tuning.of(**dict.fromkeys(names, 1.0)))
+            assert torch.equal(model.gate(encoded, None, **values), fresh), values
+
+
+def test_a_moved_level_runs_only_what_depends_on_it() -> None:
+    model, ran = small(), []
+    for number, level in enumerate(model.levels, 1):
+        level.up.register_forward_hook(lambda *_, number=number: ran.append(number))
+    with torch.inference_mode():
+        encoded = model.encode(torch.rand(1, 2, 64, 64))
+        for values, expected in (
+            ({"level_1": 0.5}, [4, 3, 2, 1]),
+            ({"level_1": 0.7}, []),
+            ({"level_2": 0.7}, [1]),
+            ({"level_4": 0.7}, [3, 2, 1]),
+        ):
+            ran.clear()
+            model.gate(encoded, None, **values)
+            assert ran == expected, values
+        other = model.encode(torch.rand(1, 2, 64, 64))
+        ran.clear()
+        model.gate(other, None, level_4=0.7)
+        assert ran == [4, 3, 2, 1]
+    ran.clear()
+    with torch.no_grad():
+        model.levels[0].up.weight.mul_(2)
+        new = model.gate(other, None, level_4=0.7)
+        torch.testing.assert_close(new, model.gate(other, None, **{"level_4": 0.7}))
+    assert ran[:4] == [4, 3, 2, 1]
+
+
 def test_strengths_are_tunables_of_the_gate_stage() -> None:
     model = small()
     assert [(t.name, t.default, t.stage) for t in model.tunables] == [

@@ -80,15 +80,32 @@ class Level(nn.Module):
         """What the gate hears of the lower layer (of the skip itself under ``"self"``)."""
         return skip if self.branch is None else self.branch(low)
 
-    def joined(self, low: Tensor, skip: Tensor, strength: float) -> Tensor:
-        """The skip with what its gate adds."""
-        context = self.context(low, skip)
-        if self.gate is not None:
-            return self.gate(skip, context, strength)
-        return skip + (context if self.value is None else self.value(context))
-
     def forward(self, low: Tensor, skip: Tensor, strength: float = 1.0) -> Tensor:
-        return self.merge(torch.cat((self.joined(low, skip, strength), self.up(low)), 1))
+        context = self.context(low, skip)
+        if self.gate is None:
+            joined = skip + (context if self.value is None else self.value(context))
+        else:
+            joined = self.gate(skip, context, strength)
+        return self.merge(torch.cat((joined, self.up(low)), 1))
+
+    def heavy(self, low: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
+        """What no strength changes: the attended value (the context, where nothing is attended)
+        and the lower feature at this level's size."""
+        heard = self.context(low, skip)
+        if isinstance(self.gate, LuongAttention):
+            heard = self.gate.attend(skip, heard)
+        return heard, self.up(low)
+
+    def light(self, heavy: tuple[Tensor, Tensor], skip: Tensor, strength: float) -> Tensor:
+        """The rest: ``light(heavy(low, skip), skip, strength)`` is ``forward``."""
+        heard, up = heavy
+        if isinstance(self.gate, LuongAttention):
+            joined = self.gate.gate(skip, heard, strength)
+        elif self.gate is not None:
+            joined = self.gate(skip, heard, strength)
+        else:
+            joined = skip + (heard if self.value is None else self.value(heard))
+        return self.merge(torch.cat((joined, up), 1))
 
 
 def _double(inside: int, outside: int) -> nn.ConvTranspose2d:
@@ -105,6 +122,16 @@ def _gate(kind: str, channels: int, sigma: str, split: bool) -> Gate | None:
     return LuongAttention(channels, sigma=sigma, direction=direction, split=split)
 
 
+@dataclass
+class _Kept:
+    """Heavy halves of the levels for one image: level to (strengths of the levels below it, its
+    heavy half). While a person moves a level, those below it need not run again."""
+
+    features: Tensor
+    versions: tuple[int, ...]
+    levels: dict[int, tuple[tuple[float, ...], tuple[Tensor, Tensor]]]
+
+
 class PamUNet(SegmentationModel):
     """Parts: ``encoder`` (MobileNetV2), ``bottleneck``, ``levels`` (finest first), ``head``."""
 
@@ -117,6 +144,7 @@ class PamUNet(SegmentationModel):
         self.levels = nn.ModuleList(levels)
         self.head = head
         self.stride = encoder.strides[-1]
+        self._kept: _Kept | None = None
         self.strength = {
             f"level_{number}": 1.0
             for number, level in enumerate(levels, 1)
@@ -153,11 +181,37 @@ class PamUNet(SegmentationModel):
         In training mode ``regulariser`` becomes the mean over the levels of their gates' (the
         variance of all attention weights, equation 7).
         """
+        strengths = [
+            float(values.get(f"level_{i}", self.strength.get(f"level_{i}", 1.0)))
+            for i in range(1, len(self.levels) + 1)
+        ]
+        if values and self._may_keep():
+            return self._moved(encoded, strengths)
         y = encoded.features
         for i in reversed(range(len(self.levels))):
-            strength = values.get(f"level_{i + 1}", self.strength.get(f"level_{i + 1}", 1.0))
-            y = self.levels[i](y, encoded.skips[i], float(strength))
+            y = self.levels[i](y, encoded.skips[i], strengths[i])
         self.regulariser = self._regulariser() if self.training else None
+        return y
+
+    def _may_keep(self) -> bool:
+        gates = (level.gate for level in self.levels)
+        watched = any(gate is not None and gate.probe is not None for gate in gates)
+        return not (self.training or torch.is_grad_enabled() or watched)
+
+    def _moved(self, encoded: Encoded, strengths: list[float]) -> Tensor:
+        """:meth:`gate` when strengths are asked for, as while a slider moves."""
+        versions = tuple(p._version for p in self.levels.parameters())
+        kept = self._kept
+        if kept is None or kept.features is not encoded.features or kept.versions != versions:
+            kept = self._kept = _Kept(encoded.features, versions, {})
+        y = encoded.features
+        for i in reversed(range(len(self.levels))):
+            below = tuple(strengths[i + 1 :])
+            known, heavy = kept.levels.get(i, (None, None))
+            if heavy is None or known != below:
+                heavy = self.levels[i].heavy(y, encoded.skips[i])
+                kept.levels[i] = (below, heavy)
+            y = self.levels[i].light(heavy, encoded.skips[i], strengths[i])
         return y
 
     def decode(self, features: Tensor, size: tuple[int, int]) -> Tensor:
