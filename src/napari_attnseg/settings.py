@@ -164,20 +164,26 @@ class TrainSettings:
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """Of red, green and blue in [0, 1], with which the published ImageNet weights were trained."""
+OWN_STATISTICS = {"efficientnet_lite0": ((127 / 255,) * 3, (128 / 255,) * 3)}
+"""Encoder (the option ``encoder`` of a model) to the mean and deviation of weights that were
+trained with others."""
 
 
 def with_encoder_normalisation(settings: TrainSettings) -> TrainSettings:
-    """The settings with ImageNet's mean and standard deviation if an encoder with published
-    weights was chosen, unless ``encoder_normalisation`` says that the values are given, or they
-    are no longer 0 and 1. Other than three channels get the mean over the colours."""
+    """The settings with the mean and standard deviation that published weights expect (mostly
+    ImageNet's, see :data:`OWN_STATISTICS`) if an encoder with such weights was chosen, unless
+    ``encoder_normalisation`` says that the values are given, or they are no longer 0 and 1. Other
+    than three channels get the mean over the colours."""
     p = settings.preprocessing
     untouched = not any(p.mean) and set(p.std) == {1.0}
     if not (
         settings.encoder_weights and untouched and settings.encoder_normalisation == "imagenet"
     ):
         return settings
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
+    encoder = str(settings.options.get("encoder", ""))
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    mean, std = OWN_STATISTICS.get(encoder, (IMAGENET_MEAN, IMAGENET_STD))
     if p.channels != 3:
         mean = (round(sum(mean) / 3, 3),) * p.channels
         std = (round(sum(std) / 3, 3),) * p.channels

@@ -193,6 +193,15 @@ def test_cards(name: str) -> None:
     assert all(isinstance(v, plain) for v in model_options(name).values())
 
 
+def test_every_choice_of_an_option_can_be_built(name: str) -> None:
+    for option, values in model_info(name).choices.items():
+        assert model_options(name)[option] in values
+        for value in values:
+            with torch.device("meta"):
+                model = create_model(name, in_channels=3, classes=2, **{option: value})
+            assert sum(p.numel() for p in model.parameters()) > 0
+
+
 def test_the_list_by_axes() -> None:
     assert set(SMALL) <= set(list_models(ndim=2))
     assert set(list_models()) == {n for d in (1, 2, 3) for n in list_models(ndim=d)}

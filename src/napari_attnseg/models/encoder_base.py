@@ -7,19 +7,22 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from napari_attnseg.settings import IMAGENET_MEAN, IMAGENET_STD
+
 
 @dataclass(frozen=True)
 class Published:
     """Where an encoder's ImageNet weights are and what they expect.
 
-    ``mean`` and ``std``: per colour, of images in [0, 1]. ``first``: the tensor that meets the
+    ``mean`` and ``std``: per colour, of images in [0, 1]; training puts them into the card's
+    preprocessing (``settings.with_encoder_normalisation``). ``first``: the tensor that meets the
     colours. ``package``: an ordinary Python package that holds them, ``extra`` of this one that
     brings it. ``hub``: repository and file on huggingface.co.
     """
 
     first: str
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
     package: str = ""
     extra: str = "hub"
     hub: tuple[str, str] | None = None

@@ -11,8 +11,6 @@ from napari_attnseg.models.encoder_base import Encoder, Published
 from napari_attnseg.models.pretrained import (
     WeightReport,
     load_encoder_weights,
-    load_pretrained,
-    normalised_for,
     published_file,
 )
 from napari_attnseg.models.resnet import BasicBlock, ResNet, ResNet18, ResNet34, ResNet50
@@ -53,8 +51,6 @@ __all__ = [
     "create_encoder",
     "list_encoders",
     "load_encoder_weights",
-    "load_pretrained",
-    "normalised_for",
     "published_file",
     "scaled",
 ]

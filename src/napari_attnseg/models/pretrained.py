@@ -9,16 +9,15 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from napari_attnseg.errors import CheckpointError, InputError
+from napari_attnseg.errors import CheckpointError
 from napari_attnseg.models.encoder_base import Encoder, Published
 from napari_attnseg.models.weights import read_state_dict
-from napari_attnseg.settings import Preprocessing
 
 IMAGENET = "imagenet"
 ENOUGH = 0.9
@@ -50,18 +49,6 @@ def _some(names: tuple[str, ...] | list[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-def load_pretrained(model: nn.Module, source: str | Path) -> WeightReport:
-    """:func:`load_encoder_weights` into ``model.encoder``; raises ``InputError`` for a model
-    without an encoder for which weights are published."""
-    encoder = getattr(model, "encoder", None)
-    if not isinstance(encoder, Encoder) or encoder.published is None:
-        raise InputError(
-            "got encoder weights for a model whose encoder nobody publishes weights for; "
-            "choose one with a published encoder (as unet with encoder=efficientnet_lite0)"
-        )
-    return load_encoder_weights(encoder, source)
-
-
 def load_encoder_weights(encoder: Encoder, source: str | Path) -> WeightReport:
     """Load published weights (.safetensors, or .pt/.pth read without unpickling code).
 
@@ -72,7 +59,10 @@ def load_encoder_weights(encoder: Encoder, source: str | Path) -> WeightReport:
     """
     published = encoder.published
     if published is None:
-        raise CheckpointError(f"got weights for {encoder.title}, for which none are published")
+        raise CheckpointError(
+            f"got weights for an encoder of which nobody publishes any ({encoder.title}); choose a "
+            "model with a published one, as unet with encoder=efficientnet_lite0"
+        )
     path = published_file(encoder) if str(source) == IMAGENET else Path(source)
     state = {k.removeprefix("module."): v for k, v in read_state_dict(path).items()}
     own = encoder.state_dict()
@@ -185,21 +175,3 @@ def _from_hub(title: str, published: Published) -> Path:
             f"the ImageNet weights of {title} ({repository}) cannot be downloaded "
             f"({type(error).__name__}); go online once, {otherwise}"
         ) from error
-
-
-# --- what they expect -----------------------------------------------------------------------------
-
-
-def normalised_for(preprocessing: Preprocessing, model: nn.Module) -> Preprocessing:
-    """``preprocessing`` with the mean and deviation that ``model``'s published encoder expects.
-
-    A choice of one's own (other than 0 and 1) stays, and so does everything for a model without
-    published weights. For other than 3 channels the mean over colours holds for all.
-    """
-    published = getattr(getattr(model, "encoder", None), "published", None)
-    if published is None or any(preprocessing.mean) or any(s != 1 for s in preprocessing.std):
-        return preprocessing
-    mean, std = published.mean, published.std
-    if preprocessing.channels != len(mean):
-        mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
-    return replace(preprocessing, mean=mean, std=std)
