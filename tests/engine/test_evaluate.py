@@ -48,7 +48,7 @@ def test_evaluate_means_over_images(tiny_checkpoint: Path, pairs: Pairs) -> None
     assert result["dice"] == pytest.approx(np.mean(expected))
     assert [row["dice"] for row in result["per_image"]] == pytest.approx(expected)
     assert [row["name"] for row in result["per_image"]] == ["0.png", "1.png", "2.png"]
-    names = {"dice", "iou", "precision", "recall", "accuracy", "specificity", "f1", "auc"}
+    names = {"dice", "iou", "miou", "precision", "recall", "accuracy", "specificity", "f1", "auc"}
     assert names <= result.keys()
     assert names == result["pooled"].keys()
     assert json.loads(json.dumps(result)) == result

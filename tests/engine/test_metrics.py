@@ -9,6 +9,7 @@ import pytest
 
 from napari_attnseg.engine.metrics import (
     METRICS,
+    Counts,
     accuracy,
     auc,
     count,
@@ -18,6 +19,7 @@ from napari_attnseg.engine.metrics import (
     iou,
     legacy_columnwise_iou,
     mean_of,
+    miou,
     plain,
     precision,
     recall,
@@ -158,3 +160,56 @@ def test_dice_and_iou_agree_with_monai() -> None:
 
 def test_every_metric_says_what_it_is() -> None:
     assert all(m.__doc__ for m in METRICS.values())
+
+
+def slow_miou(labels: np.ndarray, reference: np.ndarray, classes: int) -> float:
+    """Sets of pixels, class by class, the background as any other."""
+    each = []
+    for c in range(classes):
+        a = {i for i, v in enumerate(labels.ravel().tolist()) if v == c}
+        b = {i for i, v in enumerate(reference.ravel().tolist()) if v == c}
+        if a | b:
+            each.append(len(a & b) / len(a | b))
+    return sum(each) / len(each)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_miou_equals_sets_of_pixels_per_image_and_pooled(classes: int) -> None:
+    rng = np.random.default_rng(classes + 10)
+    labels, reference = rng.integers(0, classes, (2, 3, 7, 11)).astype(np.uint8)
+    parts = [count(labels[i], reference[i], classes) for i in range(3)]
+    for i, part in enumerate(parts):
+        wanted = slow_miou(labels[i], reference[i], classes)
+        assert miou(part) == pytest.approx(wanted, abs=1e-12)
+    pooled = miou(parts[0] + parts[1] + parts[2])
+    assert pooled == pytest.approx(slow_miou(labels, reference, classes), abs=1e-12)
+    assert pooled != pytest.approx(np.mean([miou(p) for p in parts]), abs=1e-6)
+
+
+def test_miou_by_hand_and_where_a_class_is_absent() -> None:
+    c = count(np.array([[1, 1, 0, 0, 0]]), np.array([[1, 0, 0, 0, 0]]))
+    assert miou(c) == pytest.approx((1 / 2 + 3 / 4) / 2)
+    full = np.ones((3, 4), np.uint8)
+    assert miou(count(full, full, 5)) == 1.0  # no background anywhere: it says nothing
+    assert miou(count(full, np.zeros_like(full))) == 0.0
+    assert math.isnan(miou(Counts(*(np.array([1]),) * 4)))
+
+
+def test_miou_of_one_class_against_the_rest() -> None:
+    rng = np.random.default_rng(20)
+    labels, reference = rng.integers(0, 4, (2, 9, 13)).astype(np.uint8)
+    one = count(labels, reference, 4).of_class(2)
+    wanted = slow_miou((labels == 2).astype(int), (reference == 2).astype(int), 2)
+    assert miou(one) == pytest.approx(wanted, abs=1e-12)
+
+
+def test_miou_agrees_with_monai_with_the_background() -> None:
+    torch = pytest.importorskip("torch")
+    metrics = pytest.importorskip("monai.metrics")
+    rng = np.random.default_rng(9)
+    labels, reference = rng.integers(0, 3, (2, 13, 17)).astype(np.uint8)
+    onehot = [
+        torch.from_numpy(np.stack([a == c for c in range(3)]))[None] for a in (labels, reference)
+    ]
+    theirs = metrics.compute_iou(*onehot, include_background=True).mean()
+    assert miou(count(labels, reference, 3)) == pytest.approx(float(theirs), abs=1e-6)

@@ -38,6 +38,9 @@ SIMPLE = (
 )
 """Fields of ``TrainSettings`` that ``--set NAME=VALUE`` and the named options may change."""
 
+SHOWN = ("iou", "miou", "accuracy")
+"""Figures of every epoch that are printed, besides each Dice."""
+
 
 def parse_value(text: str) -> Any:
     """``0.5`` is a number, ``true`` a flag, ``null`` nothing, anything else a word."""
@@ -110,7 +113,7 @@ def train(
     ] = None,
     encoder_weights: Annotated[
         Path | None,
-        typer.Option(help="Local ResNet-18 weights (.safetensors, .pth) to start the encoder."),
+        typer.Option(help='Encoder weights: a local file (.safetensors, .pth) or "imagenet".'),
     ] = None,
     title: Annotated[str, typer.Option(help="Title of the model card.")] = "",
     text: Annotated[str, typer.Option(help="Limits and remarks for the model card.")] = "",
@@ -174,9 +177,11 @@ def describe(event: Any) -> str:
         notes = "".join(f"\nnote: {note}" for note in event.notes)
         return f"training on {event.device}, {event.total} epochs{notes}"
     if isinstance(event, EpochDone):
-        figures = "  ".join(f"{k} {v:.4f}" for k, v in event.validation.items())
+        shown = {k: v for k, v in event.validation.items() if k in SHOWN or k.startswith("dice")}
+        figures = "  ".join(f"{k} {v:.4f}" for k, v in shown.items())
         return (
-            f"epoch {event.epoch}/{event.epochs}  loss {event.loss:.4f}  {figures}  "
+            f"epoch {event.epoch}/{event.epochs}  loss {event.loss:.4f}  "
+            f"{event.measured_on}: {figures}  "
             f"{_own(event)}{event.seconds:.1f} s"
             f"{'  best' if event.best else ''}  {event.seconds_left:.0f} s left"
         )

@@ -131,9 +131,27 @@ def accuracy(c: Counts) -> float:
     return c.correct / c.total if c.total else float("nan")
 
 
+def miou(c: Counts) -> float:
+    """Mean IoU over all classes, the background among them, as in the semantic-segmentation
+    literature (``iou`` leaves the background out).
+
+    The mean runs over the classes that occur in mask or reference. Per image it is the mean of
+    that image's classes; pooled, of the classes' IoU over all pixels. ``nan`` where the number
+    of pixels is unknown.
+    """
+    if not c.total:
+        return float("nan")
+    tp = int(c.tp.sum())
+    both = c.correct - tp  # background in mask and in reference
+    either = 2 * c.total - 2 * tp - int(c.fp.sum() + c.fn.sum()) - both
+    over, under = [*c.tp.tolist(), both], [*(c.tp + c.fp + c.fn).tolist(), either]
+    return float(np.mean([o / u for o, u in zip(over, under, strict=True) if u]))
+
+
 METRICS: dict[str, Callable[[Counts], float]] = {
     "dice": dice,
     "iou": iou,
+    "miou": miou,
     "precision": precision,
     "recall": recall,
     "accuracy": accuracy,

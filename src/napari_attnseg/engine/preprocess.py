@@ -5,6 +5,8 @@ Legend: Z, Y, X = view axes of a volume; C = channels. A slice is (Y, X) or (Y, 
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -94,8 +96,8 @@ def normalize(slice_: np.ndarray, rgb: bool, p: Preprocessing, limits: Limits) -
     """One slice (Y, X) or (Y, X, 3) as the network sees it: (C, Y, X) float32.
 
     Values become ``(v - low) / (high - low)``, clipped to [0, 1] unless ``intensity`` is
-    ``"unit"``, then ``(v - mean) / std`` per channel. NaN counts as ``low``; infinities as the
-    ends of the range.
+    ``"unit"``, then :func:`equalize` where it is wanted, then ``(v - mean) / std`` per channel.
+    NaN counts as ``low``; infinities as the ends of the range.
     """
     low, high = limits
     data = to_channels(slice_, rgb, p.channels)
@@ -104,10 +106,58 @@ def normalize(slice_: np.ndarray, rgb: bool, p: Preprocessing, limits: Limits) -
     scaled = np.nan_to_num(scaled, nan=0.0, posinf=1.0, neginf=0.0)
     if p.intensity != "unit":
         scaled = np.clip(scaled, 0.0, 1.0)
+    if p.clahe_clip > 0:
+        scaled = equalize(scaled, rgb, p.clahe_clip, p.clahe_tiles)
     mean = np.asarray(p.mean, np.float32)
     std = np.asarray(p.std, np.float32)
     out = ((scaled - mean) / std).transpose(2, 0, 1)
     return np.ascontiguousarray(out, dtype=np.float32)
+
+
+def equalize(pixels: np.ndarray, rgb: bool, clip: float, tiles: int) -> np.ndarray:
+    """Contrast-limited adaptive histogram equalisation of (Y, X, C) float32 in [0, 1].
+
+    Of a colour image the lightness L of Lab alone; of a grey one its values, in all channels
+    alike. ``clip``: limit as a multiple of a histogram's mean bin; ``tiles`` along each side
+    (Zuiderveld 1994; ``skimage.exposure.equalize_adapthist``). The lightness keeps its smallest
+    and its largest value, so a constant image stays as it is and nothing leaves [0, 1].
+
+    Raises:
+        InputError: fewer than one tile.
+    """
+    if tiles < 1:
+        raise InputError(f"got clahe_tiles={tiles}, expected at least 1 (8 is usual)")
+    if not rgb or pixels.shape[-1] != 3:
+        grey = _equalized(pixels[..., 0], clip, tiles)
+        return np.repeat(grey[..., None], pixels.shape[-1], -1)
+    from skimage.color import lab2rgb, rgb2lab
+
+    lab = rgb2lab(np.clip(pixels, 0.0, 1.0))
+    if np.ptp(lab[..., 0]) <= FLAT:
+        return pixels
+    lab[..., 0] = 100 * _equalized(lab[..., 0] / 100, clip, tiles)
+    with warnings.catch_warnings():  # of colours that the new lightness leaves no room for
+        warnings.simplefilter("ignore", UserWarning)
+        return np.clip(lab2rgb(lab), 0.0, 1.0).astype(np.float32)
+
+
+FLAT = 1e-4
+"""Lightness (of 100) within which a colour image is constant but for rounding."""
+LEVELS = 256
+"""Bins of the histograms."""
+
+
+def _equalized(plane: np.ndarray, clip: float, tiles: int) -> np.ndarray:
+    """One channel, its range as before."""
+    from skimage.exposure import equalize_adapthist
+
+    low, high = float(plane.min()), float(plane.max())
+    if high <= low:
+        return plane
+    kernel = [max(1, -(-n // tiles)) for n in plane.shape]
+    unit = ((plane - low) / (high - low)).astype(np.float64)
+    found = equalize_adapthist(unit, kernel, clip / LEVELS, LEVELS)
+    return (low + found * (high - low)).astype(np.float32)
 
 
 def working_size(

@@ -11,7 +11,16 @@ import torch
 from napari_attnseg.engine.data import Slice, Source
 from napari_attnseg.engine.learner import Learner
 from napari_attnseg.engine.losses import IGNORE
-from napari_attnseg.engine.metrics import Counts, count, dice, figures, iou
+from napari_attnseg.engine.metrics import (
+    Counts,
+    Scores,
+    auc,
+    count,
+    dice,
+    figures,
+    miou,
+    score_histogram,
+)
 from napari_attnseg.engine.preprocess import resize
 
 STEP_SLICES = 8
@@ -20,8 +29,9 @@ STEP_SLICES = 8
 
 @dataclass
 class Validation:
-    """``loss``: mean over slices. ``figures``: over all labelled pixels of all slices, mean over
-    the foreground classes, plus ``dice_image`` (mean over images) and ``dice_<class>``."""
+    """``loss``: mean over slices. ``figures``: those of ``metrics.METRICS`` but F1 (it is Dice)
+    and ``auc`` (left out with one kind of pixel alone), over all labelled pixels of all slices;
+    plus ``dice_image`` and ``miou_image`` (means over images) and ``dice_<class>``."""
 
     loss: float = float("nan")
     figures: dict[str, float] = field(default_factory=dict)
@@ -64,7 +74,9 @@ def validate(
     yield
     values = learner.values(result.threshold)
     classes = len(source.settings.class_names)
-    losses, counted = [], []
+    losses: list[float] = []
+    counted: list[Counts] = []
+    scores: list[Scores] = []
     for slice_ in slices:
         example = source.example(slice_)
         logits = learner.logits(example.image, values)
@@ -73,17 +85,19 @@ def validate(
         losses.append(float(learner.loss(logits[None], target[None])))
         known = example.target != IGNORE
         counted.append(count(labels_of(logits)[known], example.target[known], classes))
+        scores.append(score_histogram(probability(logits)[known], example.target[known]))
+        scores[:] = [sum(scores[1:], scores[0])]
         yield
     result.loss = float(np.mean(losses))
-    result.figures = _figures(counted, source.settings.class_names)
+    result.figures = _figures(counted, scores[0], source.settings.class_names)
 
 
-def _figures(counted: list[Counts], names: tuple[str, ...]) -> dict[str, float]:
-    total = counted[0]
-    for c in counted[1:]:
-        total = total + c
-    found = {"dice": dice(total), "iou": iou(total), "accuracy": figures(total)["accuracy"]}
+def _figures(counted: list[Counts], scores: Scores, names: tuple[str, ...]) -> dict[str, float]:
+    total = sum(counted[1:], counted[0])
+    found = figures(total) | {"auc": auc(scores)}
+    del found["f1"]
     found["dice_image"] = float(np.mean([dice(c) for c in counted]))
+    found["miou_image"] = float(np.mean([miou(c) for c in counted]))
     if len(names) > 2:
         found |= {f"dice_{n}": dice(total.of_class(i)) for i, n in enumerate(names) if i}
-    return found
+    return {name: value for name, value in found.items() if not np.isnan(value)}
