@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from psygnal import Signal
 
 from napari_attnseg.control.client import EngineClient
+from napari_attnseg.control.latest import Latest
 from napari_attnseg.control.messages import (
     EngineLost,
     EpochDone,
@@ -23,6 +25,7 @@ from napari_attnseg.control.messages import (
     Started,
     Train,
 )
+from napari_attnseg.control.questions import Weigh, Weighed
 from napari_attnseg.control.scratch import Scratch, read_copy, save_image
 from napari_attnseg.errors import InputError
 from napari_attnseg.settings import TrainSettings
@@ -42,6 +45,7 @@ class TrainingController:
     failed = Signal(object)  # Failed
     engine_lost = Signal(str)
     busy_changed = Signal(bool)
+    weighed = Signal(object)  # Weighed, or Failed for options that make no model
 
     def __init__(self, client: EngineClient, scratch: Scratch) -> None:
         self.client = client
@@ -49,6 +53,7 @@ class TrainingController:
         self.request: Train | None = None
         self._id = 0
         self._labels = ""
+        self._weigh = Latest(client)
         self._lock = threading.RLock()
         self._unsubscribe = client.subscribe(self._on_event)
 
@@ -134,6 +139,13 @@ class TrainingController:
             raise InputError("there is no training to resume; press Train to start one")
         return self._start(replace(self.request, id=0, resume=True))
 
+    def weigh(
+        self, model: str, options: Mapping[str, Any], in_channels: int, classes: int, side: int
+    ) -> None:
+        """Ask what a model costs on a square of ``side`` pixels; ``weighed`` follows."""
+        size = (side, side)
+        self._weigh.ask(Weigh(0, model, dict(options), in_channels, classes, size))
+
     def set_preview(self, z: int) -> None:
         """The slice that the person looks at: previews show this one."""
         if self._id:
@@ -167,11 +179,15 @@ class TrainingController:
     def _on_event(self, event: Event) -> None:
         with self._lock:
             if isinstance(event, EngineLost):
+                self._weigh.drop()
                 if self._id and self._id in event.lost:
                     self._end()
                 self.engine_lost.emit(event.cause)
             elif self._id and event.id == self._id:
                 self._on_training(event)
+            elif self._weigh.holds(event.id) and isinstance(event, (Weighed, Failed)):
+                self._weigh.answered(event.id)
+                self.weighed.emit(event)
 
     def _on_training(self, event: Event) -> None:
         if isinstance(event, Started):

@@ -180,10 +180,15 @@ def _look(found: LevelMapFile) -> dict[str, Any]:
 
 
 def _fit(layer: Any, values: npt.NDArray[Any], signed: bool) -> None:
-    """Spread the colours over the values; symmetric about 0 where they have signs."""
+    """Spread the colours over the values; symmetric about 0 where they have signs. From 0 on
+    where that leaves half of the colours to be seen, else from the lowest value on."""
     top = float(np.abs(values).max(initial=0.0)) or 1.0
-    limits = (-top, top) if signed else (0.0, top)
-    if max(abs(a - b) for a, b in zip(limits, layer.contrast_limits, strict=True)) > 1e-3 * top:
+    low = float(values.min(initial=top))
+    low = low if not signed and top / 2 < low < top * (1 - 1e-4) else 0.0
+    limits = (-top, top) if signed else (low, top)
+    if max(abs(a - b) for a, b in zip(limits, layer.contrast_limits, strict=True)) > 1e-3 * (
+        limits[1] - limits[0]
+    ):
         layer.contrast_limits_range = limits
         layer.contrast_limits = limits
 

@@ -29,6 +29,7 @@ class TrainingCurves(QWidget):
         self.epochs: list[int] = []
         self.values: dict[str, list[float]] = {name: [] for name in LINES}
         self.best: int | None = None
+        self._measured_on = "validation"
         self._swatch = QLabel(self)  # carries the theme's text colour; the plots do not
         self._swatch.hide()
         self.losses, self.scores = pg.PlotWidget(), pg.PlotWidget()
@@ -65,7 +66,13 @@ class TrainingCurves(QWidget):
             plot = self.losses if name in UPPER else self.scores
             self._curves[name] = plot.plot([], [])
         self.losses.setToolTip("Solid: training loss. Dashed: validation loss. Line: best epoch.")
-        self.scores.setToolTip("Solid: Dice. Dashed: IoU, both on the validation part.")
+        self.measure_on("validation")
+
+    def measure_on(self, what: str) -> None:
+        """Name the pixels on which Dice and IoU are measured: kept back, or learnt from."""
+        part = "the validation part" if what == "validation" else f"the {what} themselves"
+        self.scores.setLabel("left", what)
+        self.scores.setToolTip(f"Solid: Dice. Dashed: IoU, both on {part}.")
 
     def clear(self) -> None:
         """Forget a former training."""
@@ -82,6 +89,9 @@ class TrainingCurves(QWidget):
             for values in self.values.values():
                 values.pop()
         self.epochs.append(event.epoch)
+        if event.measured_on != self._measured_on:
+            self._measured_on = event.measured_on
+            self.measure_on(event.measured_on)
         found = event.validation
         news = (event.loss, event.validation_loss, found.get("dice"), found.get("iou"))
         for name, value in zip(LINES, news, strict=True):

@@ -30,6 +30,7 @@ WORDS = Words(
         "Pixels gained, lost and kept by this level's attention",
     ),
     "Before: the same network, with what attention adds at this level left out.",
+    "At these values the attention of this level changes no pixel.",
 )
 TIPS = {
     "row": "What the asked pixel attends to (press Ask a pixel)",

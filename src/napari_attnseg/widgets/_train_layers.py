@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 SETTLE_MS = 400
 """Strokes are handed over this long after the last one, not while the brush moves."""
 _EVENTS = ("paint", "labels_update", "set_data", "data")
-SPARSE = "strokes (0 = unlabelled)"
-DENSE = "a complete mask (0 = background)"
+SPARSE = "strokes, 0: unlabelled"
+DENSE = "whole mask, 0: background"
 
 
 class LayerPanel(QWidget):

@@ -51,6 +51,7 @@ def closing_words(event: Any, path: Path) -> str:
     if not best:
         return f"{why}; no epoch was completed. The model as it was is in {path.name}."
     dice = float(event.summary.get("best_dice", 0.0))
-    # with few labels nothing is kept back, and a Dice on what was learnt must not pass for a test
-    where = "of the validation part, or of the painted pixels themselves where none was kept back"
+    # a Dice on what was learnt must not pass for a test
+    kept_back = event.summary.get("measured_on", "validation") == "validation"
+    where = "validation part" if kept_back else "training pixels themselves; none was kept back"
     return f"{why}. Kept: epoch {best}, {path.name}. Dice {dice:.3f} ({where})."

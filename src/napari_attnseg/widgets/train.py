@@ -6,9 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.compat import isalive
-from qtpy.QtCore import QSize, Qt, QTimer
-from qtpy.QtWidgets import QProgressBar, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtCore import QSize, Qt
+from qtpy.QtWidgets import QTabWidget, QVBoxLayout, QWidget
 
 from napari_attnseg.errors import AttnSegError, InputError, plain_sentence
 from napari_attnseg.settings import TrainSettings
@@ -20,18 +19,20 @@ from napari_attnseg.viewer.strokes import PreviewLayer, class_color
 from napari_attnseg.widgets._bridge import Paced, connect_alive
 from napari_attnseg.widgets._classes import ClassList
 from napari_attnseg.widgets._curves import TrainingCurves
-from napari_attnseg.widgets._parts import Section, button, hint, row, scrolling, set_shortcut
+from napari_attnseg.widgets._parts import Section, button, later, row, scrolling, set_shortcut
+from napari_attnseg.widgets._train_facts import ModelFacts
 from napari_attnseg.widgets._train_folders import FolderPanel
+from napari_attnseg.widgets._train_footer import TRAIN_KEYS, TrainFooter
 from napari_attnseg.widgets._train_form import SettingsForm
 from napari_attnseg.widgets._train_layers import LayerPanel
 from napari_attnseg.widgets._train_out import OutputPanel
 from napari_attnseg.widgets._train_words import closing_words, duration
-from napari_attnseg.widgets.diagnose import DeviceBadge, DiagnoseDialog, ErrorBar
+from napari_attnseg.widgets.diagnose import DeviceBadge, DiagnoseDialog
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-TRAIN_KEYS = "Ctrl+Shift+Return"
+WARM_UP_MS = 700
 LAYERS, FOLDERS = 0, 1
 CT_WINDOW_HU = (-160.0, 240.0)
 
@@ -48,7 +49,7 @@ class TrainWidget(QWidget):
         self.folders = FolderPanel()
         self.tabs = QTabWidget()
         self.form = SettingsForm("few-strokes")
-        self.errors = ErrorBar()
+        self.facts = ModelFacts(self, self.hub, self.form, lambda: self.settings)
         self.badge = DeviceBadge()
         self.curves = TrainingCurves()
         self.dialog: DiagnoseDialog | None = None
@@ -56,7 +57,7 @@ class TrainWidget(QWidget):
         self.checkpoint: Path | None = None
         self.best: tuple[float, int] | None = None
         self._paced = Paced(2.0)
-        self._chose_recipe = self._warmed = False
+        self._chose_recipe = self._warmed = self._used = False
         self._make_controls()
         self._lay_out()
         self._listen()
@@ -74,15 +75,11 @@ class TrainWidget(QWidget):
 
     def _make_controls(self) -> None:
         self.out = OutputPanel()
-        self.run = button("Train", "Start training, or stop it and keep the best model", TRAIN_KEYS)
-        self.run.setMinimumHeight(34)
-        self.resume = button("Resume", "Go on exactly where the training stopped")
-        self.use = button("Use in Segment", "Choose this model in the Segment and Tune docks")
+        self.footer = TrainFooter()
+        self.run, self.resume, self.use = self.footer.buttons
+        self.errors, self.status = self.footer.errors, self.footer.status
+        self.progress, self._say = self.footer.progress, self.footer.say
         self.diagnose = button("Diagnose", "Driver, torch build, device, memory and a self-test")
-        self.progress = QProgressBar()
-        self.progress.setTextVisible(False)
-        self.progress.setFixedHeight(6)
-        self.status = hint()
 
     def _lay_out(self) -> None:
         self.tabs.addTab(self.layers, "From strokes")
@@ -98,16 +95,15 @@ class TrainWidget(QWidget):
         box.addWidget(Section("Classes", self.classes))
         self.setup = Section("Training", self.form, self.out)
         box.addWidget(self.setup)
-        for widget in (row(self.run, self.resume), self.progress, self.status, self.errors):
-            box.addWidget(widget)
-        box.addWidget(self.use)
         box.addWidget(self.curves)
         box.addWidget(row(self.badge, self.diagnose, stretch=-1), 0, Qt.AlignmentFlag.AlignLeft)
         box.addStretch(1)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         self._area = scrolling(content)
-        outer.addWidget(self._area)
+        outer.setSpacing(0)
+        outer.addWidget(self._area, 1)
+        outer.addWidget(self.footer)
 
     def _listen(self) -> None:
         self.run.clicked.connect(self.train_or_stop)
@@ -132,6 +128,7 @@ class TrainWidget(QWidget):
         connect_alive(self, self.training.failed, self._on_failed)
         connect_alive(self, self.training.engine_lost, self._on_lost)
         connect_alive(self, self.hub.live.diagnosed, self._on_diagnosed)
+        connect_alive(self, self.hub.model_changed, self._on_model)
         dims, viewer = self._on_dims, self.hub.viewer
         viewer.dims.events.current_step.connect(dims)
         self.destroyed.connect(lambda *_: viewer.dims.events.current_step.disconnect(dims))
@@ -359,17 +356,12 @@ class TrainWidget(QWidget):
         self.curves.setVisible(busy or bool(self.curves.epochs))
 
     def _complain(self, message: str, report: str = "") -> None:
-        """Show an error and scroll to it: Train may be pressed from the keyboard, far away."""
         self.errors.show_error(message, report)
-        QTimer.singleShot(0, self._show_errors)
 
-    def _show_errors(self) -> None:
-        if isalive(self) and self.errors.message:
-            self._area.ensureWidgetVisible(self.errors)
-
-    def _say(self, words: str) -> None:
-        self.status.setText(words)
-        self.status.setVisible(bool(words))
+    def showEvent(self, event: Any) -> None:
+        """Ask for facts about the models soon after the dock is seen."""
+        super().showEvent(event)
+        later(self, WARM_UP_MS, self.facts.wake)
 
     # --- models and device ----------------------------------------------------------------------
 
@@ -388,6 +380,13 @@ class TrainWidget(QWidget):
         if self.preview is not None and self.preview.layer is not None:
             self.preview.layer.visible = False  # the model's own answer takes its place
         self._say(f"{self.checkpoint.stem} is now the model of the Segment and Tune docks.")
+        self._used = True
+
+    def _on_model(self, checkpoint: str) -> None:
+        """Another model was chosen since: the last word is true no more."""
+        if self._used and checkpoint != str(self.checkpoint):
+            self._used = False
+            self._say("")
 
     def show_diagnosis(self) -> None:
         """Open the Diagnose dialog and ask the live engine."""

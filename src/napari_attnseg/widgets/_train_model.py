@@ -1,0 +1,251 @@
+"""Which network is trained: its card, its options, and the weights its encoder starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import QSignalBlocker, Qt, Signal
+from qtpy.QtWidgets import QComboBox, QFileDialog, QVBoxLayout, QWidget
+from superqt import QCollapsible
+
+from napari_attnseg.viewer.preferences import recall, remember
+from napari_attnseg.widgets._parts import Field, button, hint, narrow, row
+from napari_attnseg.widgets._train_items import Item, ItemEditor, Still, grid_of, same
+
+QUIET = (
+    "border", "dropout", "finest", "key_channels", "levels", "norm", "parallel_merge", "scale",
+    "shortcut", "sigma", "up",
+)  # fmt: skip
+"""Options of the papers' fine print: under More options."""
+ELSEWHERE = ("rule", "threshold")
+"""Options that are training values of their own."""
+IMAGENET = "imagenet"
+FILTER = "Weights (*.safetensors *.pt *.pth)"
+
+
+class ModelPanel(QWidget):
+    """Model, card, options, encoder weights. ``values``: the options that were said, by name."""
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.models: dict[str, dict[str, Any]] = {}
+        self.values: dict[str, Any] = {}
+        self.weights = ""
+        self.editors: dict[str, ItemEditor] = {}
+        self._still = Still(self)
+        self._name = "smooth_unet"
+        self.combo = narrow(QComboBox())
+        self.combo.activated.connect(lambda i: self._choose(str(self.combo.itemData(i))))
+        self.about = hint()
+        self.about.setTextFormat(Qt.TextFormat.RichText)
+        self.start = narrow(QComboBox())
+        self.start.activated.connect(lambda i: self._start_from(str(self.start.itemData(i))))
+        self.file = button("File...", "A local file of published weights (.safetensors, .pt)")
+        self.file.clicked.connect(self._choose_file)
+        tip = "Random, published ImageNet weights, or a file of them"
+        self.start_field = Field("Encoder starts from", row(self.start, self.file), tip)
+        self.start_field.hide()
+        self.main, self.more = QWidget(), QCollapsible("More options")
+        self.more.setDuration(0)
+        self.more.content().layout().setContentsMargins(0, 0, 0, 0)
+        self._quiet = QWidget()
+        self._box = QVBoxLayout(self)
+        self._box.setContentsMargins(0, 0, 0, 0)
+        self._box.setSpacing(4)
+        self._box.addWidget(Field("Model", self.combo, "The network that is trained"))
+        for part in (self.about, self.main, self.more, self.start_field):
+            self._box.addWidget(part)
+        self.more.hide()
+        self._fill_combo()
+        self._fill_start()
+
+    # --- what is chosen -----------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self._name
+
+    @property
+    def has_threshold(self) -> bool:
+        """Whether the model compares attention with a threshold (before it is described: only
+        ``smooth_unet`` is known to)."""
+        known = self.models.get(self._name)
+        if known is None:
+            return self._name == "smooth_unet"
+        return any(t["name"] == "threshold" for t in known["tunables"])
+
+    def describe(self, models: list[dict[str, Any]]) -> None:
+        """Take the engine's description of all models (see ``engine.describe``)."""
+        self.models = {m["name"]: m for m in models if m.get("ndim", 2) == 2}
+        self._fill_combo()
+        self._rebuild()
+
+    def show(self, name: str, options: Mapping[str, Any], weights: str) -> None:  # type: ignore[override]
+        """Show a model with these options, without telling anybody."""
+        fresh = name != self._name or not self.editors
+        self._name, self.values, self.weights = name, dict(options), weights
+        if fresh:
+            self._fill_combo()
+            self._rebuild()
+        for option, editor in self.editors.items():
+            editor.show(self.values.get(option, self.default(option)))
+        self._fill_start()
+
+    def set_option(self, option: str, value: Any) -> None:
+        """Change one option, as the person would."""
+        self.values[option] = value
+        if option in self.editors:
+            self.editors[option].show(value)
+
+    def default(self, option: str) -> Any:
+        """An option's own default (``None`` when it is unknown)."""
+        known = self.models.get(self._name, {}).get("arguments", [])
+        return next((a["default"] for a in known if a["name"] == option), None)
+
+    def differs(self, options: Mapping[str, Any]) -> list[str]:
+        """Captions of the options that are not as in ``options``."""
+        names = dict.fromkeys((*options, *self.values))
+
+        def pair(name: str) -> tuple[Any, Any]:
+            own = self.default(name)
+            return self.values.get(name, own), options.get(name, own)
+
+        return [caption(name) for name in names if not same(*pair(name))]
+
+    def show_figures(self, found: Mapping[str, Any], size: int) -> None:
+        """Write the card: what the chosen options cost, and where attention stands."""
+        words = [
+            f"<b>{count(found['parameters'])}</b> parameters, <b>{found['macs'] / 1e9:.2f}</b> "
+            f"GMACs at {size} x {size}",
+            where(found["places"]),
+        ]
+        self._about(words)
+        self.start_field.setVisible(bool(found.get("weights")))
+
+    def show_problem(self, sentence: str) -> None:
+        """These options make no model."""
+        self._about([f"<b>✗</b> {sentence}"])
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _about(self, lines: list[str]) -> None:
+        paper = self.models.get(self._name, {}).get("paper", "")
+        self.about.setText("<br>".join([*lines, *([f"<i>{paper}</i>"] if paper else [])]))
+
+    def _choose(self, name: str) -> None:
+        if name != self._name:
+            self.show(name, {}, "")
+            self.changed.emit()
+
+    def _fill_combo(self) -> None:
+        with QSignalBlocker(self.combo):
+            self.combo.clear()
+            for name, model in self.models.items():
+                self.combo.addItem(model.get("title") or name, name)
+                tip = model.get("paper") or name
+                self.combo.setItemData(self.combo.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
+            if self.combo.findData(self._name) < 0:
+                self.combo.addItem(self._name, self._name)
+            self.combo.setCurrentIndex(self.combo.findData(self._name))
+
+    def _rebuild(self) -> None:
+        """Editors for the options of this model, made from its builder's arguments."""
+        model = self.models.get(self._name, {})
+        tip = str(model.get("doc", ""))
+        choices: dict[str, list[Any]] = model.get("choices", {})
+        self.editors = {}
+        for argument in model.get("arguments", []):
+            name = argument["name"]
+            if name not in ELSEWHERE:
+                made = item_of(name, argument["default"], argument["annotation"], choices, tip)
+                editor = ItemEditor(made, partial(self._edited, name), self._still)
+                editor.show(self.values.get(name, argument["default"]))
+                self.editors[name] = editor
+        self._swap(self.main, [e for n, e in self.editors.items() if n not in QUIET])
+        quiet = [e for n, e in self.editors.items() if n in QUIET]
+        self._quiet.deleteLater()
+        self._quiet = grid_of(quiet)
+        self.more.addWidget(self._quiet)
+        self.more.setVisible(bool(quiet))
+        self._about([where(model["places"])] if model else [])
+
+    def _swap(self, old: QWidget, editors: list[ItemEditor]) -> None:
+        self.main = grid_of(editors)
+        self._box.replaceWidget(old, self.main)
+        old.deleteLater()
+
+    def _edited(self, name: str) -> None:
+        self.values[name] = self.editors[name].value
+        self.changed.emit()
+
+    # --- encoder weights ----------------------------------------------------------------------
+
+    def _fill_start(self) -> None:
+        with QSignalBlocker(self.start):
+            self.start.clear()
+            self.start.addItem("random weights", "")
+            self.start.addItem("ImageNet weights", IMAGENET)
+            if self.weights not in ("", IMAGENET):
+                self.start.addItem(Path(self.weights).name, self.weights)
+            self.start.setCurrentIndex(max(0, self.start.findData(self.weights)))
+
+    def _start_from(self, weights: str) -> None:
+        self.weights = weights
+        self.changed.emit()
+
+    def _choose_file(self) -> None:
+        folder = str(recall("weights_folder", str(Path.home())))
+        path, _ = QFileDialog.getOpenFileName(self, "Encoder weights", folder, FILTER)
+        if path:
+            remember("weights_folder", str(Path(path).parent))
+            self.weights = path
+            self._fill_start()
+            self.changed.emit()
+
+
+def item_of(
+    name: str, default: Any, annotation: str, choices: Mapping[str, list[Any]], tip: str
+) -> Item:
+    """The editor that suits an argument: choices, a tick, a whole number, a number, words."""
+    path, words = f"options.{name}", caption(name)
+    if name in choices:
+        return Item(path, words, tip, choices=tuple(choices[name]))
+    if isinstance(default, bool):
+        return Item(path, words, tip, flag=True)
+    if isinstance(default, str):
+        return Item(path, words, tip, text=True)
+    if isinstance(default, float):
+        return Item(path, words, tip, 0.01 if name == "width" else 0, 100, 3)
+    optional = default is None or "None" in annotation
+    if optional:
+        return Item(path, words, tip, 0, 100_000, 0, none=0, special="as published")
+    return Item(path, words, tip, 0, 100_000, 0)
+
+
+def caption(name: str) -> str:
+    """``parallel_merge`` as ``Parallel merge``."""
+    words = {"width": "Network width", "stride": "Grid stride"}
+    return words.get(name, name.replace("_", " ").capitalize())
+
+
+def count(number: int) -> str:
+    """``31.6 M``, ``656 k``."""
+    return f"{number / 1e6:.1f} M" if number >= 1e6 else f"{number / 1e3:.0f} k"
+
+
+def where(places: list[dict[str, Any]]) -> str:
+    """The places of attention in one line."""
+    if not places:
+        return "No attention."
+    titles = [str(p["title"]) for p in places]
+    if len(titles) == 1:
+        return f"Attention: {titles[0]}"
+    strides = [int(p["stride"]) for p in places]
+    grids = ", ".join("full" if s == 1 else f"1/{s}" for s in strides)
+    return f"Attention at {len(titles)} places: {grids} of the resolution"
