@@ -26,7 +26,7 @@ class Tunable:
     """
 
     name: str
-    kind: Literal["float", "choice"]
+    kind: Literal["float", "int", "choice"]
     default: TunableValue
     stage: Literal["attend", "gate", "decode", "refine", "cut"]
     doc: str

@@ -25,6 +25,6 @@ def checked_values(tunables: Iterable[Tunable], tuned: Tuning) -> dict[str, Any]
         if tunable.kind == "choice" and value not in tunable.choices:
             have = ", ".join(tunable.choices)
             raise InputError(f"got {name} = {value!r}, expected one of {have}")
-        if tunable.kind == "float" and not math.isfinite(float(value)):
+        if tunable.kind != "choice" and not math.isfinite(float(value)):
             raise InputError(f"got {name} = {value}, expected a finite number")
     return {**tuned.values, "cut": tuned.cut}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, TypeVar
@@ -77,6 +78,14 @@ class Refinement(ABC):
     def reach(self) -> int:
         """How many pixels one iteration carries an answer."""
         return self.kernel // 2
+
+    def lasting(self, iterations: int) -> Refinement:
+        """The same refinement with another number of iterations."""
+        if iterations < 1:
+            raise InputError(f"got iterations={iterations}, expected at least 1")
+        other = copy(self)
+        other.iterations = iterations
+        return other
 
     def steps(
         self,
