@@ -19,12 +19,10 @@ from napari_attnseg.cli._common import (
     say,
     tuning_of,
 )
+from napari_attnseg.cli._data import Data, Images, Labels, Masks, layout_of
 
 if TYPE_CHECKING:
     from napari_attnseg.io.pairs import Pairing
-
-Images = Annotated[Path, typer.Option(help="Folder of images (2D or NIfTI).")]
-Masks = Annotated[Path, typer.Option(help="Folder of masks, paired by file name.")]
 
 
 def pairs_of(images: Path, masks: Path) -> Pairing:
@@ -39,8 +37,10 @@ def pairs_of(images: Path, masks: Path) -> Pairing:
 
 def evaluate(
     model: Model,
-    images: Images,
-    masks: Masks,
+    images: Images = None,
+    masks: Masks = None,
+    data: Data = None,
+    labels: Labels = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     per_image: Annotated[bool, typer.Option(help="Add the figures of every image.")] = False,
     threshold: Threshold = None,
@@ -50,13 +50,21 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Dice, IoU, precision, recall, accuracy, specificity, F1 and AUC over a folder."""
-    pairing = pairs_of(images, masks)
-    from napari_attnseg.engine.evaluate import evaluate as run
+    layout = layout_of(images, masks, data, labels)
+    pairing = None if images is None or masks is None else pairs_of(images, masks)
     from napari_attnseg.models.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(model)
     tuning = tuning_of(checkpoint.card, threshold, rule, gamma, cut)
-    result = run(checkpoint, pairing.pairs, device=device, tuning=tuning)
+    if layout is not None:
+        from napari_attnseg.engine.layout_data import evaluate_layout
+
+        result = evaluate_layout(checkpoint, layout, device, tuning)
+    else:
+        from napari_attnseg.engine.evaluate import evaluate as run
+
+        assert pairing is not None
+        result = run(checkpoint, pairing.pairs, device=device, tuning=tuning)
     if not per_image:
         result.pop("per_image", None)
     if as_json:
@@ -68,8 +76,8 @@ def evaluate(
 
 def sweep(
     model: Model,
-    images: Images,
-    masks: Masks,
+    images: Annotated[Path, typer.Option(help="Folder of images (2D or NIfTI).")],
+    masks: Annotated[Path, typer.Option(help="Folder of masks, paired by file name.")],
     out: Annotated[Path, typer.Option(help="Folder for sweep.md and sweep.png.")],
     rule: Rule = None,
     gamma: Gamma = None,

@@ -7,14 +7,18 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from napari_attnseg.cli._common import Device, say
+from napari_attnseg.cli._data import Data, Images, Labels, Masks, layout_of
 from napari_attnseg.control.messages import EpochDone, Finished, Note, Started
 from napari_attnseg.errors import InputError
 from napari_attnseg.settings import RECIPES, TrainSettings, with_model
+
+if TYPE_CHECKING:
+    from napari_attnseg.engine.data import Source
 
 SIMPLE = (
     "model",
@@ -86,9 +90,11 @@ def settings_from(
 
 
 def train(
-    images: Annotated[Path, typer.Option(help="Folder of training images (2D or NIfTI).")],
-    masks: Annotated[Path, typer.Option(help="Folder of masks, paired by file name.")],
     out: Annotated[Path, typer.Option(help="Checkpoint to write (.safetensors).")],
+    images: Images = None,
+    masks: Masks = None,
+    data: Data = None,
+    labels: Labels = "",
     recipe: Annotated[
         str, typer.Option(help=f"Named preset: {', '.join(RECIPES)}.")
     ] = "threshold-matters",
@@ -121,7 +127,10 @@ def train(
     resume: Annotated[bool, typer.Option(help="Go on from the state beside --out.")] = False,
 ) -> None:
     """Train a model; Ctrl+C keeps the best one and --resume goes on bit-exactly on CPU."""
+    layout = layout_of(images, masks, data, labels)
     changes = parse_pairs(set_ or [], "--set")
+    if layout is not None and classes is None:
+        classes = ",".join(layout.class_names[1:])
     named = {"epochs": epochs, "batch": batch, "lr": lr, "seed": seed}
     changes |= {name: value for name, value in named.items() if value is not None}
     if encoder_weights is not None:
@@ -134,13 +143,23 @@ def train(
         parse_pairs(preprocessing or [], "--preprocessing"),
     )
     command = shlex.join(["napari-attnseg", *sys.argv[1:]])
-    _run(settings, images, masks, out, device, resume, command, title, text)
+    from napari_attnseg.engine.data import FolderSource
+
+    source: Source
+    if layout is not None:
+        from napari_attnseg.engine.layout_data import LayoutSource
+
+        source = LayoutSource(layout)
+    else:
+        assert images is not None
+        assert masks is not None
+        source = FolderSource(images, masks)
+    _run(settings, source, out, device, resume, command, title, text)
 
 
 def _run(
     settings: TrainSettings,
-    images: Path,
-    masks: Path,
+    source: Source,
     out: Path,
     device: str,
     resume: bool,
@@ -148,10 +167,8 @@ def _run(
     title: str,
     text: str,
 ) -> None:
-    from napari_attnseg.engine.data import FolderSource
     from napari_attnseg.engine.train import train as run
 
-    source = FolderSource(images, masks)
     events = run(
         settings, source, out, device=device, resume=resume, command=command, title=title, text=text
     )

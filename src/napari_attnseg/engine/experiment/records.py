@@ -11,6 +11,7 @@ from typing import Any
 from napari_attnseg.engine.experiment.plan import Run
 from napari_attnseg.errors import ExportError, InputError
 from napari_attnseg.io.layout import Layout
+from napari_attnseg.settings import TrainSettings
 
 Record = dict[str, Any]
 IDENTITY = ("settings", "data")
@@ -46,9 +47,11 @@ def kept(out: Path, run: Run, layout: Layout) -> Record | None:
         record: Record = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return None
-    wanted = json.loads(
-        json.dumps({"settings": run.settings.to_json(), "data": data_words(layout)})
-    )
+    wanted = _plain({"settings": run.settings.to_json(), "data": data_words(layout)})
+    try:  # a field that is newer than the record has its default there
+        record["settings"] = _plain(TrainSettings.from_json(record["settings"]).to_json())
+    except (KeyError, TypeError, ValueError):
+        return None
     for part in IDENTITY:
         if record.get(part) != wanted[part]:
             raise InputError(
@@ -56,6 +59,10 @@ def kept(out: Path, run: Run, layout: Layout) -> Record | None:
                 "; give another --out, or delete that folder to start anew"
             )
     return record
+
+
+def _plain(data: Any) -> Any:
+    return json.loads(json.dumps(data))
 
 
 def _difference(had: Any, wanted: Any, where: str = "") -> str:
