@@ -152,16 +152,20 @@ def test_difference_against_plain(docked, qtbot, oracle):
     wait_for(qtbot, lambda: results.layer("labels") is not None)
     session = oracle(IMAGE)
     median = float(np.median(session.predict(0).step))
-    widget.hub.tune(threshold=median)
+    half = session.predict(0, widget.hub.tuning.replace(threshold=median)).probability
+    widget.hub.tune(threshold=median, cut=float(np.median(half)))
     widget.compare.set_mode(DIFFERENCE)
     tuned = session.predict(0, widget.hub.tuning).labels > 0
     plain = session.predict(0, widget.hub.tuning.replace(threshold=PLAIN_THRESHOLD)).labels > 0
     expected = np.where(tuned & plain, 1, np.where(tuned, 2, np.where(plain, 3, 0)))
+    assert (expected == 2).any() or (expected == 3).any()
     layer = lambda: results.layer("difference")  # noqa: E731
     wait_for(qtbot, lambda: layer() is not None and np.array_equal(layer().data, expected))
     assert layer().visible
     assert not results.layer("labels").visible
     assert f"<b>{int((tuned & ~plain).sum()):,}</b>&nbsp;gained" in widget.compare.counts.text()
+    widget.hub.tune(threshold=PLAIN_THRESHOLD)
+    wait_for(qtbot, lambda: widget.compare.counts.text().startswith("Same as plain attention"))
     widget.compare.set_mode(TUNED)
     assert results.layer("labels").visible
     assert not layer().visible
@@ -221,3 +225,53 @@ def test_narrow_dock_needs_no_more_than_300_pixels(docked):
     widget = docked(IMAGE)
     assert widget.minimumSizeHint().width() <= 300
     assert all(row.minimumSizeHint().width() <= 284 for row in widget.rows.values())
+
+
+def test_figures_are_of_the_seen_slice_and_name_what_they_count(docked, qtbot, oracle):
+    widget = docked(VOLUME)
+    hub = widget.hub
+    hub.viewer.dims.set_point(0, 1)
+    analysed(widget, qtbot)
+    session = oracle(VOLUME)
+    cut = float(np.median(session.predict(1).probability))
+    widget.rows["cut"].spin.setValue(round(cut, 3))
+    area = lambda z: int((session.predict(z, hub.tuning).labels > 0).sum())  # noqa: E731
+    wait_for(qtbot, lambda: widget.answer.words.text().startswith(f"Slice 1: {area(1):,} px in"))
+    place = "slice 1, the model's own mask"
+    figure = f"<b>{area(1):,}</b>"
+    wait_for(qtbot, lambda: figure in widget.fingerprint.readout.text())
+    assert place in widget.fingerprint.readout.text()
+
+    hub.viewer.dims.set_point(0, 2)
+    assert widget.answer.words.text() == ""
+    assert figure not in widget.fingerprint.readout.text(), "the former slice's area is gone"
+    hub.viewer.dims.set_point(0, 1)
+    labels = hub.results.labels
+    painted = 1 - labels.data[1, 0, :5]
+    labels.data_setitem((np.ones(5, int), np.zeros(5, int), np.arange(5)), painted)
+    widget.rows["cut"].spin.setValue(round(cut, 3) + 0.001)
+    wait_for(qtbot, lambda: "(+ 5 painted)" in widget.answer.words.text())
+    assert f"Slice 1: {area(1):,} px" in widget.answer.words.text()
+    wait_for(qtbot, lambda: "5 painted pixels are not" in widget.fingerprint.readout.text())
+
+
+def test_the_ground_of_the_plot_follows_the_theme(make_napari_viewer, qtbot):
+    """What is really painted, in a corner of the plot where no curve is."""
+    from napari.utils.theme import get_theme
+
+    viewer = make_napari_viewer(show=True)
+    viewer.theme = "dark"
+    widget = TuneWidget(viewer)
+    widget.fingerprint.show()
+    viewer.window.add_dock_widget(widget, area="right")
+    for name in ("dark", "light", "dark"):
+        viewer.theme = name
+        wanted = get_theme(name).background.as_rgb_tuple()
+
+        def ground():
+            plot = widget.fingerprint.plot
+            color = plot.grab().toImage().pixelColor(3, plot.height() // 2)
+            return color.red(), color.green(), color.blue()
+
+        qtbot.waitUntil(lambda w=wanted: ground() == w, timeout=3000)
+    hub_for(viewer).close()

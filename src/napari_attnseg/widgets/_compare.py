@@ -29,11 +29,15 @@ NAMES = {1: "kept", 2: "gained", 3: "lost"}
 
 @dataclass(frozen=True)
 class Words:
-    """What the three buttons say (shown, other, difference), their tooltips, and the hint."""
+    """What the three buttons say (shown, other, difference), their tooltips, and the hint.
+
+    ``same``: said when nothing differs.
+    """
 
     captions: tuple[str, str, str]
     tips: tuple[str, str, str]
     idle: str
+    same: str = "Both masks are the same."
 
 
 PLAIN_WORDS = Words(
@@ -44,6 +48,7 @@ PLAIN_WORDS = Words(
         "Pixels gained, lost and kept by the threshold",
     ),
     "Plain attention is the same network with the threshold out of reach.",
+    "Same as plain attention: at these values the threshold changes no pixel.",
 )
 
 
@@ -85,6 +90,7 @@ class ComparePanel(QWidget):
     ) -> None:
         super().__init__(parent)
         self._hub, self._against = hub, against
+        self._same = words.same
         self._hidden: Any = None
         self.mode = TUNED
         self.buttons = [button(c, t) for c, t in zip(words.captions, words.tips, strict=True)]
@@ -99,6 +105,7 @@ class ComparePanel(QWidget):
         self.counts = QLabel()
         self.counts.setTextFormat(Qt.TextFormat.RichText)
         self.counts.setWordWrap(True)
+        self.counts.setToolTip("Of the model's own masks of this slice, without painted pixels")
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(3)
@@ -155,6 +162,9 @@ class ComparePanel(QWidget):
         results.write("plain", event.z, plain)
         results.write("difference", event.z, difference(labels, plain))
         self._arrange()
+        if not event.gained and not event.lost:
+            self.counts.setText(self._same)
+            return
         ink = inks(self.counts)
         shades = {2: "#2fd18a" if ink.dark else "#0b7a48", 3: "#ff7aa6" if ink.dark else "#b3164f"}
         parts = [(2, event.gained, "gained"), (3, event.lost, "lost"), (1, event.kept, "kept")]

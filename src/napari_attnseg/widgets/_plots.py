@@ -146,6 +146,10 @@ class ThresholdPlot(pg.PlotWidget):
         if threshold is not None:
             self._tick.setValue(float(self.scale_now.position(threshold)))
 
+    def forget_values(self) -> None:
+        """Read nothing from these curves any more; they stay drawn until others come."""
+        self._fingerprint = None
+
     def values_at(self, threshold: float) -> dict[str, float]:
         """The fingerprint read at ``threshold``: area (pixels), objects, Dice and IoU if known.
 
@@ -243,7 +247,7 @@ class Fingerprint(QWidget):
         self.readout = QLabel(self)
         self.readout.setTextFormat(Qt.TextFormat.RichText)
         self.readout.setWordWrap(True)
-        self._shown = 0.0
+        self._shown, self._place = 0.0, ""
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)
@@ -268,13 +272,27 @@ class Fingerprint(QWidget):
         self._restyle()
 
     def set_data(
-        self, step: NDArray[Any], fingerprint: Fingerprinted | None, kind: Kind, trained: float
+        self,
+        step: NDArray[Any],
+        fingerprint: Fingerprinted | None,
+        kind: Kind,
+        trained: float,
+        place: str = "",
     ) -> None:
-        """Show another slice's ``step`` and curves on a scale of ``kind``."""
+        """Show another slice's ``step`` and curves on a scale of ``kind``.
+
+        ``place``: which mask the figures speak of, in words.
+        """
+        self._place = place
         include = trained if trained < PLAIN_THRESHOLD else 0.0
         self.plot.set_fingerprint(fingerprint)
         self.plot.set_trained(trained)
         self.plot.set_scale(StepScale(step, kind, include))
+
+    def forget(self) -> None:
+        """Another slice is seen: its figures follow with its curves."""
+        self.plot.forget_values()
+        self.show_values(self._shown)
 
     def show_values(self, threshold: float) -> None:
         """Write the curves' values at ``threshold``; also the legend of the plot."""
@@ -282,8 +300,8 @@ class Fingerprint(QWidget):
         values, ink = self.plot.values_at(threshold), inks(self.readout)
         if not values:
             self.readout.setText(
-                f"<span style='color:{ink.faint}'>The curves of all thresholds appear here "
-                "after the first result.</span>"
+                f"<span style='color:{ink.faint}'>The figures of every threshold appear here "
+                "once this slice is segmented.</span>"
             )
             return
         words = {
@@ -297,7 +315,8 @@ class Fingerprint(QWidget):
             f"{words[name].format(value).replace(' ', '&nbsp;')}</span>"
             for name, value in values.items()
         ]
-        self.readout.setText(" &nbsp; ".join(parts))
+        place = f"<br><span style='color:{ink.faint}'>{self._place}</span>" if self._place else ""
+        self.readout.setText(" &nbsp; ".join(parts) + place)
 
 
 def _series(f: Fingerprinted) -> dict[str, tuple[float, ...]]:

@@ -83,8 +83,6 @@ class TunableRow(QWidget):
         self.trained: TunableValue = tunable.default
         self.name_label = QLabel(tunable.name, self)
         self.name_label.setToolTip(tunable.doc)
-        words = self.name_label.fontMetrics().horizontalAdvance(tunable.name)
-        self.name_label.setMinimumWidth(max(58, words + 8))
         self.reset_button = QToolButton(self)
         self.reset_button.setText("↺")
         self.reset_button.setAutoRaise(True)
@@ -97,6 +95,7 @@ class TunableRow(QWidget):
         self.grid.setContentsMargins(0, 0, 0, 0)
         self.grid.setHorizontalSpacing(4)
         self.grid.addWidget(self.name_label, 0, 0)
+        self.grid.setColumnMinimumWidth(0, 58)  # names in line; a longer one is never cut
         self.grid.addWidget(self.reset_button, 0, 3)
 
     def value(self) -> TunableValue:
@@ -157,8 +156,8 @@ class FloatRow(TunableRow):
         spin.setStepType(QDoubleSpinBox.StepType.AdaptiveDecimalStepType)
         spin.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
         spin.setKeyboardTracking(False)
-        spin.setStyleSheet("QDoubleSpinBox { min-width: 56px; padding: 1px 4px; }")
-        spin.setFixedWidth(68)
+        spin.setStyleSheet("QDoubleSpinBox { min-width: 50px; padding: 1px 3px; }")
+        spin.setFixedWidth(60)
         hint = "\n2 is plain attention: no cell is over it." if is_threshold else ""
         spin.setToolTip(tunable.doc + hint)
         return spin

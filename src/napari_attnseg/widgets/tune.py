@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import napari.viewer
 import numpy as np
@@ -18,17 +17,17 @@ from napari_attnseg.settings import CUT, Tunable, Tuning
 from napari_attnseg.viewer.hub import hub_for
 from napari_attnseg.viewer.preferences import recall, remember
 from napari_attnseg.widgets._bridge import connect_alive
-from napari_attnseg.widgets._compare import ComparePanel, reference_slice
+from napari_attnseg.widgets._compare import ComparePanel
+from napari_attnseg.widgets._foot import with_foot
 from napari_attnseg.widgets._levels import LevelsPanel
 from napari_attnseg.widgets._maps import MapsPanel
-from napari_attnseg.widgets._parts import Field, LayerCombo, Section, button, hint, row, scrolling
+from napari_attnseg.widgets._parts import Section, button, hint, row
 from napari_attnseg.widgets._plots import Fingerprint
+from napari_attnseg.widgets._reference import ReferencePanel
 from napari_attnseg.widgets._scale import Kind
 from napari_attnseg.widgets._sliders import FloatRow, TunableRow, make_row, tunables_of
+from napari_attnseg.widgets._tune_foot import AnswerLine
 from napari_attnseg.widgets.diagnose import ErrorBar
-
-if TYPE_CHECKING:
-    from napari.layers import Labels
 
 HOLD_MS = 100
 """How long the dock's own repaint waits for the answer, to share its frame: with OpenGL every
@@ -49,9 +48,7 @@ class TuneWidget(QWidget):
         self.rows: dict[str, TunableRow] = {}
         self.curves: Fingerprinted | None = None
         self._step: NDArray[np.float32] = np.zeros(0, np.float32)
-        self._asked_at = 0.0
         self._moving = False
-        self._reference: Labels | None = None
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(CURVES_AFTER_MS)
@@ -83,9 +80,10 @@ class TuneWidget(QWidget):
         self.row_box.setSpacing(4)
         self.reset = button("Reset to trained", "Put every value back to the checkpoint's own")
         self.reset.clicked.connect(self.reset_to_trained)
-        self.speed = hint()
+        self.answer = AnswerLine(self.hub)
         self.compare = ComparePanel(self.hub, self)
-        self.reference = LayerCombo(viewer, ("labels",), optional="none")
+        self.references = ReferencePanel(viewer)
+        self.reference = self.references.combo
         self.maps = MapsPanel(self.hub, lambda: self._step, self)
         self.maps.hide()
         self.levels = LevelsPanel(self.hub, self)
@@ -98,26 +96,21 @@ class TuneWidget(QWidget):
         box = QVBoxLayout(content)
         box.setContentsMargins(8, 6, 8, 8)
         box.setSpacing(5)
-        tip = "Labels to be compared with: Dice and IoU join the curves"
-        head: list[QWidget] = [self.title, self.error, self.begin, self.fingerprint]
-        for part in head:
-            box.addWidget(part)
+        box.addWidget(self.title)
+        box.addWidget(self.fingerprint)
         box.addLayout(self.row_box)
         self.compare_section = Section("Against plain attention", self.compare)
         rest: list[QWidget] = [
-            row(self.reset, self.speed, stretch=1),
             self.compare_section,
             self.levels,
-            Section("Reference", Field("Labels layer", self.reference, tip)),
+            self.references,
             self.maps_button,
             self.maps,
         ]
         for part in rest:
             box.addWidget(part)
         box.addStretch(1)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(scrolling(content))
+        with_foot(self, content, self.error, self.begin, self.answer, self.reset)
         self.setMinimumWidth(280)
 
     def _make_scale_buttons(self) -> QWidget:
@@ -133,7 +126,7 @@ class TuneWidget(QWidget):
         for kind, made in self.kind_buttons.items():
             made.setCheckable(True)
             made.setChecked(kind == self.kind)
-            made.setStyleSheet("padding: 1px 4px;")
+            made.setStyleSheet("padding: 1px 3px; font-size: 11px;")
             made.clicked.connect(partial(self.set_kind, kind))
             group.addButton(made)
         return row(*self.kind_buttons.values(), stretch=-1)
@@ -142,7 +135,8 @@ class TuneWidget(QWidget):
         hub, live = self.hub, self.hub.live
         self.fingerprint.plot.moved.connect(lambda t: self._on_moved("threshold", t))
         self.fingerprint.plot.released.connect(lambda t: self._on_released("threshold", t))
-        self.reference.layer_changed.connect(self._on_reference)
+        self.references.chosen.connect(self._on_reference)
+        self.references.edited.connect(self.follow_up)
         connect_alive(self, hub.model_changed, self._on_model)
         connect_alive(self, hub.source_changed, self._on_source)
         connect_alive(self, hub.slice_changed, self._on_slice)
@@ -194,12 +188,10 @@ class TuneWidget(QWidget):
         if "threshold" not in self.rows or not self._try(self.hub.prepare):
             return
         reference = None
-        if self._reference is not None:
-            try:
-                shape, z = self.hub.live.state.shape, self.hub.visible_z()
-                reference = reference_slice(self._reference, shape, z)
-            except InputError as error:
-                self.error.show_error(str(error))
+        try:
+            reference = self.references.slice(self.hub.live.state.shape, self.hub.visible_z())
+        except InputError as error:
+            self.error.show_error(str(error))
         self.hub.live.request_fingerprint(reference)
 
     def follow_up(self) -> None:
@@ -249,6 +241,7 @@ class TuneWidget(QWidget):
         self._say()
 
     def _on_slice(self, z: int) -> None:
+        self.fingerprint.forget()  # its figures are the former slice's
         if self.hub.live.state.results is not None:
             self.follow_up()
 
@@ -312,7 +305,7 @@ class TuneWidget(QWidget):
     def _send(self, **values: Any) -> None:
         if self.hub.source is None or self.hub.card is None:
             return
-        self._asked_at = self._asked_at or time.perf_counter()
+        self.answer.asked()
         self._try(self.hub.tune, **values)
 
     def _show_threshold(self, threshold: float) -> None:
@@ -334,15 +327,9 @@ class TuneWidget(QWidget):
     # --- answers ------------------------------------------------------------------------------
 
     def _on_retuned(self, event: Retuned, labels: Any, probability: Any, plain: Any) -> None:
-        if self._asked_at:  # an answer to a moved value, not to a comparison
-            took = (time.perf_counter() - self._asked_at) * 1000.0
-            self._asked_at = 0.0
+        took = self.answer.answered(event)
+        if took:  # an answer to a moved value, not to a comparison
             self._hold.setInterval(HOLD_MS if took < 1.5 * HOLD_MS else 0)
-            stages = " → ".join(event.woken) or "none, all was known"
-            self.speed.setText(f"{event.area:,} px in {took:.0f} ms")
-            self.speed.setToolTip(
-                f"Stages that ran: {stages}. In the engine: {event.seconds * 1000:.0f} ms."
-            )
         if not self._step.size:
             self._show_over(event.over, event.cells)
         self._say_once()
@@ -371,7 +358,8 @@ class TuneWidget(QWidget):
         if not isinstance(shown, FloatRow):
             return
         trained = float(shown.trained)
-        self.fingerprint.set_data(self._step, self.curves, self.kind, trained)
+        place = self.answer.place_words(self.curves.z) if self.curves else ""
+        self.fingerprint.set_data(self._step, self.curves, self.kind, trained, place)
         shown.set_scale(self.fingerprint.plot.scale_now)
         self._show_threshold(float(shown.value()))
 
@@ -380,20 +368,10 @@ class TuneWidget(QWidget):
 
     # --- reference ----------------------------------------------------------------------------
 
-    def _on_reference(self, layer: Any) -> None:
-        if self._reference is not None:
-            for name in ("data", "paint", "labels_update"):
-                getattr(self._reference.events, name).disconnect(self._on_reference_edited)
-        self._reference = layer
-        if layer is not None:
-            for name in ("data", "paint", "labels_update"):
-                getattr(layer.events, name).connect(self._on_reference_edited)
+    def _on_reference(self) -> None:
         self.error.clear()
         if self.hub.live.state.results is not None:
             self.follow_up()
-
-    def _on_reference_edited(self, event: Any = None) -> None:
-        self.follow_up()
 
     def _try(self, call: Any, **values: Any) -> bool:
         try:
