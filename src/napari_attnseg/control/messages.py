@@ -11,6 +11,9 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from napari_attnseg.control.checks import Overfit as Overfit
+from napari_attnseg.control.checks import OverfitDone as OverfitDone
+from napari_attnseg.control.checks import OverfitStep as OverfitStep
 from napari_attnseg.control.message_base import Event, ImageRef, Request
 from napari_attnseg.control.questions import map_files
 from napari_attnseg.settings import TrainSettings, Tuning
