@@ -14,7 +14,15 @@ import torch
 from lively import lively_model
 
 from napari_attnseg.cards import Card
-from napari_attnseg.control.messages import Finished, ImageRef, Predict, SliceDone, Started
+from napari_attnseg.control.messages import (
+    Finished,
+    ImageRef,
+    Predict,
+    Retune,
+    Retuned,
+    SliceDone,
+    Started,
+)
 from napari_attnseg.engine.desk import failure
 from napari_attnseg.engine.device import BLOCKS
 from napari_attnseg.engine.service import Engine
@@ -322,6 +330,43 @@ def test_the_engine_passes_it_on_and_stops_between_slices(
     assert isinstance(done, Finished)
     assert done.summary["provenance"]["tile"] is None
     assert np.load(done.outputs["step"]).any()
+    engine.close()
+
+
+def test_cancel_acts_between_the_tiles_of_one_slice(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    """A live question is answered between two tiles; after Cancel no further tile is computed."""
+    np.save(tmp_path / "image.npy", VOLUME)
+    ref = ImageRef("k", str(tmp_path / "image.npy"))
+    work = Predict(1, ref, str(tiny_checkpoint), "cpu", order=(3, 0), out=str(tmp_path), tile=24)
+    engine = Engine()
+    events = engine.handle(work)
+    started = next(events)
+    assert isinstance(started, Started)
+    assert next(events) is None, "a pause after the first tile"
+    (session,) = engine._sessions.values()
+    tiles = session.pipeline.chain.counts["decode"] + session.pipeline.chain.counts["variants"]
+    assert tiles == 1
+    assert next(events) is None
+    live = str(tmp_path / "live")
+    (*_, retuned) = engine.handle(Retune(2, ref, work.checkpoint, "cpu", z=5, out=live, tile=24))
+    assert isinstance(retuned, Retuned)
+    whole = Session(tiny_checkpoint, "cpu", tile=24)
+    whole.set_image(VOLUME)
+    np.testing.assert_array_equal(
+        np.load(f"{live}/live_labels.npy")[retuned.buffer], whole.predict(5).labels
+    )
+    before = session.pipeline.chain.counts.copy()
+    engine.stop(1)
+    (ended,) = events
+    assert isinstance(ended, Finished)
+    assert (ended.reason, ended.summary["done"]) == ("cancelled", 0)
+    assert session.pipeline.chain.counts == before
+    assert not np.load(started.files["probability"]).any()
+    again = list(engine.handle(replace(work, id=3)))
+    assert isinstance(again[-1], Finished)
+    np.testing.assert_array_equal(
+        np.load(started.files["probability"])[3], whole.predict(3).probability
+    )
     engine.close()
 
 

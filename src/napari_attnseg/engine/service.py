@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -166,7 +166,7 @@ class Engine:
 
     # --- long ------------------------------------------------------------------------------------
 
-    def _predict(self, work: Predict) -> Iterator[Event]:
+    def _predict(self, work: Predict) -> Iterator[Event | None]:
         from napari_attnseg.engine.device import spare_processor
 
         session = self._session(work)
@@ -191,8 +191,12 @@ class Engine:
                 return
             began = time.perf_counter()
             # the slice the person waits for takes the whole machine, the others leave it smooth
-            with spare_processor() if done > 1 else contextlib.nullcontext():
-                answer = session.predict(z, work.tuning)
+            spare = spare_processor if done > 1 else contextlib.nullcontext
+            answer = yield from self._in_steps(work.id, session.stepwise(z, work.tuning), spare)
+            if answer is None:
+                yield Finished(work.id, "cancelled", files.files, {"done": done - 1})
+                return
+            with spare():
                 computed += bool(answer.woken)
                 files.labels[z], files.probability[z] = answer.labels, answer.probability
                 files.write_map("step", z, answer.step)
@@ -206,6 +210,20 @@ class Engine:
             "provenance": session.provenance(work.tuning),
         }
         yield Finished(work.id, "done", files.files, summary)
+
+    def _in_steps(
+        self, number: int, steps: Iterator[None], spare: Callable[[], Any]
+    ) -> Generator[None, None, Any]:
+        """What ``steps`` return, with heartbeats between them; ``None`` when it was stopped."""
+        while True:
+            with spare():
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    return end.value
+            yield None
+            if self._stopped(number):
+                return None
 
     def _train(self, work: Train) -> Iterator[Event | None]:
         from napari_attnseg.engine.train import train

@@ -7,8 +7,8 @@ slice into the standing of training, and back, happen inside.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from napari_attnseg.engine.levels import LevelMap
 from napari_attnseg.engine.opened import OpenImage
 from napari_attnseg.engine.pipeline import Heavy
 from napari_attnseg.engine.predict import (
-    Answer,
     Comparison,
     MapScale,
     Prediction,
@@ -27,9 +26,6 @@ from napari_attnseg.engine.predict import (
 )
 from napari_attnseg.errors import InputError
 from napari_attnseg.settings import PLAIN_THRESHOLD, Tuning
-
-if TYPE_CHECKING:
-    from napari_attnseg.attention.base import Attended
 
 
 class Session(OpenImage):
@@ -42,16 +38,27 @@ class Session(OpenImage):
 
         ``tuning``: values to use, default :attr:`tuning`; names left out keep their default.
         """
+        steps = self.stepwise(z, tuning)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                answer: Prediction = end.value
+                return answer
+
+    def stepwise(
+        self, z: int = 0, tuning: Tuning | None = None
+    ) -> Generator[None, None, Prediction]:
+        """:meth:`predict` as a generator that returns the answer and pauses between tiles: what
+        takes long can be left at a pause, by closing it."""
         values = self._values(tuning)
         self._check_slice(z)
-
-        def work() -> tuple[Answer, Attended | None, int]:
-            if self._tiler is not None:
-                return self._tiler.answer(self.pipeline, z, values), None, 0
-            answer, heavy, over = self.pipeline.answer(z, values)
-            return answer, heavy.attended, over
-
-        answer, attended, over = self._guarded(work)
+        attended, over = None, 0
+        if self._tiler is not None:
+            answer = yield from self._tiler.steps(self.pipeline, z, values, self._guarded)
+        else:
+            answer, heavy, over = self._guarded(lambda: self.pipeline.answer(z, values))
+            attended = heavy.attended
         step = None if attended is None else self._back(attended.step[0])
         return Prediction(
             self._back(answer.labels),

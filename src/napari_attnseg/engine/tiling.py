@@ -12,7 +12,7 @@ entry in the pipeline's caches: the heavy half of a tile is not repeated when a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -23,6 +23,7 @@ from napari_attnseg.engine.pipeline import Pipeline
 from napari_attnseg.engine.predict import Answer
 from napari_attnseg.errors import InputError
 
+Guard = Callable[[Callable[[], Any]], Any]
 OVERLAP = 0.25
 """Share of a tile's side that it has in common with the next, at least."""
 SIGMA = 0.125
@@ -106,16 +107,33 @@ class Plan:
 
     def blend(self, parts: Iterable[tuple[Tile, torch.Tensor]]) -> torch.Tensor:
         """Logits (1, C, H, W) on the CPU from those of all tiles, weighted."""
-        rows = dict(zip(self.rows, axis_weights(self.rows), strict=True))
-        cols = dict(zip(self.cols, axis_weights(self.cols), strict=True))
-        whole: torch.Tensor | None = None
+        blend = Blend(self)
         for tile, logits in parts:
-            if whole is None:
-                whole = torch.zeros(*logits.shape[:2], *self.size)
-            weight = rows[tile.rows][:, None] * cols[tile.cols]
-            tile.of(whole).add_(logits.cpu().float() * weight.float())
-        assert whole is not None
-        return whole
+            blend.add(tile, logits)
+        return blend.whole
+
+
+class Blend:
+    """The weighted sum of the logits of tiles, one at a time; ``whole`` after the last."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._size = plan.size
+        self._rows = dict(zip(plan.rows, axis_weights(plan.rows), strict=True))
+        self._cols = dict(zip(plan.cols, axis_weights(plan.cols), strict=True))
+        self._whole: torch.Tensor | None = None
+
+    @property
+    def whole(self) -> torch.Tensor:
+        """Logits (1, C, H, W) on the CPU."""
+        assert self._whole is not None
+        return self._whole
+
+    def add(self, tile: Tile, logits: torch.Tensor) -> None:
+        """One more tile's logits (1, C, h, w)."""
+        if self._whole is None:
+            self._whole = torch.zeros(*logits.shape[:2], *self._size)
+        weight = self._rows[tile.rows][:, None] * self._cols[tile.cols]
+        tile.of(self._whole).add_(logits.cpu().float() * weight.float())
 
 
 class Tiler:
@@ -133,21 +151,28 @@ class Tiler:
             self._kept = (tile.z, self._working(tile.z))
         return tile.of(self._kept[1]).contiguous()
 
-    def answer(self, pipeline: Pipeline, z: int, values: Mapping[str, Any]) -> Answer:
-        """Slice ``z`` at these values; ``pipeline.chain.woken``: the stages any tile woke."""
+    def steps(
+        self, pipeline: Pipeline, z: int, values: Mapping[str, Any], guarded: Guard
+    ) -> Generator[None, None, Answer]:
+        """Slice ``z`` at these values, a tile per step; returns the answer.
+
+        ``guarded`` runs the work of one step. ``pipeline.chain.woken`` at the end: the stages that
+        any tile woke.
+        """
         woken: set[str] = set()
-
-        def parts() -> Iterable[tuple[Tile, torch.Tensor]]:
-            for tile in self.plan.tiles(z):
-                logits = pipeline.logits(tile, values)[0]
+        blend = Blend(self.plan)
+        try:
+            for i, tile in enumerate(self.plan.tiles(z)):
+                if i:
+                    yield
+                blend.add(tile, guarded(lambda t=tile: pipeline.logits(t, values)[0]))  # type: ignore[misc]
                 woken.update(pipeline.chain.woken)
-                yield tile, logits
-
-        whole = self.plan.blend(parts())
-        self._kept = None
+        finally:
+            self._kept = None
+        answer: Answer = guarded(lambda: pipeline.finish(blend.whole, values))
         order = (stage.name for stage in pipeline.chain.stages)
         pipeline.chain.woken = (*(name for name in order if name in woken), "blend", "fit", "cut")
-        return pipeline.finish(whole, values)
+        return answer
 
 
 def tile_note(tile: int) -> str:
