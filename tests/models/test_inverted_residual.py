@@ -140,3 +140,32 @@ def test_published_weights_load_whatever_the_last_layer(tmp_path: Path, last: in
         ours, theirs = encoder(x), source(x.expand(-1, 3, -1, -1))
     for one, other in zip(ours[:-1], theirs[:-1], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_weights_under_the_other_names(tmp_path: Path) -> None:
+    """timm's: the same tensors, block after block, each under the name of its layer."""
+    source = randomised(MobileNetV2()).float()
+    ours = iter(source.state_dict().items())
+    state: dict[str, torch.Tensor] = {}
+
+    def take(conv: str, norm: str) -> None:
+        state[f"{conv}.weight"] = next(ours)[1]
+        for part in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+            state[f"{norm}.{part}"] = next(ours)[1]
+
+    take("conv_stem", "bn1")
+    take("blocks.0.0.conv_dw", "blocks.0.0.bn1")
+    take("blocks.0.0.conv_pw", "blocks.0.0.bn2")
+    for stage, count in enumerate((2, 3, 4, 3, 3, 1), 1):
+        for i in range(count):
+            for conv, norm in (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3")):
+                take(f"blocks.{stage}.{i}.{conv}", f"blocks.{stage}.{i}.{norm}")
+    take("conv_head", "bn2")
+    assert next(ours, None) is None
+    path = tmp_path / "model.safetensors"
+    save_file({**state, "classifier.weight": torch.zeros(1000, 1280)}, path)
+    encoder = MobileNetV2()
+    report = load_encoder_weights(encoder, path)
+    assert (len(report.loaded), report.ignored, report.missing) == (312, ("classifier.weight",), ())
+    for name, value in source.state_dict().items():
+        assert torch.equal(encoder.state_dict()[name], value), name

@@ -105,7 +105,9 @@ class MobileNetV2(Encoder):
     """
 
     title = "MobileNetV2"
-    published: ClassVar[Published] = Published("features.0.0.weight")
+    published: ClassVar[Published] = Published(
+        "features.0.0.weight", hub=("timm/mobilenetv2_100.ra_in1k", "model.safetensors")
+    )
     strides = (2, 4, 8, 16, 32)
 
     def __init__(self, in_channels: int = 3, width: float = 1.0, last: int = LAST) -> None:
@@ -141,10 +143,43 @@ class MobileNetV2(Encoder):
         return tuple(found)
 
     def own_names(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Without the published last convolution where this encoder has another one, or none."""
+        """Of torchvision's names and timm's, without the published last convolution where this
+        encoder has another one, or none."""
+        renamed = {_other_name(name): value for name, value in state.items()}
         own = len(self.features)
         return {
             name: value
-            for name, value in state.items()
+            for name, value in renamed.items()
             if not (name.startswith("features.") and int(name.split(".")[1]) >= own)
         }
+
+
+OUTER = {
+    "conv_stem": "features.0.0",
+    "bn1": "features.0.1",
+    "conv_head": "features.18.0",
+    "bn2": "features.18.1",
+}
+FIRST = {"conv_dw": "0.0", "bn1": "0.1", "conv_pw": "1", "bn2": "2"}
+INNER = {
+    "conv_pw": "0.0",
+    "bn1": "0.1",
+    "conv_dw": "1.0",
+    "bn2": "1.1",
+    "conv_pwl": "2",
+    "bn3": "3",
+}
+"""timm's names to torchvision's: outside the blocks, in the one without expansion, in the rest."""
+
+
+def _other_name(name: str) -> str:
+    """The name in torchvision's network of what timm calls ``blocks.STAGE.NUMBER.LAYER...``."""
+    head, _, rest = name.partition(".")
+    if head in OUTER:
+        return f"{OUTER[head]}.{rest}"
+    if head != "blocks":
+        return name
+    stage, number, layer, last = rest.split(".", 3)
+    block = 1 + sum(count for _, _, count, _ in STAGES[: int(stage)]) + int(number)
+    layers = FIRST if stage == "0" else INNER
+    return f"features.{block}.conv.{layers.get(layer, layer)}.{last}"
