@@ -1,0 +1,71 @@
+"""Write the table of models into docs/models.md: what each weighs and costs, measured.
+
+python tools/model_table.py          # write
+python tools/model_table.py --check  # fail when the file says something else
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from napari_attnseg.models.base import create_model, list_models, model_info
+from napari_attnseg.models.macs import count_macs
+
+FILE = Path(__file__).resolve().parents[1] / "docs" / "models.md"
+BEGIN, END = "<!-- table: python tools/model_table.py -->", "<!-- end of the table -->"
+FORMS: dict[str, tuple[dict[str, Any], ...]] = {
+    "attention_unet": ({"gating": "coarse"},),
+    "dense_unet": ({"attention": "none"}, {"plan": "121"}, {"plan": "narrow"}),
+    "hrnet": ({"plan": "w32"}, {"plan": "w48"}),
+    "pam_unet": ({"gate": "none"}, {"plan": "light"}, {"plan": "tiny"}),
+    "resunet": ({"up": "transposed", "shortcut": 3},),
+    "unet": ({"encoder": "resnet18"}, {"encoder": "resnet34"}, {"encoder": "efficientnet_lite0"}),
+}
+"""Options worth a row of their own, besides the defaults."""
+HEAD = (
+    "| model | options | parameters (M) | GMACs at 128 | GMACs at 256 | attention at |",
+    "|---|---|--:|--:|--:|---|",
+)
+
+
+def row(name: str, options: dict[str, Any]) -> str:
+    """One form for images of three channels and one class, from shapes alone."""
+    with torch.device("meta"):
+        model = create_model(name, in_channels=3, classes=1, **options)
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    costs = [f"{count_macs(model, (side, side)) / 1e9:.2f}" for side in (128, 256)]
+    strides = ", ".join("full" if p.stride == 1 else f"1/{p.stride}" for p in model.places)
+    label = "" if options else f"**`{name}`**"
+    words = ", ".join(f"`{k}={v}`" for k, v in options.items())
+    return f"| {label} | {words} | {millions:.2f} | {costs[0]} | {costs[1]} | {strides} |"
+
+
+def table() -> str:
+    """All rows, and the papers."""
+    names = list_models(ndim=2)
+    rows = [row(name, options) for name in names for options in ({}, *FORMS.get(name, ()))]
+    papers = [f"- `{n}`: {model_info(n).title}. {model_info(n).paper}" for n in names]
+    return "\n".join([*HEAD, *rows, "", *papers])
+
+
+def main() -> int:
+    """0 when the file is, or now is, right."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    old = FILE.read_text()
+    before, rest = old.split(BEGIN)
+    new = f"{before}{BEGIN}\n\n{table()}\n\n{END}{rest.split(END)[1]}"
+    if check:
+        return int(new != old)
+    FILE.write_text(new)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
