@@ -19,7 +19,11 @@ The shortcut lies inside the point-wise product (1, 4, 7), outside (2, 5, 8), or
 attention has one of its own (3, 6, 9). The paper draws the structures and gives no formulas; its
 parallel ones can also be read as a sum of both branches, ``parallel_merge="sum"``:
 1: A(x) + x * w(x); 2: A(x) + x * w(x) + x; 3: (A(x) + x) + (x * w(x) + x). Which structure won is
-not stated either. 5 is the default here: a fresh one is the identity.
+not stated either. 5 is the default here: a fresh one is the identity, and so are 2 and 8.
+
+A(x) grows with the third power of x. Where the point-wise map sees it (4 to 6) on features that
+nothing normalises, as a dense block's, the sigmoid may saturate early in training and then stays
+shut; 2 and 8 weigh the same sum by a map of x itself.
 """
 
 from __future__ import annotations

@@ -375,6 +375,7 @@ class Hub:
         fits = [
             n for n, c in cards.items() if c and (c.preprocessing.intensity == "window") == volume
         ]
+        fits.sort(key=lambda n: not _has_threshold(cards[n]))  # what answers live to one slider
         name = next(iter([*fits, *(n for n, c in cards.items() if c)]), "")
         if name != self.checkpoint:
             self._offered = name
@@ -442,3 +443,7 @@ def has_threshold(card: Card) -> bool:
 
 def _is_file(name: str) -> bool:
     return Path(name).is_file()
+
+
+def _has_threshold(card: Card | None) -> bool:
+    return card is not None and "threshold" in card.tuning.values
