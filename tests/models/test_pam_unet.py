@@ -131,6 +131,13 @@ def test_every_plan_learns_everywhere(plan: str) -> None:
     assert [n for n in silent if not n.endswith("gate.key.bias")] == []
 
 
+@pytest.mark.parametrize("name", ["pam_unet", "mobile_unet"])
+def test_one_image_of_one_deepest_position_can_be_learned(name: str) -> None:
+    model = create_model(name, width=0.1).train()
+    model(torch.rand(1, 1, 20, 31)).square().mean().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
 def test_forward_is_the_chain() -> None:
     model, x = small(), torch.rand(1, 2, 40, 56)
     with torch.inference_mode():

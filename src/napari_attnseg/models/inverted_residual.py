@@ -12,7 +12,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from napari_attnseg.errors import InputError
-from napari_attnseg.models.blocks import he_start, scaled
+from napari_attnseg.models.blocks import PooledNorm, he_start, scaled
 from napari_attnseg.models.encoder_base import Encoder, Published
 
 EXPANSION = 6
@@ -42,7 +42,7 @@ class ConvBNReLU(nn.Sequential):
         padding = (kernel - 1) // 2
         super().__init__(
             nn.Conv2d(inside, outside, kernel, stride, padding, groups=groups, bias=False),
-            nn.BatchNorm2d(outside),
+            PooledNorm(outside),
             nn.ReLU6(inplace=True),
         )
 
@@ -53,7 +53,7 @@ class UpBNReLU(nn.Sequential):
     def __init__(self, channels: int) -> None:
         super().__init__(
             nn.ConvTranspose2d(channels, channels, 4, 2, 1, groups=channels, bias=False),
-            nn.BatchNorm2d(channels),
+            PooledNorm(channels),
             nn.ReLU6(inplace=True),
         )
 
@@ -88,7 +88,7 @@ class InvertedResidual(nn.Module):
             layers.append(UpBNReLU(hidden))
         else:
             layers.append(ConvBNReLU(hidden, hidden, 3, stride, groups=hidden))
-        layers += [nn.Conv2d(hidden, outside, 1, bias=False), nn.BatchNorm2d(outside)]
+        layers += [nn.Conv2d(hidden, outside, 1, bias=False), PooledNorm(outside)]
         self.conv = nn.Sequential(*layers)
         self.residual = stride == 1 and inside == outside
 
