@@ -23,7 +23,12 @@ def test_every_command_can_be_imported(manifest: npe2.PluginManifest) -> None:
 def test_docks_take_the_viewer_by_the_name_that_napari_injects(
     manifest: npe2.PluginManifest,
 ) -> None:
-    assert [w.display_name for w in manifest.contributions.widgets] == ["Segment", "Tune", "Train"]
+    assert [w.display_name for w in manifest.contributions.widgets] == [
+        "Segment",
+        "Tune",
+        "Train",
+        "Compare layers (CKA)",
+    ]
     wanted = {w.command for w in manifest.contributions.widgets}
     for command in (c for c in manifest.contributions.commands if c.id in wanted):
         module, _, name = command.python_name.partition(":")

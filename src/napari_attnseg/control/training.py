@@ -10,6 +10,7 @@ from typing import Any
 
 from psygnal import Signal
 
+from napari_attnseg.control.checks import Overfit, OverfitDone, OverfitStep
 from napari_attnseg.control.client import EngineClient
 from napari_attnseg.control.latest import Latest
 from napari_attnseg.control.messages import (
@@ -45,13 +46,16 @@ class TrainingController:
     failed = Signal(object)  # Failed
     engine_lost = Signal(str)
     busy_changed = Signal(bool)
-    weighed = Signal(object)  # Weighed, or Failed for options that make no model
+    overfit_step = Signal(object)  # OverfitStep
+    overfit_done = Signal(object)  # OverfitDone
+    weighed = Signal(object, object)  # Weigh; Weighed, or Failed for options that make no model
 
     def __init__(self, client: EngineClient, scratch: Scratch) -> None:
         self.client = client
         self.scratch = scratch
         self.request: Train | None = None
         self._id = 0
+        self.checking = False
         self._labels = ""
         self._weigh = Latest(client)
         self._lock = threading.RLock()
@@ -128,6 +132,22 @@ class TrainingController:
                 )
             )
 
+    def check(
+        self,
+        settings: TrainSettings,
+        *,
+        images: str | Path = "",
+        masks: str | Path = "",
+        image: ImageRef | None = None,
+        labels: Any = None,
+        device: str = "auto",
+    ) -> int:
+        """Whether a fresh model with these settings learns one image by heart; the data as in
+        :meth:`start` or :meth:`start_layers`. ``overfit_done`` and ``finished`` follow."""
+        path = "" if labels is None else str(self.scratch.save(labels, "check_labels"))
+        data: dict[str, Any] = {"images": str(images), "masks": str(masks), "image": image}
+        return self._start(Overfit(0, settings, labels=path, device=device, **data))
+
     def stop(self) -> None:
         """End the training; the best model and the state to resume from are kept."""
         if self._id:
@@ -161,15 +181,17 @@ class TrainingController:
         """Stop listening; the owner closes client and scratch."""
         self._unsubscribe()
 
-    def _start(self, request: Train) -> int:
+    def _start(self, request: Train | Overfit) -> int:
         with self._lock:
             if self._id:
                 raise InputError("a training is running; press Stop before starting another")
-            self._id = self.client.new_id()
-            self.request = replace(request, id=self._id)
+            self._id = number = self.client.new_id()
+            sent = replace(request, id=number)
+            self.checking = isinstance(sent, Overfit)
+            if isinstance(sent, Train):
+                self.request = sent
             self.busy_changed.emit(True)
-            number = self._id
-        self.client.send(self.request)
+        self.client.send(sent)
         return number
 
     def _end(self) -> None:
@@ -186,8 +208,7 @@ class TrainingController:
             elif self._id and event.id == self._id:
                 self._on_training(event)
             elif self._weigh.holds(event.id) and isinstance(event, (Weighed, Failed)):
-                self._weigh.answered(event.id)
-                self.weighed.emit(event)
+                self.weighed.emit(self._weigh.answered(event.id), event)
 
     def _on_training(self, event: Event) -> None:
         if isinstance(event, Started):
@@ -200,6 +221,10 @@ class TrainingController:
             probability = read_copy(event.path)
             if probability is not None:
                 self.preview.emit(event, probability)
+        elif isinstance(event, OverfitStep):
+            self.overfit_step.emit(event)
+        elif isinstance(event, OverfitDone):
+            self.overfit_done.emit(event)
         elif isinstance(event, Note):
             self.note.emit(event.text)
         elif isinstance(event, (Finished, Failed)):

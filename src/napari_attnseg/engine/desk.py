@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from napari_attnseg.control.checks import Overfit
 from napari_attnseg.control.messages import (
     AttentionRow,
     Cancel,
@@ -32,7 +33,7 @@ from napari_attnseg.errors import AttnSegError, is_memory_error, plain_sentence
 NEWEST_WINS: tuple[type[Request], ...] = (Retune, AttentionRow, LevelMaps, Fingerprint)
 """Most urgent first; a newer request of the same class, whose answer would go into the same
 folder, replaces one that still waits."""
-LONG: tuple[type[Request], ...] = (Predict, Train, Cka)
+LONG: tuple[type[Request], ...] = (Predict, Train, Cka, Overfit)
 
 
 class Worker(Protocol):

@@ -6,12 +6,12 @@ import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_attnseg.control.checks import Overfit
 from napari_attnseg.control.messages import (
     AttentionRow,
     Describe,
@@ -43,7 +43,6 @@ from napari_attnseg.errors import EngineError, InputError
 from napari_attnseg.settings import PLAIN_THRESHOLD
 
 if TYPE_CHECKING:
-    from napari_attnseg.engine.data import Source
     from napari_attnseg.engine.session import MapScale, Prediction, Session
 
 MAX_SESSIONS = 2
@@ -60,19 +59,6 @@ def open_scratch(path: str) -> np.ndarray:
             f"the scratch file {Path(path).name} cannot be read ({error}); "
             "select the layer again and repeat"
         ) from error
-
-
-def _source(work: Train) -> Source:
-    """Folders of files, or one image layer with its labels."""
-    from napari_attnseg.engine.data import FolderSource, LayerSource
-
-    if work.image is not None:
-        return LayerSource(work.image, work.labels, work.settings.sparse)
-    if not (work.images and work.masks):
-        raise InputError(
-            "got no folder of images or no folder of masks, expected both; choose two folders"
-        )
-    return FolderSource(work.images, work.masks)
 
 
 def _place(session: Session) -> MapScale:
@@ -110,6 +96,7 @@ class Engine:
             Describe: self._describe,
             Diagnose: self._diagnose,
             Train: self._train,
+            Overfit: self._overfit,
             SetPreview: self._set_preview,
         }
         answer = answers.get(type(request))
@@ -226,38 +213,19 @@ class Engine:
                 return None
 
     def _train(self, work: Train) -> Iterator[Event | None]:
-        from napari_attnseg.engine.train import train
+        from napari_attnseg.engine.lessons import training
 
         wish = [work.preview_z]
         self._preview_z = lambda z: wish.__setitem__(0, z)
-        preview = Path(work.scratch) / "preview.npy" if work.scratch else None
-        stopped = [False]
-
-        def should_stop() -> bool:
-            stopped[0] = stopped[0] or self._stopped(work.id)
-            return stopped[0]
-
-        events = train(
-            work.settings,
-            _source(work),
-            work.out,
-            device=work.device,
-            resume=work.resume,
-            preview=(lambda: (wish[0], preview)) if preview else None,
-            should_stop=should_stop,
-            command="Train dock, from layers" if work.image else "Train dock, from folders",
-        )
-        began = False
         try:
-            for event in events:
-                began = began or isinstance(event, Started)
-                yield None if event is None else replace(event, id=work.id)
-                if not began and should_stop():  # still reading files: nothing to save
-                    yield Finished(work.id, "cancelled", summary={"epochs": 0})
-                    return
+            yield from training(work, wish, lambda: self._stopped(work.id))
         finally:
-            events.close()
             self._preview_z = lambda z: None
+
+    def _overfit(self, work: Overfit) -> Iterator[Event | None]:
+        from napari_attnseg.engine.lessons import checking
+
+        yield from checking(work, lambda: self._stopped(work.id))
 
     def _set_preview(self, work: SetPreview) -> Iterator[Event]:
         self._preview_z(work.z)

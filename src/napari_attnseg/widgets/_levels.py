@@ -40,6 +40,12 @@ TIPS = {
 }
 
 
+def _discard(widget: QWidget) -> None:
+    widget.hide()
+    widget.setParent(None)
+    widget.deleteLater()
+
+
 def level_names(card: Card | None) -> list[str]:
     """The tunables that scale attention at a level, finest first."""
     names = [str(t.get("name", "")) for t in card.tunables] if card else []
@@ -173,7 +179,7 @@ class LevelsPanel(QWidget):
 
     def _rebuild(self, known: tuple[LevelMapFile, ...]) -> None:
         while (item := self.grid.takeAt(0)) is not None:
-            item.widget().deleteLater()
+            _discard(item.widget())
         self.boxes = {}
         for place in dict.fromkeys(m.place for m in known):
             mine = [m for m in known if m.place == place]

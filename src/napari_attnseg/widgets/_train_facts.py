@@ -29,7 +29,7 @@ class ModelFacts:
         self, dock: QWidget, hub: Hub, form: SettingsForm, settings: Callable[[], TrainSettings]
     ) -> None:
         self.hub, self.form, self._settings = hub, form, settings
-        self._asked: tuple[Any, ...] = ()
+        self._asked: tuple[Any, ...] | None = None
         self._awake = False
         self._timer = QTimer(dock)
         self._timer.setSingleShot(True)
@@ -62,14 +62,22 @@ class ModelFacts:
     def _weigh(self) -> None:
         if self.hub.closed or self.hub.training.busy:
             return
-        s, side = self._settings(), self.form.side
-        asked = (s.model, tuple(sorted(s.options.items())), s.preprocessing.channels, s.classes)
-        if (*asked, side) != self._asked:
-            self._asked = (*asked, side)
-            self.hub.training.weigh(s.model, s.options, s.preprocessing.channels, s.classes, side)
+        asked = self._question()
+        if asked != self._asked:
+            self._asked = asked
+            self.hub.training.weigh(*asked)
 
-    def _on_weighed(self, event: Any) -> None:
+    def _question(self) -> tuple[str, dict[str, Any], int, int, int]:
+        """Model, options, channels, classes, side."""
+        s = self._settings()
+        return s.model, dict(s.options), s.preprocessing.channels, s.classes, self.form.side
+
+    def _on_weighed(self, asked: Any, event: Any) -> None:
+        model, options, channels, _, side = self._question()
+        told = (asked.model, asked.options, asked.in_channels, asked.size[0])
+        if told != (model, options, channels, side):
+            return  # of an older choice; the newer question is on its way
         if isinstance(event, Weighed):
-            self.form.model.show_figures(event.data, self._asked[-1] if self._asked else 0)
+            self.form.model.show_figures(event.data, side)
         else:
             self.form.model.show_problem(event.message)

@@ -17,7 +17,7 @@ from qtpy.QtWidgets import (
 )
 from superqt.utils import create_worker
 
-from napari_attnseg.errors import plain_sentence
+from napari_attnseg.errors import InputError, plain_sentence
 from napari_attnseg.io.preflight import Preflight, preflight_folders
 from napari_attnseg.viewer.preferences import recall, remember
 from napari_attnseg.widgets._parts import Field, button, hint, row
@@ -86,6 +86,15 @@ class FolderPanel(QWidget):
     def ready(self) -> bool:
         """Whether the pairing was looked at and nothing stands against training."""
         return self.found is not None and self.found.ok
+
+    def data(self) -> dict[str, str]:
+        """Both folders; raises ``InputError`` with what stands against them."""
+        images, masks = self.folders
+        if not (images and masks):
+            raise InputError("two folders are needed; choose one of images and one of masks")
+        if self.found is not None and not self.found.ok:
+            raise InputError(self.found.problems[0])
+        return {"images": images, "masks": masks}
 
     def set_folders(self, images: str | Path, masks: str | Path) -> None:
         """Choose both at once."""
@@ -171,18 +180,16 @@ def describe(found: Preflight) -> str:
         left, right = found.pairing.unpaired_images, found.pairing.unpaired_masks
         mark = "✓ " if found.ok else ""
         words = f"<b>{mark}{found.pairs} pairs</b>"
+        if found.sizes:
+            words += f" of {found.sizes_text()} pixels"
         if left or right:
             words += f"; left out: {len(left)} images without a mask, {len(right)} masks without"
             words += " an image (first in the list)"
         lines.append(words)
+        if found.intensity is not None:
+            kind = "colour" if found.channels == 3 else "grey"
+            lines.append(f"Intensity: {found.intensity.text()}, {kind}")
         if found.ids:
-            lines.append(f"Labels: {_ids(found)} (looked at {found.checked} pairs)")
+            lines.append(f"Labels: {found.balance()} (looked at {found.checked} pairs)")
     lines += [f"⚠ {note}" for note in found.notes[:4]]
     return "<br>".join(lines)
-
-
-def _ids(found: Preflight) -> str:
-    if found.classes == 2 and len(found.ids) > 2:
-        share = 1 - dict(found.ids).get(0, 0.0)
-        return f"objects numbered one by one, {share:.1%} of the pixels: one class"
-    return ", ".join(f"{number}: {share:.1%}" for number, share in found.ids[:8])

@@ -169,7 +169,7 @@ class ModelPanel(QWidget):
                 self.editors[name] = editor
         self._swap(self.main, [e for n, e in self.editors.items() if n not in QUIET])
         quiet = [e for n, e in self.editors.items() if n in QUIET]
-        self._quiet.deleteLater()
+        _discard(self._quiet)
         self._quiet = grid_of(quiet)
         self.more.addWidget(self._quiet)
         self.more.setVisible(bool(quiet))
@@ -178,7 +178,7 @@ class ModelPanel(QWidget):
     def _swap(self, old: QWidget, editors: list[ItemEditor]) -> None:
         self.main = grid_of(editors)
         self._box.replaceWidget(old, self.main)
-        old.deleteLater()
+        _discard(old)
 
     def _edited(self, name: str) -> None:
         self.values[name] = self.editors[name].value
@@ -207,6 +207,13 @@ class ModelPanel(QWidget):
             self.weights = path
             self._fill_start()
             self.changed.emit()
+
+
+def _discard(widget: QWidget) -> None:
+    """Out of sight at once; it may still be telling of the edit that replaces it."""
+    widget.hide()
+    widget.setParent(None)
+    widget.deleteLater()
 
 
 def item_of(

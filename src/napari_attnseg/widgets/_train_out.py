@@ -64,6 +64,13 @@ class OutputPanel(QWidget):
                 return out
         return None
 
+    def to_resume(self, last: Path | None) -> Path:
+        """As :meth:`stopped`; raises ``InputError`` when there is none."""
+        out = self.stopped(last)
+        if out is None:
+            raise InputError("there is no stopped training of this name; press Train to start one")
+        return out
+
     def show_path(self, path: Path | None = None) -> None:
         """Say where the model goes."""
         path = path or self.path

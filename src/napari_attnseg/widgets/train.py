@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import QTabWidget, QVBoxLayout, QWidget
 
-from napari_attnseg.errors import AttnSegError, InputError, plain_sentence
+from napari_attnseg.errors import AttnSegError, plain_sentence
 from napari_attnseg.settings import TrainSettings
 from napari_attnseg.viewer.hub import hub_for
-from napari_attnseg.viewer.layers import layer_source
 from napari_attnseg.viewer.preferences import recall, remember
 from napari_attnseg.viewer.results import visible_slice
 from napari_attnseg.viewer.strokes import PreviewLayer, class_color
@@ -20,6 +19,7 @@ from napari_attnseg.widgets._bridge import Paced, connect_alive
 from napari_attnseg.widgets._classes import ClassList
 from napari_attnseg.widgets._curves import TrainingCurves
 from napari_attnseg.widgets._parts import Section, button, later, row, scrolling, set_shortcut
+from napari_attnseg.widgets._train_check import OverfitCheck
 from napari_attnseg.widgets._train_facts import ModelFacts
 from napari_attnseg.widgets._train_folders import FolderPanel
 from napari_attnseg.widgets._train_footer import TRAIN_KEYS, TrainFooter
@@ -78,7 +78,8 @@ class TrainWidget(QWidget):
         self.footer = TrainFooter()
         self.run, self.resume, self.use = self.footer.buttons
         self.errors, self.status = self.footer.errors, self.footer.status
-        self.progress, self._say = self.footer.progress, self.footer.say
+        self.progress, self.say = self.footer.progress, self.footer.say
+        self.overfit = OverfitCheck(self)
         self.diagnose = button("Diagnose", "Driver, torch build, device, memory and a self-test")
 
     def _lay_out(self) -> None:
@@ -93,7 +94,7 @@ class TrainWidget(QWidget):
         box.setSpacing(8)
         box.addWidget(self.tabs)
         box.addWidget(Section("Classes", self.classes))
-        self.setup = Section("Training", self.form, self.out)
+        self.setup = Section("Training", self.form, self.overfit.button, self.out)
         box.addWidget(self.setup)
         box.addWidget(self.curves)
         box.addWidget(row(self.badge, self.diagnose, stretch=-1), 0, Qt.AlignmentFlag.AlignLeft)
@@ -161,9 +162,8 @@ class TrainWidget(QWidget):
         """Start with what the dock shows; ``resume``: go on from the last stop."""
         self.errors.clear()
         try:
-            out = self._stopped() if resume else self.out.prepare()
-            begin = self._start_layers if self.from_layers else self._start_folders
-            begin(out, resume)
+            out = self.out.to_resume(self.checkpoint) if resume else self.out.prepare()
+            self._begin(out, resume)
         except (AttnSegError, MemoryError, OSError) as error:
             self._complain(plain_sentence(error) or str(error))
             return
@@ -175,41 +175,31 @@ class TrainWidget(QWidget):
         self.use.hide()
         self._show_ready()
 
-    def _stopped(self) -> Path:
-        out = self.out.stopped(self.checkpoint)
-        if out is None:
-            raise InputError("there is no stopped training of this name; press Train to start one")
-        return out
+    def check(self) -> None:
+        """Learn one image by heart, with what the dock shows."""
+        self.errors.clear()
+        self.overfit.verdict = ""
+        try:
+            self.training.check(self.settings, device=self.hub.device, **self._data())
+        except (AttnSegError, MemoryError, OSError) as error:
+            self._complain(plain_sentence(error) or str(error))
 
-    def _start_layers(self, out: Path, resume: bool) -> None:
-        labels = self.layers.array()
-        if self.layers.count.problem:
-            raise InputError(self.layers.count.problem)
-        image = self.layers.image.layer
-        source = layer_source(image)
-        ref = self.training.open_image(source.array, source.rgb, source.flips, source.spacing)
+    def _data(self) -> dict[str, Any]:
+        """What there is to learn from; raises ``InputError`` with what is missing."""
+        return self.layers.data(self.training) if self.from_layers else self.folders.data()
+
+    def _begin(self, out: Path, resume: bool) -> None:
+        data, device = self._data(), self.hub.device
+        if not self.from_layers:
+            self.training.start(self.settings, out, device=device, resume=resume, **data)
+            self.preview = PreviewLayer(self.hub.viewer, None)
+            return
         self.training.start_layers(
-            self.settings,
-            out,
-            ref,
-            labels,
-            device=self.hub.device,
-            preview_z=self._visible_z(),
-            resume=resume,
+            self.settings, out, device=device, preview_z=self._visible_z(), resume=resume, **data
         )
+        image = self.layers.image.layer
         if self.preview is None or self.preview.image is not image:
             self.preview = PreviewLayer(self.hub.viewer, image)  # type: ignore[arg-type]
-
-    def _start_folders(self, out: Path, resume: bool) -> None:
-        images, masks = self.folders.folders
-        if not (images and masks):
-            raise InputError("two folders are needed; choose one of images and one of masks")
-        if self.folders.found is not None and not self.folders.found.ok:
-            raise InputError(self.folders.found.problems[0])
-        self.training.start(
-            self.settings, out, images=images, masks=masks, device=self.hub.device, resume=resume
-        )
-        self.preview = PreviewLayer(self.hub.viewer, None)
 
     # --- what the engine says -------------------------------------------------------------------
 
@@ -224,7 +214,7 @@ class TrainWidget(QWidget):
         if busy:
             self.progress.setRange(0, 0)
             self.progress.show()
-            self._say("Starting the training engine ...")
+            self.say("Starting the training engine ...")
         else:
             self.progress.hide()
             self.out.show_path()
@@ -234,7 +224,8 @@ class TrainWidget(QWidget):
         self.badge.set_device(event.device)
         self.progress.setRange(0, event.total)
         self.progress.setValue(0)
-        self._say(f"Training on {event.device}; the first preview comes in a few seconds.")
+        if not self.training.checking:
+            self.say(f"Training on {event.device}; the first preview comes in a few seconds.")
 
     def _on_epoch(self, event: Any) -> None:
         if event.best:
@@ -249,7 +240,7 @@ class TrainWidget(QWidget):
         if self.best is not None:
             words += f"; best Dice {self.best[0]:.3f} in epoch {self.best[1]}"
         left = duration(event.seconds_left)
-        self._say(f"{words}; {left} left at most." if left else f"{words}.")
+        self.say(f"{words}; {left} left at most." if left else f"{words}.")
 
     def _on_preview(self, event: Any, probability: Any) -> None:
         if self.preview is None:
@@ -265,10 +256,13 @@ class TrainWidget(QWidget):
             self.errors.show_note(text)
 
     def _on_finished(self, event: Any) -> None:
+        if self.training.checking:
+            self.say(self.overfit.closing_words(event))
+            return
         path = Path(event.outputs.get("checkpoint", ""))
         trained = path.is_file()
         self.curves.draw()
-        self._say(closing_words(event, path))
+        self.say(closing_words(event, path))
         if trained:
             self.checkpoint = path
             try:
@@ -280,13 +274,13 @@ class TrainWidget(QWidget):
         self._show_ready()
 
     def _on_failed(self, event: Any) -> None:
-        self._say("")
+        self.say("")
         self._complain(event.message, event.report)
 
     def _on_lost(self, cause: str) -> None:
         kept = self.checkpoint is not None and self.checkpoint.is_file()
         words = f"The best model so far is kept in {self.checkpoint}. " if kept else ""
-        self._say("")
+        self.say("")
         self._complain(
             f"the training engine stopped: {cause}. {words}Press "
             f"{'Resume' if self.resume.isVisible() else 'Train'} to start it again."
@@ -341,7 +335,7 @@ class TrainWidget(QWidget):
     def _idle(self) -> None:
         self.progress.hide()
         self.use.hide()
-        self._say("")
+        self.say("")
         self._on_busy(self.training.busy)
 
     def _show_ready(self) -> None:
@@ -353,7 +347,8 @@ class TrainWidget(QWidget):
             getattr(self.training.client, "start", lambda: None)()
         self.resume.setVisible(not busy and self.out.stopped(self.checkpoint) is not None)
         self.resume.setEnabled(ready)
-        self.curves.setVisible(busy or bool(self.curves.epochs))
+        self.overfit.button.setEnabled(ready)
+        self.curves.setVisible((busy and not self.training.checking) or bool(self.curves.epochs))
 
     def _complain(self, message: str, report: str = "") -> None:
         self.errors.show_error(message, report)
@@ -379,14 +374,14 @@ class TrainWidget(QWidget):
             self.hub.set_source(image)  # type: ignore[arg-type]
         if self.preview is not None and self.preview.layer is not None:
             self.preview.layer.visible = False  # the model's own answer takes its place
-        self._say(f"{self.checkpoint.stem} is now the model of the Segment and Tune docks.")
+        self.say(f"{self.checkpoint.stem} is now the model of the Segment and Tune docks.")
         self._used = True
 
     def _on_model(self, checkpoint: str) -> None:
         """Another model was chosen since: the last word is true no more."""
         if self._used and checkpoint != str(self.checkpoint):
             self._used = False
-            self._say("")
+            self.say("")
 
     def show_diagnosis(self) -> None:
         """Open the Diagnose dialog and ask the live engine."""

@@ -1,0 +1,76 @@
+"""The Compare layers dock: a real comparison, its cells, its files, its refusals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from napari_attnseg.widgets.cka import FOLDER, CkaWidget
+
+pytestmark = pytest.mark.gui
+WAIT = 90_000
+
+
+@pytest.fixture
+def dock(make_napari_viewer: Callable[..., Any], tiny_checkpoint: Path) -> Iterator[CkaWidget]:
+    viewer = make_napari_viewer()
+    widget = CkaWidget(viewer)
+    widget.hub.add_model(tiny_checkpoint)
+    viewer.window.add_dock_widget(widget, name="Compare layers (CKA)")
+    yield widget
+    widget.hub.close()
+
+
+def test_what_is_missing_is_said_in_a_sentence(dock: CkaWidget, tmp_path: Path) -> None:
+    dock.run_or_cancel()
+    assert "no image" in dock.errors.message
+    dock.tabs.setCurrentIndex(FOLDER)
+    dock.folder.setText("")
+    dock.run_or_cancel()
+    assert "no folder" in dock.errors.message
+    assert not dock.work.busy
+    assert not dock.save.isEnabled()
+
+
+def test_a_model_with_itself_over_an_image_layer(
+    dock: CkaWidget, qtbot: Any, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    image = np.random.default_rng(0).random((64, 96)).astype(np.float32)
+    dock.hub.viewer.add_image(image, name="cells")
+    dock.first.setCurrentIndex(dock.first.findData(str(tiny_checkpoint)))
+    dock.run_or_cancel()
+    assert dock.work.busy
+    assert dock.run.text() == "Cancel"
+    qtbot.waitUntil(lambda: not dock.work.busy, timeout=WAIT)
+    assert dock.errors.message == ""
+    shown = dock.heatmap
+    n = len(shown.rows)
+    assert shown.rows == shown.columns
+    assert n > 10
+    assert f"{n} x {n} layers over 6 images" in dock.status.text()
+    np.testing.assert_allclose(np.diagonal(shown.values), 1, atol=1e-6)
+    np.testing.assert_allclose(shown.values, shown.values.T, atol=1e-9)
+    assert shown.cell_at(n - 0.5, 0.5) == (0, n - 1)
+    assert shown.cell_at(-0.1, 0.5) is None
+    words = shown.words(0, n - 1)
+    assert shown.rows[0] in words
+    assert f"{shown.values[0, n - 1]:.3f}" in words
+    dock.save_to(tmp_path / "kept.png")
+    table = json.loads((tmp_path / "kept.json").read_text())
+    assert table["layers_a"] == list(shown.rows)
+    assert (tmp_path / "kept.png").stat().st_size > 5000
+
+
+def test_too_small_an_image_is_refused_by_the_engine(
+    dock: CkaWidget, qtbot: Any, tiny_checkpoint: Path
+) -> None:
+    dock.hub.viewer.add_image(np.zeros((20, 40)), name="small")
+    dock.run_or_cancel()
+    qtbot.waitUntil(lambda: bool(dock.errors.message), timeout=WAIT)
+    assert "larger image" in dock.errors.message
+    assert dock.run.text() == "Compare"
