@@ -11,32 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_attnseg.control import messages as m
+from napari_attnseg.control import questions as q
 from napari_attnseg.control.checks import Overfit
-from napari_attnseg.control.messages import (
-    AttentionRow,
-    Describe,
-    Described,
-    Diagnose,
-    Diagnosed,
-    Event,
-    Fingerprint,
-    Fingerprinted,
-    Finished,
-    ImageRef,
-    Note,
-    ObjectsDone,
-    Predict,
-    Request,
-    Retune,
-    Retuned,
-    RowDone,
-    SetPreview,
-    SliceDone,
-    SplitObjects,
-    Started,
-    Train,
-)
-from napari_attnseg.control.questions import Cka, LevelMaps, Weigh, Weighed
 from napari_attnseg.engine.pace import LivePace
 from napari_attnseg.engine.results import LiveFiles, ResultFiles, save_array
 from napari_attnseg.errors import EngineError, InputError
@@ -47,7 +24,7 @@ if TYPE_CHECKING:
 
 MAX_SESSIONS = 2
 """Models kept loaded; the one unused for longest leaves first."""
-Work = Predict | Retune | Fingerprint | AttentionRow | LevelMaps
+Work = m.Predict | m.Retune | m.Fingerprint | m.AttentionRow | q.LevelMaps
 
 
 def open_scratch(path: str) -> np.ndarray:
@@ -75,29 +52,29 @@ class Engine:
 
     def __init__(self) -> None:
         self._sessions: OrderedDict[tuple[Any, ...], Session] = OrderedDict()
-        self._images: dict[tuple[Any, ...], ImageRef] = {}
+        self._images: dict[tuple[Any, ...], m.ImageRef] = {}
         self._told: dict[Session, set[str]] = {}
         self._stopping: set[int] = set()
         self._live: tuple[str, LiveFiles] | None = None
         self._pace = LivePace()
         self._preview_z: Callable[[int], None] = lambda z: None
 
-    def handle(self, request: Request) -> Iterator[Event | None]:
+    def handle(self, request: m.Request) -> Iterator[m.Event | None]:
         """Events of one request; problems are raised as the classes of ``errors``."""
-        answers: dict[type[Request], Callable[[Any], Iterator[Event | None]]] = {
-            Predict: self._predict,
-            Retune: self._retune,
-            Fingerprint: self._fingerprint,
-            AttentionRow: self._row,
-            LevelMaps: self._levels,
-            Cka: self._cka,
-            Weigh: self._weigh,
-            SplitObjects: self._split,
-            Describe: self._describe,
-            Diagnose: self._diagnose,
-            Train: self._train,
+        answers: dict[type[m.Request], Callable[[Any], Iterator[m.Event | None]]] = {
+            m.Predict: self._predict,
+            m.Retune: self._retune,
+            m.Fingerprint: self._fingerprint,
+            m.AttentionRow: self._row,
+            q.LevelMaps: self._levels,
+            q.Cka: self._cka,
+            q.Weigh: self._weigh,
+            m.SplitObjects: self._split,
+            m.Describe: self._describe,
+            m.Diagnose: self._diagnose,
+            m.Train: self._train,
             Overfit: self._overfit,
-            SetPreview: self._set_preview,
+            m.SetPreview: self._set_preview,
         }
         answer = answers.get(type(request))
         if answer is None:
@@ -143,24 +120,24 @@ class Engine:
             self._told[session] = set()
         return session
 
-    def _news(self, session: Session, request_id: int) -> Iterator[Event]:
+    def _news(self, session: Session, request_id: int) -> Iterator[m.Event]:
         """What the session noticed about this image and has not told yet."""
         told = self._told[session]
         for text in session.notes:
             if text not in told:
                 told.add(text)
-                yield Note(request_id, text)
+                yield m.Note(request_id, text)
 
     # --- long ------------------------------------------------------------------------------------
 
-    def _predict(self, work: Predict) -> Iterator[Event | None]:
+    def _predict(self, work: m.Predict) -> Iterator[m.Event | None]:
         from napari_attnseg.engine.device import spare_processor
 
         session = self._session(work)
         place = _place(session)
         files = ResultFiles(Path(work.out), session.shape, place.grid)
         self._told[session].update(session.notes)
-        yield Started(
+        yield m.Started(
             work.id,
             str(session.device),
             len(work.order),
@@ -174,14 +151,14 @@ class Engine:
         computed = 0
         for done, z in enumerate(work.order, 1):
             if self._stopped(work.id):
-                yield Finished(work.id, "cancelled", files.files, {"done": done - 1})
+                yield m.Finished(work.id, "cancelled", files.files, {"done": done - 1})
                 return
             began = time.perf_counter()
             # the slice the person waits for takes the whole machine, the others leave it smooth
             spare = spare_processor if done > 1 else contextlib.nullcontext
             answer = yield from self._in_steps(work.id, session.stepwise(z, work.tuning), spare)
             if answer is None:
-                yield Finished(work.id, "cancelled", files.files, {"done": done - 1})
+                yield m.Finished(work.id, "cancelled", files.files, {"done": done - 1})
                 return
             with spare():
                 computed += bool(answer.woken)
@@ -189,14 +166,14 @@ class Engine:
                 files.write_map("step", z, answer.step)
                 if work.received or done == 1:
                     files.write_map("received", z, answer.received)
-            yield SliceDone(work.id, z, done, len(work.order), time.perf_counter() - began)
+            yield m.SliceDone(work.id, z, done, len(work.order), time.perf_counter() - began)
             yield from self._news(session, work.id)
         summary = {
             "done": len(work.order),
             "computed": computed,  # the others were known from before
             "provenance": session.provenance(work.tuning),
         }
-        yield Finished(work.id, "done", files.files, summary)
+        yield m.Finished(work.id, "done", files.files, summary)
 
     def _in_steps(
         self, number: int, steps: Iterator[None], spare: Callable[[], Any]
@@ -212,7 +189,7 @@ class Engine:
             if self._stopped(number):
                 return None
 
-    def _train(self, work: Train) -> Iterator[Event | None]:
+    def _train(self, work: m.Train) -> Iterator[m.Event | None]:
         from napari_attnseg.engine.lessons import training
 
         wish = [work.preview_z]
@@ -222,12 +199,12 @@ class Engine:
         finally:
             self._preview_z = lambda z: None
 
-    def _overfit(self, work: Overfit) -> Iterator[Event | None]:
+    def _overfit(self, work: Overfit) -> Iterator[m.Event | None]:
         from napari_attnseg.engine.lessons import checking
 
         yield from checking(work, lambda: self._stopped(work.id))
 
-    def _set_preview(self, work: SetPreview) -> Iterator[Event]:
+    def _set_preview(self, work: m.SetPreview) -> Iterator[m.Event]:
         self._preview_z(work.z)
         yield from ()
 
@@ -238,7 +215,7 @@ class Engine:
 
     # --- live ------------------------------------------------------------------------------------
 
-    def _retune(self, work: Retune) -> Iterator[Event]:
+    def _retune(self, work: m.Retune) -> Iterator[m.Event]:
         began = time.perf_counter()
         session = self._session(work)
         with self._pace.answering((work.checkpoint, work.device, work.tile, work.image, work.z)):
@@ -248,7 +225,7 @@ class Engine:
         files.probability[work.buffer] = answer.probability
         counts = self._against_plain(session, work, answer, files) if work.compare else (0, 0, 0)
         yield from self._news(session, work.id)
-        yield Retuned(
+        yield m.Retuned(
             work.id,
             work.z,
             work.buffer,
@@ -262,7 +239,7 @@ class Engine:
 
     @staticmethod
     def _against_plain(
-        session: Session, work: Retune, answer: Prediction, files: LiveFiles
+        session: Session, work: m.Retune, answer: Prediction, files: LiveFiles
     ) -> tuple[int, int, int]:
         """Write the other tuning's labels (plain attention's by default); pixels gained, lost
         and kept against it."""
@@ -286,12 +263,12 @@ class Engine:
             self._live = key, LiveFiles(Path(out), shape)
         return self._live[1]
 
-    def _fingerprint(self, work: Fingerprint) -> Iterator[Event]:
+    def _fingerprint(self, work: m.Fingerprint) -> Iterator[m.Event]:
         session = self._session(work)
         reference = np.array(open_scratch(work.reference)[0]) if work.reference else None
         found = session.fingerprint(work.z, work.tuning, work.points, reference)
         yield from self._news(session, work.id)
-        yield Fingerprinted(
+        yield m.Fingerprinted(
             work.id,
             work.z,
             *(
@@ -307,7 +284,7 @@ class Engine:
             ),
         )
 
-    def _row(self, work: AttentionRow) -> Iterator[Event]:
+    def _row(self, work: m.AttentionRow) -> Iterator[m.Event]:
         session = self._session(work)
         out = Path(work.out)
         row = path = ""
@@ -319,9 +296,9 @@ class Engine:
             path = save_array(out / "received_now.npy", received)
         place = _place(session)
         yield from self._news(session, work.id)
-        yield RowDone(work.id, work.z, row, path, work.y, work.x, place.scale, place.offset)
+        yield m.RowDone(work.id, work.z, row, path, work.y, work.x, place.scale, place.offset)
 
-    def _levels(self, work: LevelMaps) -> Iterator[Event]:
+    def _levels(self, work: q.LevelMaps) -> Iterator[m.Event]:
         from napari_attnseg.engine.questions import level_maps
 
         session = self._session(work)
@@ -330,19 +307,19 @@ class Engine:
 
     # --- other questions -------------------------------------------------------------------------
 
-    def _weigh(self, work: Weigh) -> Iterator[Event]:
+    def _weigh(self, work: q.Weigh) -> Iterator[m.Event]:
         from napari_attnseg.engine.describe import weigh
 
         size = (work.size[0], work.size[1])
         found = weigh(work.model, work.options, work.in_channels, work.classes, size)
-        yield Weighed(work.id, found)
+        yield q.Weighed(work.id, found)
 
-    def _cka(self, work: Cka) -> Iterator[Event]:
+    def _cka(self, work: q.Cka) -> Iterator[m.Event]:
         from napari_attnseg.engine.questions import compare_layers
 
         yield from compare_layers(work, self._stopped)
 
-    def _split(self, work: SplitObjects) -> Iterator[Event]:
+    def _split(self, work: m.SplitObjects) -> Iterator[m.Event]:
         from napari_attnseg.engine.objects import split_objects
 
         labels = open_scratch(work.labels)
@@ -350,15 +327,15 @@ class Engine:
             np.asarray(labels), work.watershed, work.min_distance, work.min_size
         )
         save_array(Path(work.out), ids)
-        yield ObjectsDone(work.id, work.out, count)
+        yield m.ObjectsDone(work.id, work.out, count)
 
-    def _describe(self, work: Describe) -> Iterator[Event]:
+    def _describe(self, work: m.Describe) -> Iterator[m.Event]:
         from napari_attnseg.engine.describe import describe
 
-        yield Described(work.id, describe())
+        yield m.Described(work.id, describe())
 
-    def _diagnose(self, work: Diagnose) -> Iterator[Event]:
+    def _diagnose(self, work: m.Diagnose) -> Iterator[m.Event]:
         from napari_attnseg.engine.device import diagnose, report_text
 
         report = diagnose(work.device)
-        yield Diagnosed(work.id, report, report_text(report))
+        yield m.Diagnosed(work.id, report, report_text(report))
