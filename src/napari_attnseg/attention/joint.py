@@ -22,8 +22,8 @@ parallel ones can also be read as a sum of both branches, ``parallel_merge="sum"
 not stated either. 5 is the default here: a fresh one is the identity, and so are 2 and 8.
 
 A(x) grows with the third power of x. Where the point-wise map sees it (4 to 6) on features that
-nothing normalises, as a dense block's, the sigmoid may saturate early in training and then stays
-shut; 2 and 8 weigh the same sum by a map of x itself.
+nothing normalises, as a dense block's, the sigmoid may saturate early in training and then learns
+no more; the map of 2 and 8 sees x itself.
 """
 
 from __future__ import annotations
