@@ -219,6 +219,70 @@ def test_training_starts_from_local_encoder_weights(folders, tmp_path) -> None:
     assert "none.pth" in error
 
 
+def test_dry_run_looks_at_the_data_and_trains_nothing(folders, tmp_path) -> None:
+    common = ["--images", folders[0], "--masks", folders[1]]
+    small = ["--option", "width=0.125", "--classes", "cell"]
+    found = run("train", *common, *small, "--dry-run")
+    assert found.exit_code == 0, found.output
+    lines = found.stdout.splitlines()
+    assert lines[0].startswith("3 pairs")
+    assert any(line.startswith("labels: 0: ") for line in lines)
+    assert any(line.startswith("intensity: ") for line in lines)
+    assert lines[-1].startswith("model: smooth_unet, ")
+    assert "classes background, cell" in lines[-1]
+    assert list(tmp_path.rglob("*.safetensors")) == []
+    code, error = message("train", *common, *small)
+    assert code == 1
+    assert "got no --out" in error
+
+
+def test_dry_run_fails_where_training_would(folders, tmp_path) -> None:
+    for mask in folders[1].iterdir():
+        imsave(mask, np.zeros_like(imread(mask)), check_contrast=False)
+    found = run("train", "--images", folders[0], "--masks", folders[1], "--dry-run")
+    assert found.exit_code == 1
+    assert "problem: " in found.stdout
+
+
+def test_check_learns_one_image_and_writes_nothing(folders, tmp_path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    common = ["--images", folders[0], "--masks", folders[1], "--option", "width=0.125"]
+    small = ["--set", "crop=32", "--check", "--check-steps", 3, "--device", "cpu"]
+    done = run("train", *common, *small, "--lr", 1e-9)
+    assert done.exit_code == 1
+    assert "learning one image on cpu, at most 3 steps\nnote: image: " in done.output
+    assert "step 1/3" in done.output
+    assert "does not learn" in done.output
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_training_prints_the_look_at_the_data_first(folders, tmp_path) -> None:
+    common = ["--images", folders[0], "--masks", folders[1], "--out", tmp_path / "m.safetensors"]
+    small = ["--option", "width=0.125", "--set", "crop=32", "--set", "amp=true", "--epochs", 1]
+    done = run("train", *common, *small, "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith("3 pairs (3 looked at closely)")
+    assert "note: mixed precision is for CUDA; on cpu all is in float32" in done.output
+    # three images are too few to keep some back: no word of validation
+    assert "training pixels: dice" in done.output
+    assert "validation: " not in done.output
+
+
+def test_another_model_starts_from_its_own_options(folders, tmp_path) -> None:
+    model = tmp_path / "m.safetensors"
+    common = ["--images", folders[0], "--masks", folders[1], "--out", model, "--epochs", 1]
+    small = ["--set", "crop=32", "--set", "class_weights=balanced", "--batch", 16]
+    done = run("train", *common, *small, "--model", "mobile_unet", "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    assert "gamma" not in done.output
+    card = json.loads(run("info", model, "--json").stdout)
+    assert card["spec"]["name"] == "mobile_unet"
+    assert card["provenance"]["settings"]["class_weights"] == "balanced"
+    code, error = message("train", *common, "--model", "mobile_unet", "--option", "stride=8")
+    assert code == 1
+    assert "got option stride for mobile_unet" in error
+
+
 def test_unknown_training_values_are_refused_with_the_known(folders, tmp_path) -> None:
     common = ["--images", folders[0], "--masks", folders[1], "--out", tmp_path / "m.safetensors"]
     for bad, says in [
@@ -227,6 +291,15 @@ def test_unknown_training_values_are_refused_with_the_known(folders, tmp_path) -
         (["--recipe", "best"], "smooth-attention-paper"),
         (["--preprocessing", "sharpness=2"], "sharpness"),
         (["--option", "widht=2"], "widht"),
+        (["--model", "best"], "got model 'best'"),
+        (["--set", "optimizer=lion"], "adam or adamw or sgd"),
+        (["--set", "epochs=many"], "a whole number"),
+        (["--set", "augment=1"], "true or false"),
+        (["--set", "crop=1.5"], "a whole number of pixels, or null"),
+        (["--set", "class_weights=1,x"], "a number per class"),
+        (["--set", "class_weights=1,2,3"], "expected 2 numbers"),
+        (["--set", "optimizer=sgd", "--set", "momentum=1"], "got momentum 1.0"),
+        (["--set", "class_names=a"], "expected one of model"),
     ]:
         code, error = message("train", *common, *bad)
         assert code == 1

@@ -59,13 +59,13 @@ def build_model(
 
 def _start_encoder(model: SegmentationModel, settings: TrainSettings) -> str:
     """Load the published weights and say what became of them."""
-    from napari_attnseg.models.encoders import load_encoder_weights
+    from napari_attnseg.models.encoders import Encoder, load_encoder_weights
 
     encoder = getattr(model, "encoder", None)
-    if encoder is None:
+    if not isinstance(encoder, Encoder):
         raise InputError(
-            f"got encoder weights for {settings.model}, which has no encoder that takes them; "
-            "choose another model or train from random weights"
+            f"got encoder weights for {settings.model}, which has no encoder that takes published "
+            "ones; choose another model, or train from random weights"
         )
     report = load_encoder_weights(encoder, settings.encoder_weights)
     return f"encoder weights {Path(settings.encoder_weights).name}: {report.text}"

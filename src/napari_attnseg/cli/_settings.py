@@ -1,0 +1,132 @@
+"""Training settings from words: a recipe, and what was asked for on top of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from typing import Any
+
+from napari_attnseg.errors import InputError
+from napari_attnseg.settings import (
+    AUGMENTATIONS,
+    LOSS_NAMES,
+    OPTIMIZERS,
+    RULES,
+    SCHEDULES,
+    Preprocessing,
+    TrainSettings,
+    recipe,
+    with_model,
+)
+
+OWN_OPTIONS = ("options", "preprocessing", "class_names", "class_colors", "sparse")
+"""Fields of ``TrainSettings`` that ``--set`` does not change."""
+SETTABLE = tuple(f.name for f in fields(TrainSettings) if f.name not in OWN_OPTIONS)
+CHOICES: dict[str, tuple[str, ...]] = {
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "loss": LOSS_NAMES,
+    "rule": RULES,
+    "threshold_draw": ("fixed", "quantile"),
+    "augmentation": AUGMENTATIONS,
+    "encoder_normalisation": ("imagenet", "given"),
+}
+
+
+def parse_value(text: str) -> Any:
+    """``0.5`` is a number, ``true`` a flag, ``null`` nothing, anything else a word."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def parse_pairs(items: list[str], option: str) -> dict[str, Any]:
+    """``["width=0.5"]`` to ``{"width": 0.5}``."""
+    for item in items:
+        if "=" not in item:
+            raise InputError(f"got {option} {item}, expected NAME=VALUE")
+    return {name: parse_value(value) for name, value in (item.split("=", 1) for item in items)}
+
+
+def settings_from(
+    name: str,
+    classes: str | None,
+    changes: dict[str, Any],
+    options: dict[str, Any],
+    preprocessing: dict[str, Any],
+) -> TrainSettings:
+    """The recipe ``name`` with what was asked for on top.
+
+    Another model than the recipe's starts from its own options. Raises ``InputError`` for unknown
+    names, with the known ones, and for values of the wrong kind.
+    """
+    base = recipe(name)
+    unknown = set(changes) - set(SETTABLE)
+    if unknown:
+        raise InputError(
+            f"got --set {', '.join(sorted(unknown))}, expected one of {', '.join(SETTABLE)}"
+        )
+    base = with_model(base, str(changes.get("model", base.model)), **options)
+    changes = {k: checked(k, v, getattr(base, k)) for k, v in changes.items()}
+    if classes:
+        changes["class_names"] = ("background", *(c.strip() for c in classes.split(",")))
+    if {"mean", "std"} & set(preprocessing):
+        changes.setdefault("encoder_normalisation", "given")
+    return replace(base, **changes, preprocessing=prepared(base.preprocessing, preprocessing))
+
+
+def checked(name: str, value: Any, base: Any) -> Any:
+    """The value of ``--set NAME=VALUE``, if it is of the right kind."""
+    if name == "class_weights":
+        return class_weights(value)
+    if name in CHOICES and value not in CHOICES[name]:
+        raise InputError(f"got {name} {value}, expected {' or '.join(CHOICES[name])}")
+    if name == "crop":
+        right, wanted = value is None or _whole(value), "a whole number of pixels, or null"
+    elif isinstance(base, bool):
+        right, wanted = isinstance(value, bool), "true or false"
+    elif isinstance(base, int):
+        right, wanted = _whole(value), "a whole number"
+    elif isinstance(base, float):
+        right, wanted = isinstance(value, int | float), "a number"
+    else:
+        right, wanted = isinstance(value, str), "a word"
+    if not right:
+        raise InputError(f"got --set {name}={value}, expected {wanted}")
+    return float(value) if isinstance(base, float) else value
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def class_weights(value: Any) -> Any:
+    """``balanced``, or numbers as ``1,5,10`` or ``[1, 5, 10]``."""
+    parts = value.split(",") if isinstance(value, str) and "," in value else value
+    if isinstance(parts, list):
+        try:
+            return tuple(float(v) for v in parts)
+        except (TypeError, ValueError):
+            parts = None
+    if parts in ("", "balanced"):
+        return parts
+    raise InputError(
+        f"got class_weights {value}, expected balanced, or a number per class as 1,5,10"
+    )
+
+
+def prepared(base: Preprocessing, changes: dict[str, Any]) -> Preprocessing:
+    """The preprocessing with ``--preprocessing`` on top; mean and std follow the channels."""
+    known = [f.name for f in fields(Preprocessing)]
+    unknown = sorted(set(changes) - set(known))
+    if unknown:
+        raise InputError(f"got --preprocessing {', '.join(unknown)}, expected {', '.join(known)}")
+    listed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
+    for name in ("mean", "std"):
+        if isinstance(listed.get(name), int | float):
+            listed[name] = (float(listed[name]),)
+    pre = replace(base, **listed)
+    n = pre.channels
+    mean, std = (v if len(v) == n else (v[0],) * n for v in (pre.mean, pre.std))
+    return replace(pre, mean=mean, std=std)
