@@ -9,24 +9,39 @@ import typer
 
 from napari_attnseg.cards import Card, read_card, resolve_checkpoint, shipped_checkpoints
 
+ABOUT = ("title", "paper", "ndim", "parameters", "choices", "places")
+"""What is told of an architecture with its default options."""
+
 
 def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """List the architectures that can be trained and the checkpoints that ship."""
-    from napari_attnseg.models import list_models
+    from napari_attnseg.engine.describe import describe
 
+    known = describe()["models"]
     shipped = {name: read_card(path) for name, path in shipped_checkpoints().items()}
     if as_json:
-        data = {"models": list_models(), "checkpoints": {n: c.metrics for n, c in shipped.items()}}
+        data = {
+            "models": [m["name"] for m in known],
+            "architectures": {m["name"]: {k: m[k] for k in ABOUT} for m in known},
+            "checkpoints": {n: c.metrics for n, c in shipped.items()},
+        }
         print(json.dumps(data, indent=1))
         return
-    print("architectures:")
-    for name in list_models():
-        print(f"  {name}")
+    print("architectures (millions of parameters, title, options):")
+    for m in known:
+        options = " ".join(f"{a['name']}={_word(a['default'])}" for a in m["arguments"])
+        print(f"  {m['name']:<16} {m['parameters'] / 1e6:6.2f} M  {m['title']}")
+        print(f"  {'':<16} {'':>8}  {options}")
     print("shipped checkpoints:")
     for name, card in shipped.items():
         print(f"  {name:<28} {card.title}")
+
+
+def _word(value: object) -> str:
+    """A value as ``--option`` takes it."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def info(
