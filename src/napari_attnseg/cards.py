@@ -88,12 +88,12 @@ def read_header(path: Path) -> dict[str, Any]:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            head = file.read(8)
-            _refuse_foreign(path, head)
-            length = struct.unpack("<Q", head)[0]
+            head = file.read(9)
+            _refuse_foreign(path, head, size)
+            length = struct.unpack("<Q", head[:8])[0]
             if length > min(MAX_HEADER, size - 8):
                 raise CheckpointError(_broken(path, "its header is longer than the file"))
-            raw = file.read(length)
+            raw = head[8:] + file.read(length - 1)
     except FileNotFoundError as error:
         raise CheckpointError(f"got {path}, which does not exist; expected a file") from error
     except OSError as error:
@@ -117,7 +117,7 @@ def _broken(path: Path, why: str) -> str:
     return f"{path.name} is damaged: {why}; download or copy the checkpoint again"
 
 
-def _refuse_foreign(path: Path, head: bytes) -> None:
+def _refuse_foreign(path: Path, head: bytes, size: int) -> None:
     """Name the usual strangers: pickles (old and zipped) and files too short to be anything."""
     if head[:4] == b"PK\x03\x04" or (head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05"):
         raise CheckpointError(
@@ -126,6 +126,12 @@ def _refuse_foreign(path: Path, head: bytes) -> None:
         )
     if len(head) < 8:
         raise CheckpointError(_broken(path, f"it has only {len(head)} bytes"))
+    fits = struct.unpack("<Q", head[:8])[0] <= size - 8
+    if head[8:] not in (b"", b"{") and not fits:  # neither a header nor its length
+        raise CheckpointError(
+            f"{path.name} is not a napari-attnseg checkpoint, it is a file of another kind; "
+            "choose a .safetensors file written by `napari-attnseg train` or the Train dock"
+        )
 
 
 def read_card(path: str | Path) -> Card:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_attnseg.errors import InputError
-from napari_attnseg.settings import RULES, Tuning
+from napari_attnseg.settings import PLAIN_THRESHOLD, RULES, Tuning
 
 if TYPE_CHECKING:
     from napari_attnseg.cards import Card
@@ -20,7 +20,7 @@ Model = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda:0, mps")]
 Threshold = Annotated[
     float | None,
-    typer.Option(min=0.0, help="Smoothness threshold in [0, 1]; 2.0 is plain self-attention."),
+    typer.Option(help="Smoothness threshold from 0 to 1; 2.0 is plain self-attention."),
 ]
 Rule = Annotated[str | None, typer.Option(help=f"Gating rule: {', '.join(RULES)}.")]
 Gamma = Annotated[float | None, typer.Option(help="Weight of the attention branch.")]
@@ -49,11 +49,16 @@ def tuning_of(
     for name in moved:
         if name not in known:
             raise InputError(
-                f"got --{name}, but this model can only be tuned by "
-                f"{', '.join(sorted(known))}; leave --{name} out"
+                f"got --{name}, which this model does not have; it can be tuned by "
+                f"{', '.join(sorted(known))}"
             )
     if rule is not None and rule not in RULES:
         raise InputError(f"got --rule {rule}, expected one of {', '.join(RULES)}")
+    if threshold is not None and not (0.0 <= threshold <= 1.0 or threshold == PLAIN_THRESHOLD):
+        raise InputError(
+            f"got --threshold {threshold:g}, expected 0 to 1, or {PLAIN_THRESHOLD:g} for plain "
+            "attention"
+        )
     return card.tuning.replace(**moved)
 
 

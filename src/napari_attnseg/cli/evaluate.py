@@ -20,6 +20,8 @@ from napari_attnseg.cli._common import (
     tuning_of,
 )
 from napari_attnseg.cli._data import Data, Images, Labels, Masks, layout_of
+from napari_attnseg.cli._tables import figures_table
+from napari_attnseg.settings import PLAIN_THRESHOLD
 
 if TYPE_CHECKING:
     from napari_attnseg.io.pairs import Pairing
@@ -70,8 +72,7 @@ def evaluate(
     if as_json:
         print(json.dumps(result, indent=1, default=str))
         return
-    for name, value in result.items():
-        print(f"{name:>12}  {value:.4f}" if isinstance(value, float) else f"{name:>12}  {value}")
+    print(figures_table(result))
 
 
 def sweep(
@@ -84,17 +85,19 @@ def sweep(
     cut: Cut = None,
     device: Device = "auto",
 ) -> None:
-    """The paper's table: thresholds 0.1 to 0.9 and 2.0 from one pass of the encoder."""
+    """The paper's table: thresholds 0.1 to 0.9, the model's own and 2.0, from one encoder pass."""
     pairing = pairs_of(images, masks)
     ensure_folder(out)
-    from napari_attnseg.engine.sweep import plot, to_markdown
+    from napari_attnseg.engine.sweep import THRESHOLDS, plot, to_markdown
     from napari_attnseg.engine.sweep import sweep as run
     from napari_attnseg.models.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(model)
     tuning = tuning_of(checkpoint.card, None, rule, gamma, cut)
-    rows = run(checkpoint, pairing.pairs, device=device, tuning=tuning)
-    table = to_markdown(rows)
+    own = float(tuning.get("threshold", PLAIN_THRESHOLD))
+    thresholds = sorted({*THRESHOLDS, own})
+    rows = run(checkpoint, pairing.pairs, device=device, tuning=tuning, thresholds=thresholds)
+    table = to_markdown(rows, own)
     (out / "sweep.md").write_text(table)
     plot(rows, out / "sweep.png")
     print(table)

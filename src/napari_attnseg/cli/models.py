@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from napari_attnseg.cards import Card, read_card, resolve_checkpoint, shipped_checkpoints
+from napari_attnseg.cards import read_card, resolve_checkpoint, shipped_checkpoints
+from napari_attnseg.cli._tables import card_text
 
 ABOUT = ("title", "paper", "ndim", "parameters", "choices", "places")
 """What is told of an architecture with its default options."""
@@ -58,20 +59,3 @@ def info(
 
     report = diagnose(device)
     print(json.dumps(report, indent=1) if as_json else report_text(report))
-
-
-def card_text(card: Card) -> str:
-    """The card as a person reads it."""
-    lines = [
-        card.title,
-        card.text,
-        f"model: {card.spec.get('name')} {json.dumps(card.spec.get('options', {}))}",
-        f"input channels: {card.preprocessing.channels}, intensity: {card.preprocessing.intensity}",
-        f"classes: {', '.join(card.class_names)}",
-        f"tuning: {json.dumps(card.tuning.to_json())}",
-        f"parameters: {card.parameters:,}",
-        f"metrics: {json.dumps(card.metrics)}",
-        f"command: {card.provenance.get('command', 'not recorded')}",
-        f"digest: {card.digest}",
-    ]
-    return "\n".join(line for line in lines if line)

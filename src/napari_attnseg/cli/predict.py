@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     from napari_attnseg.settings import Tuning
 
 SUFFIXES = (".nii.gz", ".nii", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
-EXTRAS = ("probability", "objects")
+EXTRAS = ("probability", "objects", "preview")
+
+DARK = (
+    "note: PNG masks hold class ids, so they look black in picture viewers; open them in napari, "
+    "or add --save preview"
+)
 
 
 def stem_of(path: Path) -> str:
@@ -50,11 +55,11 @@ def collect(inputs: list[Path]) -> list[Path]:
     for path in inputs:
         if path.is_dir():
             inside = sorted(p for p in path.iterdir() if p.name.lower().endswith(SUFFIXES))
-            found += [p for p in inside if not stem_of(p).endswith("_mask")]
+            found += [p for p in inside if not stem_of(p).endswith(("_mask", "_preview"))]
         elif path.is_file():
             found.append(path)
         else:
-            raise InputError(f"got {path}, which does not exist; expected an image or a folder")
+            raise InputError(f"got {path}, which does not exist; give an image or a folder")
     if not found:
         raise InputError(f"no image found; expected files ending in {', '.join(SUFFIXES)}")
     return found
@@ -118,6 +123,8 @@ def predict(
                 raise
             say(f"error: {path}: {sentence}")  # the rest of a folder is still worth having
             failed += 1
+    if "preview" not in (save or []) and any(m.suffix == ".png" for m in places.values()):
+        say(DARK)
     say(f"{len(places) - failed} of {len(places)} masks written and verified in {out}")
     if failed:
         raise typer.Exit(1)
@@ -152,7 +159,8 @@ def _one(
         colors=dict(enumerate(session.card.class_colors)),
         provenance=session.provenance(tuning),
     )
-    say(f"{path.name} -> {verified.path} ({verified.message})")
+    ids = f"ids 0 to {len(session.card.class_names) - 1}"
+    say(f"{path.name} -> {verified.path} ({verified.message}; {ids})")
     _extras(mask, labels, probability, source, extras)
 
 
@@ -170,7 +178,21 @@ def _extras(
     stem = stem_of(mask).removesuffix("_mask")
     if probability is not None:
         write_scalar(mask.with_name(f"{stem}_probability{suffix}"), probability, source)
+    if "preview" in extras:
+        _preview(mask.with_name(f"{stem}_preview.png"), labels)
     if "objects" in extras:
         ids, count = split_objects(labels)
         write_mask(mask.with_name(f"{stem}_objects{suffix}"), ids, source)
         say(f"{stem}: {count} objects")
+
+
+def _preview(path: Path, labels: np.ndarray) -> None:
+    """Ids spread over black to white, to be seen in any picture viewer; of a volume its fullest
+    slice. To look at only: ``evaluate`` and training take the mask itself."""
+    from PIL import Image
+
+    z = int((labels > 0).sum(axis=(1, 2)).argmax())
+    top = max(1, int(labels.max(initial=0)))
+    spread = np.round(labels[z] * (255.0 / top)).astype(np.uint8)
+    Image.fromarray(spread).save(path)
+    say(f"{path.name}: {f'slice {z}, ' if len(labels) > 1 else ''}ids 0 to {top} as black to white")

@@ -79,14 +79,16 @@ def _row(threshold: float, counts: list[Counts], changed: float) -> Row:
     return {"threshold": float(threshold), **means, "changed": changed, "n": len(counts)}
 
 
-def to_markdown(rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table, the best IoU in bold."""
+def to_markdown(rows: Sequence[Row], own: float | None = None) -> str:
+    """The rows as a Markdown table, the best IoU in bold; ``own``: the model's own threshold."""
     head = ["threshold", *COLUMNS, "changed"]
     lines = [" | ".join(head), " | ".join(["---:"] * len(head))]
     best = max(row["iou"] for row in rows)
     for row in rows:
         name = f"{row['threshold']:g}"
-        cells = [f"{name} (plain)" if row["threshold"] >= 1 else name]
+        notes = ["plain"] if row["threshold"] >= PLAIN_THRESHOLD else []
+        notes += ["the model's own"] if row["threshold"] == own else []
+        cells = [f"{name} ({', '.join(notes)})" if notes else name]
         for column in COLUMNS:
             text = f"{row[column]:.4f}"
             cells.append(f"**{text}**" if column == "iou" and row["iou"] == best else text)

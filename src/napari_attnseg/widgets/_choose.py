@@ -194,10 +194,10 @@ def about(card: Card | None) -> str:
     if card is None:
         return ""
     names = ", ".join(card.class_names[1:]) or "foreground"
-    color = "RGB" if card.preprocessing.channels == 3 else "grey"
-    dice = next((v for k, v in card.metrics.items() if k.endswith("dice")), None)
+    color = "in colour" if card.preprocessing.channels == 3 else "in grey (colour by luminance)"
+    dice = dict(card.metrics.get("test") or {}).get("dice")
     test = f"; test Dice {dice:.2f}" if isinstance(dice, int | float) else ""
-    return f"Finds {names} in {color} images{test}."
+    return f"Finds {names} {color}{test}."
 
 
 def device_label(device: dict[str, Any]) -> str:
