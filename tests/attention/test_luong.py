@@ -280,6 +280,18 @@ def test_strength_scales_what_is_added() -> None:
     torch.testing.assert_close(module(skip, context, 0.25), skip + 0.25 * attended)
 
 
+def test_blocks_can_be_made_smaller_while_it_lives() -> None:
+    skip, context, _ = maps(7, 11)
+    module = gate("sigmoid", block_bytes=1 << 20)
+    with torch.no_grad(), Largest() as large:
+        before = module(skip, context)
+    module.block_bytes = 8 * 77
+    with torch.no_grad(), Largest() as small:
+        torch.testing.assert_close(module(skip, context), before)
+    assert large.numel == 2 * 77 * 77
+    assert small.numel == 2 * 4 * 77
+
+
 def test_a_context_of_another_size_and_width() -> None:
     skip, context = drawn(2, 4, 7, 11), drawn(2, 6, 3, 5, seed=1)
     module = gate(context_channels=6)

@@ -13,6 +13,7 @@ encoder knows (Luong's own direction), ``"self"`` asks the encoder's feature abo
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -71,6 +72,15 @@ class LuongAttention(AttentionModule):
     def sigma(self) -> str:
         """How scores become weights."""
         return self.form.sigma
+
+    @property
+    def block_bytes(self) -> int | None:
+        """Memory of one block of rows; a session that runs short of memory lowers it."""
+        return self.form.block_bytes
+
+    @block_bytes.setter
+    def block_bytes(self, value: int | None) -> None:
+        self.form = replace(self.form, block_bytes=value)
 
     @property
     def tunables(self) -> tuple[Tunable, ...]:
