@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+from lively import lively_model
 
 from napari_attnseg.cards import Card
 from napari_attnseg.engine.predict import place_grid, place_map
@@ -116,3 +117,20 @@ def test_questions_that_cannot_be_answered_are_refused() -> None:
         session.compare(0)
     with pytest.raises(InputError, match="cut into tiles"):
         opened(image, tile=36).maps(0)
+
+
+def test_smooth_attention_shows_the_same_through_both_doors() -> None:
+    """The recorded maps are those that the threshold path gives."""
+    image = RNG.random((2, 41, 27)).astype(np.float32)
+    model = lively_model()
+    card = Card(preprocessing=Preprocessing(intensity="unit"), tuning=model.tuning())
+    session = Session(model, "cpu", card=card)
+    session.set_image(image, flips=(False, True, True))
+    tuning = Tuning.of(threshold=float(np.median(session.predict(1).step)), rule="authors")
+    maps = {m.name: m for m in session.maps(1, tuning)}
+    (row,) = session.rows(1, 7, 25, tuning)
+    assert {m.title for m in maps.values()} == {"bottleneck, 1/8 resolution"}
+    assert maps["step"].scale == session.map_scale(1)
+    np.testing.assert_array_equal(maps["step"].values, session.predict(1, tuning).step)
+    np.testing.assert_allclose(maps["received"].values, session.received(1, tuning), atol=1e-7)
+    np.testing.assert_allclose(row.values, session.attention_row(1, 7, 25, tuning), atol=1e-7)

@@ -131,6 +131,8 @@ class SmoothAttention(AttentionModule):
         ``threshold`` may be a tensor of one value per item (B,). Below 0 it masks every position,
         from 1 on none.
         """
+        if self.probe is not None:
+            self._note(x_BCHW, attended, threshold, rule)
         mask = self.mask(attended, threshold).unsqueeze(1)
         rule = check_rule(rule or self.rule)
         gamma = self.gamma if gamma is None else gamma
@@ -152,6 +154,18 @@ class SmoothAttention(AttentionModule):
     ) -> Tensor:
         """``gate(x, attend(x))``."""
         return self.gate(x_BCHW, self.attend(x_BCHW), threshold, rule, gamma)
+
+    def _note(
+        self, x_BCHW: Tensor, attended: Attended, threshold: Number | None, rule: str | None
+    ) -> None:
+        """Show ``step``, the attention received and, of the asked position, its row."""
+        assert self.probe is not None
+        self.probe.note("step", attended.step)
+        self.probe.note("received", self.received(x_BCHW, attended, threshold, rule))
+        if self.probe.query is not None:
+            y, x = self.probe.cell((x_BCHW.shape[-2], x_BCHW.shape[-1]))
+            row = self.row(x_BCHW, y, x, attended, threshold, rule)
+            self.probe.note("row", row, "row")
 
     def mask(self, attended: Attended, threshold: Number | None = None) -> Tensor:
         """``step > threshold`` (eq. 7, strict): bool (B, H, W)."""

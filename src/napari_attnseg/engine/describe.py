@@ -107,11 +107,12 @@ def weigh(
     with unfilled():
         model = create_model(name, in_channels=in_channels, classes=classes, **options)
     encoder = getattr(model, "encoder", None)
+    whole = options.get("width", 1.0) == 1.0  # published weights fit no narrower network
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "macs": count_macs(model, size),
         "places": [asdict(place) for place in model.places],
-        "weights": getattr(encoder, "published", None) is not None,
+        "weights": getattr(encoder, "published", None) is not None and whole,
     }
 
 

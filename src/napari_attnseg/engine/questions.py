@@ -109,9 +109,10 @@ def image_parts(image: ImageRef, out: Path) -> tuple[Path, ...]:
 
 
 def _crops(plane: np.ndarray) -> Iterator[np.ndarray]:
-    """Squares side by side, at least four of them and at most ``CROP`` wide."""
+    """Squares side by side, at least four along each side where there is room, at most ``CROP``
+    wide."""
     height, width = plane.shape[:2]
-    side = max(16, min(CROP, height // 2, width // 2))
+    side = max(16, min(CROP, height // 4, width // 4))
     for top in range(0, height - side + 1, side):
         for left in range(0, width - side + 1, side):
             yield plane[top : top + side, left : left + side]

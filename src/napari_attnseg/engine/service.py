@@ -39,10 +39,11 @@ def open_scratch(path: str) -> np.ndarray:
 
 
 def _place(session: Session) -> MapScale:
-    """Where the attention grid lies; an empty grid without attention and for tiles."""
+    """Where the attention grid lies; an empty grid for models without a threshold (their maps are
+    those of their levels) and for tiles."""
     from napari_attnseg.engine.session import MapScale
 
-    if session.tiled or getattr(session.model, "attention", None) is None:
+    if session.tiled or all(t.name != "threshold" for t in session.model.tunables):
         return MapScale((1.0, 1.0), (0.0, 0.0), (0, 0))
     return session.map_scale()
 

@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 from napari_attnseg.widgets._parts import hint
 from napari_attnseg.widgets._plots import inks
 
-HEIGHT = 270
+HEIGHT = 290
 
 
 class LayerHeatmap(QWidget):
@@ -32,6 +32,7 @@ class LayerHeatmap(QWidget):
         self.plot.setMouseEnabled(False, False)
         self.plot.setMenuEnabled(False)
         self.plot.hideButtons()
+        self.plot.getPlotItem().layout.setContentsMargins(0, 8, 2, 6)
         self.image = pg.ImageItem(axisOrder="row-major")
         colours = pg.colormap.get("magma")
         self.image.setLookupTable(colours.getLookupTable())
@@ -74,7 +75,7 @@ class LayerHeatmap(QWidget):
         """What a cell says."""
         value = self.values[i, j]
         figure = "no figure: a layer that does not vary" if np.isnan(value) else f"{value:.3f}"
-        return f"<b>{self.rows[i]}</b> and <b>{self.columns[j]}</b>: {figure}"
+        return f"<b>{broken(self.rows[i])}</b> and <b>{broken(self.columns[j])}</b>: {figure}"
 
     def _on_mouse(self, position: Any) -> None:
         at = self.plot.getPlotItem().vb.mapSceneToView(position)
@@ -100,3 +101,8 @@ class LayerHeatmap(QWidget):
         changed = (QEvent.Type.StyleChange, QEvent.Type.PaletteChange)
         if hasattr(self, "_soon") and event.type() in changed:
             self._soon.start()
+
+
+def broken(name: str) -> str:
+    """A module's name that may wrap after each dot (zero-width spaces)."""
+    return name.replace(".", ".\u200b")

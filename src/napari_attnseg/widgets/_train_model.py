@@ -122,7 +122,7 @@ class ModelPanel(QWidget):
         """Write the card: what the chosen options cost, and where attention stands."""
         words = [
             f"<b>{count(found['parameters'])}</b> parameters, <b>{found['macs'] / 1e9:.2f}</b> "
-            f"GMACs at {size} x {size}",
+            f"GMACs at {size}&nbsp;x&nbsp;{size}",
             where(found["places"]),
         ]
         self._about(words)
@@ -255,4 +255,4 @@ def where(places: list[dict[str, Any]]) -> str:
         return f"Attention: {titles[0]}"
     strides = [int(p["stride"]) for p in places]
     grids = ", ".join("full" if s == 1 else f"1/{s}" for s in strides)
-    return f"Attention at {len(titles)} places: {grids} of the resolution"
+    return f"Attention on {len(titles)} grids: {grids}"
