@@ -93,7 +93,7 @@ def read_header(path: Path) -> dict[str, Any]:
             length = struct.unpack("<Q", head[:8])[0]
             if length > min(MAX_HEADER, size - 8):
                 raise CheckpointError(_broken(path, "its header is longer than the file"))
-            raw = head[8:] + file.read(length - 1)
+            raw = (head[8:] + file.read(max(0, length - 1)))[:length]
     except FileNotFoundError as error:
         raise CheckpointError(f"got {path}, which does not exist; expected a file") from error
     except OSError as error:

@@ -68,3 +68,31 @@ def test_labels_of_another_size_are_not_given_the_scan_s_header(
             {"metadata": dict(image.metadata)},
         )
     assert not list(tmp_path.glob("cropped*"))
+
+
+def test_napari_s_own_save_carries_class_names_and_colours(make_napari_viewer, tmp_path):
+    from napari.utils.colormaps import DirectLabelColormap
+    from nibabel import load
+
+    from napari_attnseg.viewer.writer import classes_of
+
+    viewer = make_napari_viewer()
+    labels = np.random.default_rng(0).integers(0, 3, (5, 7, 11)).astype(np.uint8)
+    colors = {0: "transparent", None: "#888888", 1: "#ff9f1c", 2: "#2ec4b6"}
+    layer = viewer.add_labels(
+        labels,
+        scale=(3, 2, 2),
+        colormap=DirectLabelColormap(color_dict=colors),
+        features={"index": [0, 1, 2], "class": ["background", "liver", "spleen"]},
+    )
+    (path,) = viewer.layers.save(
+        str(tmp_path / "mask.nii.gz"), selected=True, plugin="napari-attnseg"
+    )
+    written = load(path)
+    np.testing.assert_array_equal(np.asarray(written.dataobj), labels.transpose(2, 1, 0))
+    said = b"".join(e.content for e in written.header.extensions).decode()
+    for word in ("liver", "spleen", "#ff9f1c", "#2ec4b6"):
+        assert word in said
+    viewer.add_labels(labels, name="plain")
+    assert classes_of(viewer.layers["plain"].as_layer_data_tuple()[1], labels) == (None, None)
+    assert layer in viewer.layers

@@ -269,3 +269,34 @@ def test_the_dock_needs_no_more_than_300_pixels(dock: SegmentWidget) -> None:
     for offered in (0, 512):
         dock.tiles._offer(offered)
         assert max(part.minimumSizeHint().width() for part in parts) <= 284
+
+
+def test_a_second_model_s_answer_hides_the_first_one_s(
+    dock: SegmentWidget, qtbot: Any, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    second = tmp_path / "second.safetensors"
+    shutil.copy(tiny_checkpoint, second)
+    dock.run.click()
+    wait_idle(dock, qtbot)
+    first = dock.hub.results.labels
+    assert first.visible
+    dock.hub.set_model(str(second))
+    dock.run.click()
+    wait_idle(dock, qtbot)
+    assert not first.visible
+    assert first in dock.hub.viewer.layers
+    assert dock.hub.results.labels.visible
+    assert dock.errors.message.startswith("The results of tiny are hidden, not deleted")
+    first.visible = True  # the person wants to see both
+    dock.hub.tune(cut=0.3)
+    got: list[Any] = []
+    dock.hub.live.retuned.connect(lambda *answer: got.append(answer))
+    qtbot.waitUntil(lambda: bool(got), timeout=WAIT_MS)
+    assert first.visible
+    dock.hub.set_model(str(tiny_checkpoint))
+    dock.run.click()
+    wait_idle(dock, qtbot)
+    assert first.visible
+    assert "second" in dock.errors.message

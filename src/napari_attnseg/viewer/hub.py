@@ -137,6 +137,12 @@ class Hub:
         return self._results.get((id(self.source), self.checkpoint))
 
     @property
+    def former_results(self) -> list[ResultLayers]:
+        """Layers that other models made of the chosen image."""
+        mine = (id(self.source), self.checkpoint)
+        return [r for k, r in self._results.items() if k[0] == mine[0] and k != mine]
+
+    @property
     def models(self) -> list[str]:
         """Checkpoints to choose from: shipped names, then files (newest last)."""
         return [name for name in self._models if name in shipped_checkpoints() or _is_file(name)]

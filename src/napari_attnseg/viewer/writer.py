@@ -31,7 +31,32 @@ def write_labels(path: str, data: Any, meta: Mapping[str, Any]) -> list[str]:
     """
     labels = np.asarray(data)
     volume = _volume_of(meta.get("metadata") or {}) or _volume_in_place(labels, meta)
-    return [str(export(path, labels, volume or _volume_of_scale(labels, meta)).path)]
+    space = volume or _volume_of_scale(labels, meta)
+    names, colors = classes_of(meta, labels)
+    return [str(export(path, labels, space, names, colors=colors).path)]
+
+
+def classes_of(
+    meta: Mapping[str, Any], labels: npt.NDArray[Any]
+) -> tuple[dict[int, str] | None, dict[int, str] | None]:
+    """Class names and ``"#rrggbb"`` colours that a labels layer carries (``None``: none).
+
+    Names are the layer's features ``index`` and ``class``; colours those of a colour map that
+    gives every label one of its own.
+    """
+    table = meta.get("features")
+    columns = getattr(table, "columns", ())
+    if "index" not in columns or "class" not in columns:
+        return None, None
+    names = {int(i): str(name) for i, name in zip(table["index"], table["class"], strict=True)}
+    given = getattr(meta.get("colormap"), "color_dict", None) or meta.get("colormap")
+    known = given.get("color_dict", given) if isinstance(given, Mapping) else {}
+    colors = {
+        i: "#" + "".join(f"{round(255 * float(c)):02x}" for c in known[i][:3])
+        for i in names
+        if i and i in known
+    }
+    return names, colors or None
 
 
 def export_layer(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QSize
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
+from napari_attnseg.viewer.former import former_for
 from napari_attnseg.viewer.hub import hub_for
 from napari_attnseg.widgets._after import AfterPanel
 from napari_attnseg.widgets._bridge import ActivityProgress, connect_alive
@@ -71,6 +72,7 @@ class SegmentWidget(QWidget):
         connect_alive(self, live.finished, self._on_finished)
         connect_alive(self, live.failed, self._on_failed)
         connect_alive(self, live.note, self.errors.show_note)
+        connect_alive(self, former_for(self.hub).hidden, self.errors.show_note)
         connect_alive(self, live.engine_lost, self._on_lost)
 
     def showEvent(self, event: Any) -> None:

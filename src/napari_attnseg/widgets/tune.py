@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QButtonGroup, QPushButton, QVBoxLayout, QWidget
 from napari_attnseg.control.messages import Fingerprinted, Retuned
 from napari_attnseg.errors import AttnSegError, InputError
 from napari_attnseg.settings import CUT, Tunable, Tuning
+from napari_attnseg.viewer.former import former_for
 from napari_attnseg.viewer.hub import hub_for
 from napari_attnseg.viewer.preferences import recall, remember
 from napari_attnseg.widgets._bridge import connect_alive
@@ -147,6 +148,7 @@ class TuneWidget(QWidget):
         connect_alive(self, live.slice_done, self._on_slice_done)
         connect_alive(self, live.fingerprinted, self._on_fingerprinted)
         connect_alive(self, live.failed, self._on_failed)
+        connect_alive(self, former_for(hub).hidden, self.error.show_note)
         connect_alive(self, live.engine_lost, self.error.show_error)
 
     def _on_fold(self, opened: bool) -> None:
