@@ -48,6 +48,30 @@ def test_streaming_equals_the_textbook_form(batch: int, rows: int) -> None:
         torch.testing.assert_close(got, expected, atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("slab", [1, 2, 3])
+@pytest.mark.parametrize("rows", [1, 4, H])
+def test_neighbours_are_compared_across_the_parts_that_fit_the_cache(
+    slab: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(functional, "CPU_SCRATCH", block_of(slab))
+    q, k, v = tokens(1)
+    grid = Grid(H, W, 0.6, block_of(rows))
+    assert grid.slab(torch.empty(1, H, W, H * W, dtype=torch.float64)) == slab
+    _, step, _ = functional.attend(q, k, v, grid)
+    torch.testing.assert_close(step, textbook(q, k, v, 0.6)[1], atol=1e-12, rtol=0)
+
+
+def test_v_in_any_order_in_memory() -> None:
+    q, k, v = tokens(2)
+    turned = v.mT.contiguous().mT
+    assert not turned.is_contiguous()
+    for rows in (2, H):
+        grid = Grid(H, W, 0.6, block_of(rows))
+        value = functional.attend(q, k, turned, grid)[0]
+        assert value.mT.is_contiguous(), "laid out like a feature map"
+        torch.testing.assert_close(value, textbook(q, k, v, 0.6)[0], atol=1e-12, rtol=0)
+
+
 @pytest.mark.parametrize("maps", [2, 3, 100])
 def test_several_maps_in_one_block(maps: int) -> None:
     q, k, v = tokens(3)

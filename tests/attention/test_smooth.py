@@ -11,6 +11,7 @@ import slow_smooth as slow
 import torch
 from torch import Tensor
 
+from napari_attnseg.attention import smooth
 from napari_attnseg.attention.smooth import SmoothAttention, neighbour_mean, neighbour_mean_adjoint
 from napari_attnseg.errors import InputError
 from napari_attnseg.settings import PLAIN_THRESHOLD, RULES
@@ -306,6 +307,28 @@ def test_one_threshold_per_item() -> None:
     both = module.mask(attended, thresholds)
     for b in range(2):
         assert torch.equal(both[b], module.mask(attended, float(thresholds[b]))[b])
+
+
+def test_the_value_is_the_same_with_and_without_gradients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without gradients V's convolution runs strip by strip and in place."""
+    monkeypatch.setattr(smooth, "VALUE_STRIP", 3)
+    attention = SmoothAttention(5, 2).double()
+    x = torch.randn(2, 5, 7, 11, dtype=torch.float64)
+    kept = x.clone()
+    a = torch.softmax(
+        attention.query(x).flatten(2).mT @ attention.key(x).flatten(2) * attention.scale, -1
+    )
+    expected = (attention.value(x).flatten(2) @ a.mT).view_as(x)
+    learning = attention.attend(x).value
+    with torch.no_grad():
+        value = attention.attend(x).value
+    assert learning.requires_grad
+    assert value.is_contiguous()
+    torch.testing.assert_close(learning, expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(value, expected.detach(), atol=1e-12, rtol=0)
+    assert torch.equal(x, kept)
 
 
 def test_forward_is_gate_of_attend() -> None:
