@@ -31,18 +31,21 @@ def pets(tmp_path: Path) -> Path:
     return home
 
 
-def run(*arguments: object) -> str:
+def run(*arguments: object, stderr: bool = False) -> str:
     done = CliRunner().invoke(app, [str(a) for a in arguments])
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
-    return done.stdout
+    return done.stderr if stderr else done.stdout
 
 
 def test_train_and_evaluate_by_the_layout(pets: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.safetensors"
     small = ("--epochs", 1, "--batch", 4, "--set", "crop=32", "--option", "width=0.125")
     given = ("--data", pets, "--labels", "border-ignored", "--device", "cpu")
-    run("train", *given, "--out", out, *small)
+    said = run("train", *given, "--out", out, *small, stderr=True)
+    assert "sizes: 33 x 29" in said
+    assert "background:" in said
+    assert "of all pixels unknown" in said
     card = read_card(out)
     assert card.class_names == ("background", "pet")
     assert card.provenance["data"]["layout"] == "oxford-pets"

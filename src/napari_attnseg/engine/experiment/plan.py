@@ -223,7 +223,7 @@ def pam_unet(scale: Scale, base: Preprocessing | None) -> Plan:
             rows.setdefault(key, Row(key, label, scaled(start, scale, base), start))
             found.append((label, key))
         entries.append(tuple(found))
-    columns, note = ("dice", "iou", "recall"), "published: LiTS (liver), FLOPS in 10^9"
+    columns, note = ("dice", "iou", "miou", "recall"), "published: LiTS (liver), FLOPS in 10^9"
     first = Table(
         "Table I: against other networks",
         entries[0],

@@ -45,7 +45,8 @@ def _against_threshold(axes: Any, lines: list[Line]) -> None:
         colour = drawn[0].get_color()
         axes.plot(joined, [known[i].mean for i in joined], color=colour, linewidth=1)
     axes.axvline(len(below) - 0.5, color="0.7", linewidth=1)
-    axes.set_xticks(range(len(lines)), [line.label.replace(" ", "\n") for line in lines])
+    short = [line.label.split(" (")[0].replace(" ", "\n") for line in lines]
+    axes.set_xticks(range(len(lines)), [f"{s}\n(plain)" if s == "2.0" else s for s in short])
     axes.set(xlabel="threshold", ylabel="mean over test images")
     axes.grid(alpha=0.3)
     axes.legend(ncols=4, fontsize=8)

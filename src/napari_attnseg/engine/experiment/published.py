@@ -39,23 +39,23 @@ JOINT_ISIC: dict[str, dict[str, float]] = {
 """Joint Attention on ISIC-2017."""
 
 PAM_TABLE_1: dict[str, dict[str, float]] = {
-    "U-Net (ResNet-50)": {"dice": 0.7802, "iou": 0.6900, "recall": 0.8720, "gmacs": 35.00},
-    "DeepLabv3+": {"dice": 0.8234, "iou": 0.7359, "recall": 0.9111, "gmacs": 27.90},
-    "Mobile-UNet": {"dice": 0.7104, "iou": 0.6293, "recall": 0.8023, "gmacs": 0.85},
-    "FCN-8s": {"dice": 0.7686, "iou": 0.6765, "recall": 0.825, "gmacs": 24.90},
-    "HRNet": {"dice": 0.7621, "iou": 0.7285, "recall": 0.9234, "gmacs": 11.70},
-    "ResUNet": {"dice": 0.7409, "iou": 0.6445, "recall": 0.7898, "gmacs": 14.82},
-    "Attention U-Net": {"dice": 0.8238, "iou": 0.7432, "recall": 0.7695, "gmacs": 35.35},
-    "PAM-UNet": {"dice": 0.8287, "iou": 0.7465, "recall": 0.9214, "gmacs": 1.32},
+    "U-Net (ResNet-50)": {"dice": 0.7802, "miou": 0.6900, "recall": 0.8720, "gmacs": 35.00},
+    "DeepLabv3+": {"dice": 0.8234, "miou": 0.7359, "recall": 0.9111, "gmacs": 27.90},
+    "Mobile-UNet": {"dice": 0.7104, "miou": 0.6293, "recall": 0.8023, "gmacs": 0.85},
+    "FCN-8s": {"dice": 0.7686, "miou": 0.6765, "recall": 0.825, "gmacs": 24.90},
+    "HRNet": {"dice": 0.7621, "miou": 0.7285, "recall": 0.9234, "gmacs": 11.70},
+    "ResUNet": {"dice": 0.7409, "miou": 0.6445, "recall": 0.7898, "gmacs": 14.82},
+    "Attention U-Net": {"dice": 0.8238, "miou": 0.7432, "recall": 0.7695, "gmacs": 35.35},
+    "PAM-UNet": {"dice": 0.8287, "miou": 0.7465, "recall": 0.9214, "gmacs": 1.32},
 }
 """PAM-UNet, Table I, the LiTS half (liver); the column FLOPS, in 10^9, taken as GMACs."""
 
 PAM_TABLE_2: dict[str, dict[str, float]] = {
-    "M encoder": {"dice": 0.7104, "iou": 0.6293, "gmacs": 0.85},
-    "M encoder-decoder": {"dice": 0.7589, "iou": 0.7128, "gmacs": 0.72},
-    "+ self": {"dice": 0.7832, "iou": 0.7356, "gmacs": 0.98},
-    "+ cross": {"dice": 0.8126, "iou": 0.7444, "gmacs": 1.24},
-    "+ additive": {"dice": 0.7940, "iou": 0.7434, "gmacs": 1.17},
-    "+ PLA": {"dice": 0.8287, "iou": 0.7465, "gmacs": 1.32},
+    "M encoder": {"dice": 0.7104, "miou": 0.6293, "gmacs": 0.85},
+    "M encoder-decoder": {"dice": 0.7589, "miou": 0.7128, "gmacs": 0.72},
+    "+ self": {"dice": 0.7832, "miou": 0.7356, "gmacs": 0.98},
+    "+ cross": {"dice": 0.8126, "miou": 0.7444, "gmacs": 1.24},
+    "+ additive": {"dice": 0.7940, "miou": 0.7434, "gmacs": 1.17},
+    "+ PLA": {"dice": 0.8287, "miou": 0.7465, "gmacs": 1.32},
 }
 """PAM-UNet, Table II, LiTS."""

@@ -162,7 +162,7 @@ def _published_thresholds() -> str:
     rows = [head, [":--", *["--:"] * len(published.SMOOTH_IOU)]]
     for i, threshold in enumerate(THRESHOLDS):
         cells = [f"{values[i]:.4f}" for values in published.SMOOTH_IOU.values()]
-        rows.append([f"{threshold:g}", *cells])
+        rows.append([f"{threshold:.1f}", *cells])
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
     return (
         f"\n## As published\n\n{table}\n\nThe published IoU is taken per image column, and columns "

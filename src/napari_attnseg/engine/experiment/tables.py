@@ -13,6 +13,7 @@ from napari_attnseg.engine.experiment.records import Record
 WORDS = {
     "iou": "IoU",
     "dice": "Dice",
+    "miou": "mIoU",
     "accuracy": "Accuracy",
     "precision": "Precision",
     "recall": "Recall",
@@ -133,7 +134,20 @@ def verdicts(table: Table, lines: Sequence[Line]) -> list[str]:
     base = known.get(table.baseline)
     if base is not None and top != table.baseline:
         said.append(_apart(top, known[top], table.baseline, base, word))
+    said += _range_words(known, word)
     return said + _published_verdict(table, known, word, column)
+
+
+def _range_words(known: Mapping[str, Figure], word: str) -> list[str]:
+    """How far the rows lie apart, and the seeds within a row."""
+    means = [figure.mean for figure in known.values()]
+    spreads = [figure.sd for figure in known.values() if figure.sd is not None]
+    if len(means) < 3 or not spreads:
+        return []
+    return [
+        f"The rows range over {max(means) - min(means):.4f} {word}; seeds of one row spread by "
+        f"{mean(spreads):.4f} on average."
+    ]
 
 
 def _apart(top: str, figure: Figure, baseline: str, base: Figure, word: str) -> str:
