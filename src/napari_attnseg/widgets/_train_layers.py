@@ -212,7 +212,8 @@ class LayerPanel(QWidget):
         if problem:
             return f"<b>○</b> {problem[:1].upper()}{problem[1:]}."
         where = f" on {self.count.slices} slices" if self.count.slices > 1 else ""
-        return f"<b>✓</b> {sum(self.count.counts):,} labelled pixels{where}. Press Train."
+        words = f"<b>✓</b> {sum(self.count.counts):,} labelled pixels{where}. Press Train."
+        return f"{words}<br>{look_of(self.image.layer)}" if self.image.layer is not None else words
 
     def _how_to_start(self) -> str:
         if self.image.layer is None:
@@ -222,3 +223,14 @@ class LayerPanel(QWidget):
             "on background (click a colour below to change the brush).  3. Press Train and go on "
             "painting where the preview is wrong."
         )
+
+
+def look_of(layer: Any) -> str:
+    """Size, type and range of an image, the range from a thinned copy of its pixels."""
+    data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
+    shape = data.shape[:-1] if getattr(layer, "rgb", False) else data.shape
+    thin = np.asarray(data[tuple(slice(None, None, max(1, n // 128)) for n in shape)])
+    low, high = float(np.nanmin(thin)), float(np.nanmax(thin))
+    flat = " ⚠ All pixels are equal." if low == high else ""
+    size = " x ".join(str(n) for n in shape)
+    return f"Image: {size}, values about {low:.4g} to {high:.4g} ({data.dtype}).{flat}"

@@ -252,6 +252,8 @@ class TrainWidget(QWidget):
     def _on_note(self, text: str) -> None:
         if text.startswith("split:"):
             self.curves.setToolTip(text)
+        elif text.startswith("image:"):
+            self.status.setToolTip(text)
         elif not text.endswith("left out"):  # the pairing list has shown these
             self.errors.show_note(text)
 
