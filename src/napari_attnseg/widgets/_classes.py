@@ -21,6 +21,7 @@ class _ClassRow(QWidget):
         self.swatch = QPushButton()
         self.swatch.setFixedSize(26, 22)
         self.swatch.setCheckable(True)
+        self.swatch.setToolTip("Colour of this class in the layers")
         self.swatch.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.name = QLineEdit(name)
         self.name.setMinimumWidth(60)

@@ -172,7 +172,7 @@ class MapsPanel(QWidget):
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(4)
         for part in (
-            Field("Show", self.what),
+            Field("Show", self.what, "Which map of the visible slice is shown"),
             self.two,
             self.pair,
             row(self.image_button, self.surface_button, self.points_button, stretch=-1),

@@ -62,6 +62,7 @@ class SettingsForm(QWidget):
         box.addWidget(self.model)
         box.addWidget(grid_of(self.editors[item.path] for item in MAIN))
         self.advanced = QCollapsible("Advanced")
+        self.advanced.toggleButton().setToolTip("Every other training value")
         self.advanced.setDuration(0)
         self.advanced.content().layout().setContentsMargins(0, 0, 0, 0)
         self.advanced.addWidget(grid_of(self.editors[item.path] for item in ADVANCED))

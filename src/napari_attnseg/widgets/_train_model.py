@@ -51,6 +51,7 @@ class ModelPanel(QWidget):
         self.start_field = Field("Encoder starts from", row(self.start, self.file), tip)
         self.start_field.hide()
         self.main, self.more = QWidget(), QCollapsible("More options")
+        self.more.toggleButton().setToolTip("The model's fine print")
         self.more.setDuration(0)
         self.more.content().layout().setContentsMargins(0, 0, 0, 0)
         self._quiet = QWidget()

@@ -94,7 +94,13 @@ class CkaWidget(QWidget):
         other = QWidget()
         inside = QVBoxLayout(other)
         inside.setContentsMargins(0, 6, 0, 0)
-        inside.addWidget(Field("Folder of images", row(self.folder, self.browse)))
+        inside.addWidget(
+            Field(
+                "Folder of images",
+                row(self.folder, self.browse),
+                "Images of a kind both models know",
+            )
+        )
         self.tabs.addTab(page, "Image layer")
         self.tabs.addTab(other, "Folder")
         self.tabs.setMaximumHeight(104)
