@@ -195,6 +195,7 @@ def about(card: Card | None) -> str:
         return ""
     names = ", ".join(card.class_names[1:]) or "foreground"
     color = "in colour" if card.preprocessing.channels == 3 else "in grey (colour by luminance)"
+    color = "in CT slices" if card.preprocessing.intensity == "window" else color
     dice = dict(card.metrics.get("test") or {}).get("dice")
     test = f"; test Dice {dice:.2f}" if isinstance(dice, int | float) else ""
     return f"Finds {names} {color}{test}."

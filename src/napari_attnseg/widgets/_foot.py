@@ -13,6 +13,9 @@ from napari_attnseg.widgets._parts import hint, scrolling, separator
 if TYPE_CHECKING:
     from napari_attnseg.viewer.hub import Hub
 
+LEAST_WIDTH = 296
+"""Pixels below which words would be cut: napari opens a dock as narrow as its minimum."""
+
 
 class WorkLine(QWidget):
     """A thin progress bar and one line of words about the run of the hub; no room when idle.

@@ -24,6 +24,7 @@ from napari_attnseg.viewer.hub import hub_for
 from napari_attnseg.viewer.layers import layer_source
 from napari_attnseg.viewer.preferences import recall, remember
 from napari_attnseg.widgets._bridge import connect_alive
+from napari_attnseg.widgets._foot import LEAST_WIDTH
 from napari_attnseg.widgets._heatmap import LayerHeatmap
 from napari_attnseg.widgets._parts import Field, LayerCombo, button, hint, narrow, row, scrolling
 from napari_attnseg.widgets.diagnose import ErrorBar
@@ -62,7 +63,7 @@ class CkaWidget(QWidget):
 
     def minimumSizeHint(self) -> QSize:
         """Usable down to this size; everything else scrolls."""
-        return QSize(240, 200)
+        return QSize(LEAST_WIDTH, 200)
 
     def _make_controls(self, viewer: Any) -> None:
         self.first, self.second = narrow(QComboBox()), narrow(QComboBox())

@@ -12,7 +12,7 @@ from napari_attnseg.viewer.hub import hub_for
 from napari_attnseg.widgets._after import AfterPanel
 from napari_attnseg.widgets._bridge import ActivityProgress, connect_alive
 from napari_attnseg.widgets._choose import ChoosePanel, complaining, sample_for
-from napari_attnseg.widgets._foot import WorkLine, with_foot
+from napari_attnseg.widgets._foot import LEAST_WIDTH, WorkLine, with_foot
 from napari_attnseg.widgets._parts import button, later, set_shortcut
 from napari_attnseg.widgets._tiles import TilesOffer
 from napari_attnseg.widgets.diagnose import ErrorBar
@@ -52,7 +52,7 @@ class SegmentWidget(QWidget):
 
     def minimumSizeHint(self) -> QSize:
         """Usable down to this size; everything else scrolls."""
-        return QSize(240, 200)
+        return QSize(LEAST_WIDTH, 200)
 
     def _lay_out(self) -> None:
         content = QWidget()

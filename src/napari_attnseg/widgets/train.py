@@ -18,6 +18,7 @@ from napari_attnseg.viewer.strokes import PreviewLayer, class_color
 from napari_attnseg.widgets._bridge import Paced, connect_alive
 from napari_attnseg.widgets._classes import ClassList
 from napari_attnseg.widgets._curves import TrainingCurves
+from napari_attnseg.widgets._foot import LEAST_WIDTH
 from napari_attnseg.widgets._parts import Section, button, later, row, scrolling, set_shortcut
 from napari_attnseg.widgets._train_check import OverfitCheck
 from napari_attnseg.widgets._train_facts import ModelFacts
@@ -69,7 +70,7 @@ class TrainWidget(QWidget):
 
     def minimumSizeHint(self) -> QSize:
         """Usable down to this size; everything else scrolls."""
-        return QSize(240, 200)
+        return QSize(LEAST_WIDTH, 200)
 
     # --- parts ----------------------------------------------------------------------------------
 

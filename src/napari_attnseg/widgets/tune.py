@@ -19,7 +19,7 @@ from napari_attnseg.viewer.hub import hub_for
 from napari_attnseg.viewer.preferences import recall, remember
 from napari_attnseg.widgets._bridge import connect_alive
 from napari_attnseg.widgets._compare import ComparePanel
-from napari_attnseg.widgets._foot import with_foot
+from napari_attnseg.widgets._foot import LEAST_WIDTH, with_foot
 from napari_attnseg.widgets._levels import LevelsPanel
 from napari_attnseg.widgets._maps import MapsPanel
 from napari_attnseg.widgets._parts import Section, button, hint, row
@@ -112,7 +112,7 @@ class TuneWidget(QWidget):
             box.addWidget(part)
         box.addStretch(1)
         with_foot(self, content, self.error, self.begin, self.answer, self.reset)
-        self.setMinimumWidth(280)
+        self.setMinimumWidth(LEAST_WIDTH)
 
     def _make_scale_buttons(self) -> QWidget:
         chosen = str(recall("threshold_scale", "linear"))
