@@ -7,7 +7,14 @@ from statistics import stdev
 import pytest
 
 from napari_attnseg.engine.experiment.plan import PLAIN, Plan, Row, Scale, Table, make_plan
-from napari_attnseg.engine.experiment.tables import Figure, lines_of, markdown, twins, verdicts
+from napari_attnseg.engine.experiment.tables import (
+    Figure,
+    costs_markdown,
+    lines_of,
+    markdown,
+    twins,
+    verdicts,
+)
 from napari_attnseg.errors import InputError
 from napari_attnseg.models.base import create_model, list_models, model_options
 from napari_attnseg.settings import Preprocessing, TrainSettings
@@ -122,14 +129,25 @@ def test_the_table_shows_best_missing_and_published() -> None:
         [cell.strip() for cell in row.split("|")[1:-1]]
         for row in markdown(table, lines).split("\n")
     ]
-    assert rows[0] == ["", "Dice", "Recall", "published Dice", "published GMACs"]
-    assert rows[2] == ["a", "0.5500 ± 0.0707", "0.2500 ± 0.0000", "0.9", "35"]
-    assert rows[3] == ["b", "**0.8000** (seed 1 missing)", "not run", "0.8", ""]
-    assert rows[4] == ["c", "not run", "not run", "", ""]
+    assert rows[0] == ["", "Dice", "Recall", "published Dice"]
+    assert rows[2] == ["a", "0.5500 ± 0.0707", "0.2500 ± 0.0000", "0.9"]
+    assert rows[3] == ["b", "**0.8000** (seed 1 missing)", "not run", "0.8"]
+    assert rows[4] == ["c", "not run", "not run", ""]
     said = " ".join(verdicts(table, lines))
     assert "Highest Dice: b (0.8000)." in said
     assert "It is 0.2500 Dice above a (0.5500 ± 0.0707); one seed says nothing" in said
     assert "Order by Dice as published: 0 of 1 pairs of rows." in said
+
+
+def test_costs_stand_beside_the_published() -> None:
+    plan = plan_of(("a", "b"), (0,), published={"a": {"gmacs": 0.85}})
+    cost = {"parameters": 1234567, "macs": 2.5e8, "ms": 3.456}
+    records: dict = {"a": {}, "b": {}}
+    assert costs_markdown(plan.tables[0], lines_of(plan, plan.tables[0], records, {})) == ""
+    costs = {"a": {"run": cost, "full": {**cost, "ms": 1234.5}}}
+    text = costs_markdown(plan.tables[0], lines_of(plan, plan.tables[0], records, costs))
+    assert "| a | 1,234,567 | 0.25 | 3.5 | 1,234,567 | 0.25 | 1234 | 0.85 |" in text
+    assert "| b | not measured |" in text
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from napari_attnseg.engine.experiment.tables import WORDS, Line
 
 
 def picture(plan: Plan, tables: Sequence[tuple[Table, list[Line]]]) -> bytes:
-    """PNG: metrics against the threshold, or bars of the first metric for every table."""
+    """PNG: metrics against the threshold, or points of the first metric for every table."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -25,7 +25,7 @@ def picture(plan: Plan, tables: Sequence[tuple[Table, list[Line]]]) -> bytes:
         ratios = [len(lines) for _, lines in tables]
         panels = figure.subplots(len(tables), 1, squeeze=False, height_ratios=ratios)
         for panel, (table, lines) in zip(panels[:, 0], tables, strict=True):
-            _bars(panel, table, lines)
+            _points(panel, table, lines)
     figure.suptitle(plan.title)
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=150, format="png")
@@ -52,22 +52,21 @@ def _against_threshold(axes: Any, lines: list[Line]) -> None:
     axes.legend(ncols=4, fontsize=8)
 
 
-def _bars(axes: Any, table: Table, lines: list[Line]) -> None:
-    """One bar per row, the first row on top; a hollow mark where the paper's figure is."""
+def _points(axes: Any, table: Table, lines: list[Line]) -> None:
+    """One point per row with a bar of one sd, the first row on top; a hollow mark is the paper's
+    figure."""
     metric = table.columns[0]
+    marks = [f[metric] for f in table.published.values() if metric in f]
     for place, line in enumerate(lines):
         figure = line.figures.get(metric)
         if figure is not None:
-            axes.barh(place, figure.mean, xerr=figure.sd or 0.0, color="#4c72b0", capsize=3)
+            spread = figure.sd if figure.sd else None
+            axes.errorbar(figure.mean, place, xerr=spread, fmt="o", color="#4c72b0", capsize=3)
         printed = table.published.get(line.label, {}).get(metric)
         if printed is not None:
             axes.plot(printed, place, "D", mfc="none", mec="0.2", markersize=5)
-    means = [line.figures[metric].mean for line in lines if metric in line.figures]
-    printed_all = [f[metric] for f in table.published.values() if metric in f]
-    low = min([*means, *printed_all], default=0.0)
     axes.set_yticks(range(len(lines)), [line.label for line in lines], fontsize=8)
-    axes.invert_yaxis()
-    axes.set_xlim(max(0.0, low - 0.1), 1.0)
-    note = "; diamond: published" if printed_all else ""
+    axes.set_ylim(len(lines) - 0.5, -0.5)
+    note = "; diamond: published" if marks else ""
     axes.set_title(f"{table.title}: {WORDS.get(metric, metric)}{note}", fontsize=9)
-    axes.grid(alpha=0.3, axis="x")
+    axes.grid(alpha=0.3)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_attnseg.engine.experiment import published
-from napari_attnseg.engine.experiment.plan import THRESHOLDS, Plan
+from napari_attnseg.engine.experiment.plan import THRESHOLDS, Plan, Table
 from napari_attnseg.engine.experiment.plot import picture
 from napari_attnseg.engine.experiment.records import (
     Record,
@@ -20,6 +20,7 @@ from napari_attnseg.engine.experiment.records import (
 )
 from napari_attnseg.engine.experiment.tables import (
     Line,
+    costs_markdown,
     lines_of,
     markdown,
     twins,
@@ -49,7 +50,7 @@ def write_report(plan: Plan, layout: Layout, out: Path, command: str = "") -> tu
         text += f"\n## {table.title}\n\n{markdown(table, lines)}\n"
         text += "".join(f"{sentence}\n" for sentence in verdicts(table, lines))
         text += f"({table.published_note}.)\n" if table.published_note else ""
-        text += _cost_note(lines) if table.costs else ""
+        text += _costs(table, lines) if table.costs else ""
     text += "".join(f"\n{sentence}\n" for sentence in twins(plan, records))
     text += _published_thresholds() if plan.name == "smooth-attention" else ""
     paths = tuple(out / f"{plan.name}{suffix}" for suffix in (".json", ".md", ".png"))
@@ -141,18 +142,18 @@ def _plain(line: Line) -> dict[str, Any]:
     }
 
 
-def _cost_note(lines: list[Line]) -> str:
+def _costs(table: Table, lines: list[Line]) -> str:
+    """The table of costs and what it means; empty before any was measured."""
     parts = [line.cost for line in lines if line.cost]
     if not parts:
         return ""
-    first = parts[0]
-    run, full = first["run"], first["full"]
+    run, full = parts[0]["run"], parts[0]["full"]
     busy = max(part["load"] for part in parts)
     return (
-        f"\nCosts: one image, {run['channels']} x {run['size']} x {run['size']} as trained here; "
-        f"*full*: the network as published, {full['channels']} x {full['size']} x {full['size']}. "
-        f"CPU ms: median forward of one image with {run['threads']} thread(s); the machine's load "
-        f"was up to {busy:.1f} meanwhile.\n"
+        f"\n{costs_markdown(table, lines)}\nOne image: as trained here {run['channels']} x "
+        f"{run['size']} x {run['size']}; full, as published, {full['channels']} x {full['size']} x "
+        f"{full['size']}. CPU ms: median forward with {run['threads']} thread(s); the machine's "
+        f"load was up to {busy:.1f} meanwhile.\n"
     )
 
 

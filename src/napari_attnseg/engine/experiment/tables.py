@@ -73,28 +73,43 @@ def lines_of(plan: Plan, table: Table, records: Records, costs: Mapping[str, Any
 def markdown(table: Table, lines: Sequence[Line]) -> str:
     """The table; the best mean of every column is bold, published figures stand beside."""
     best = {c: _best([x.figures[c].mean for x in lines if c in x.figures]) for c in table.columns}
-    published = _published_columns(table)
+    published = [c for c in table.columns if any(c in f for f in table.published.values())]
     head = ["", *(WORDS.get(c, c) for c in table.columns)]
     head += [f"published {WORDS.get(c, c)}" for c in published]
-    head += _COST_HEAD if table.costs else []
-    rows = [head, [":--", *["--:"] * (len(head) - 1)]]
+    rows = [head]
     for line in lines:
-        cells = [line.label, *(_cell(line, c, best[c]) for c in table.columns)]
         printed = table.published.get(line.label, {})
-        cells += [f"{printed[c]:.4g}" if c in printed else "" for c in published]
-        cells += _cost_cells(line.cost) if table.costs else []
-        rows.append(cells)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows) + "\n"
+        cells = [line.label, *(_cell(line, c, best[c]) for c in table.columns)]
+        rows.append(cells + [f"{printed[c]:.4g}" if c in printed else "" for c in published])
+    return _rows(rows)
+
+
+def costs_markdown(table: Table, lines: Sequence[Line]) -> str:
+    """Parameters, GMACs and milliseconds, as trained and as published; empty without any."""
+    if not any(line.cost for line in lines):
+        return ""
+    parts = ("as trained", "full")
+    units = ("parameters", "GMACs", "CPU ms")
+    head = ["", *(f"{part}: {unit}" for part in parts for unit in units)]
+    published = any("gmacs" in figures for figures in table.published.values())
+    rows = [head + ["published GMACs"] * published]
+    for line in lines:
+        cells = [line.label]
+        for name in ("run", "full"):
+            cells += _cost_cells(line.cost.get(name))
+        printed = table.published.get(line.label, {}).get("gmacs")
+        rows.append(cells + ["" if printed is None else f"{printed:g}"] * published)
+    return _rows(rows)
+
+
+def _rows(rows: list[list[str]]) -> str:
+    rule = [":--", *["--:"] * (len(rows[0]) - 1)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (rows[0], rule, *rows[1:])) + "\n"
 
 
 def _best(values: list[float]) -> float | None:
     """The highest, unless all are equal."""
     return max(values) if len(set(values)) > 1 else None
-
-
-def _published_columns(table: Table) -> list[str]:
-    wanted = [*table.columns, "gmacs"]
-    return [c for c in wanted if any(c in figures for figures in table.published.values())]
 
 
 def _cell(line: Line, column: str, best: float | None) -> str:
@@ -105,19 +120,15 @@ def _cell(line: Line, column: str, best: float | None) -> str:
     return text + (f" (seed {_and(line.missing)} missing)" if line.missing else "")
 
 
-_COST_HEAD = ["parameters", "GMACs", "CPU ms", "full: parameters", "full: GMACs", "full: CPU ms"]
-
-
-def _cost_cells(cost: Mapping[str, Any]) -> list[str]:
-    cells = []
-    for name in ("run", "full"):
-        part = cost.get(name)
-        if part:
-            gmacs, ms = part["macs"] / 1e9, part["ms"]
-            cells += [f"{part['parameters']:,}", f"{gmacs:.4g}", f"{ms:.3g}"]
-        else:
-            cells += ["not measured"] * 3
-    return cells
+def _cost_cells(part: Mapping[str, Any] | None) -> list[str]:
+    if not part:
+        return ["not measured"] * 3
+    ms = part["ms"]
+    return [
+        f"{part['parameters']:,}",
+        f"{part['macs'] / 1e9:.4g}",
+        f"{ms:.0f}" if ms >= 10 else f"{ms:.2g}",
+    ]
 
 
 def verdicts(table: Table, lines: Sequence[Line]) -> list[str]:
