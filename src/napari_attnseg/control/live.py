@@ -11,34 +11,12 @@ from typing import Any
 import numpy as np
 from psygnal import Signal
 
+from napari_attnseg.control import messages as m
 from napari_attnseg.control.client import EngineClient
 from napari_attnseg.control.describing import read_description, write_description
+from napari_attnseg.control.handover import Pixels
 from napari_attnseg.control.latest import Latest
-from napari_attnseg.control.messages import (
-    AttentionRow,
-    Describe,
-    Described,
-    Diagnose,
-    Diagnosed,
-    EngineLost,
-    Event,
-    Failed,
-    Fingerprint,
-    Fingerprinted,
-    Finished,
-    ImageRef,
-    Note,
-    ObjectsDone,
-    Predict,
-    Request,
-    Retune,
-    Retuned,
-    RowDone,
-    SliceDone,
-    SplitObjects,
-    Started,
-)
-from napari_attnseg.control.scratch import Scratch, read_buffer, read_copy, save_image
+from napari_attnseg.control.scratch import Scratch, read_buffer, read_copy
 from napari_attnseg.control.state import LiveState, Results, outward
 from napari_attnseg.errors import InputError
 from napari_attnseg.settings import TunableValue, Tuning
@@ -76,6 +54,7 @@ class LiveController:
         self.state = LiveState()
         self._lock = threading.RLock()
         self._run = 0
+        self._bringing = False
         self._order: tuple[int, ...] = ()
         self._others: set[int] = set()
         self._mapped: set[int] = set()
@@ -94,20 +73,32 @@ class LiveController:
         rgb: bool = False,
         flips: tuple[bool, bool, bool] = (False, False, False),
         spacing: Sequence[float] = (),
-    ) -> ImageRef:
+    ) -> m.ImageRef:
         """Hand over an image in view order, (Z,Y,X) or (Z,Y,X,3); work on an older one is dropped.
 
         Equal pixels give an equal reference, and nothing is written or dropped twice. Raises
         ``InputError`` for pixels that are no numbers, a wrong shape, or a full scratch.
         """
-        ref = save_image(self.scratch, array, rgb, flips, tuple(float(s) for s in spacing))
+        pixels = Pixels(array, rgb, flips, tuple(float(s) for s in spacing))
+        ref = pixels.save(self.scratch)
+        self.take_image(ref, pixels.shape)
+        return ref
+
+    def take_image(self, ref: m.ImageRef, shape: tuple[int, int, int]) -> None:
+        """Work on an image (Z,Y,X) that lies in scratch already; see ``Handover``."""
         with self._lock:
             if self.state.image != ref:
                 self._drop_work()
-                shape = (int(array.shape[0]), int(array.shape[1]), int(array.shape[2]))
-                z = min(self.state.z, shape[0] - 1)
-                self._set(image=ref, shape=shape, z=z, results=None)
-        return ref
+                self._set(image=ref, shape=shape, z=min(self.state.z, shape[0] - 1), results=None)
+
+    def bring(self, on: bool, ended: m.Finished | m.Failed | None = None) -> None:
+        """Whether an image is on its way here: that counts as busy. ``ended``: why it did not
+        come."""
+        with self._lock:
+            self._bringing = on
+            self._settle()
+            if ended is not None:
+                (self.finished if isinstance(ended, m.Finished) else self.failed).emit(ended)
 
     def set_model(
         self, checkpoint: str, device: str = "auto", tuning: Tuning | None = None
@@ -183,11 +174,11 @@ class LiveController:
             if not self.state.ready:
                 return
             flying, s = self._retune.flying, self.state
-            taken = flying.buffer if isinstance(flying, Retune) else self._buffer
+            taken = flying.buffer if isinstance(flying, m.Retune) else self._buffer
             self._buffer = 1 - taken  # the answer that is read next is never overwritten
             other = s.tuning.replace(**dict(s.against)) if s.against else None
             wish: dict[str, Any] = {"compare": s.compare, "against": other, "buffer": self._buffer}
-            self._retune.ask(Retune(out=self._folder(), **wish, **self._target()))
+            self._retune.ask(m.Retune(out=self._folder(), **wish, **self._target()))
 
     def request_fingerprint(self, reference: np.ndarray | None = None, points: int = 64) -> None:
         """Curves over the threshold for the seen slice; ``reference``: (Y,X) class ids."""
@@ -199,7 +190,7 @@ class LiveController:
                 if reference is None
                 else str(self.scratch.save(np.ascontiguousarray(reference)[None], "reference"))
             )
-            self._curve.ask(Fingerprint(reference=path, points=points, **self._target()))
+            self._curve.ask(m.Fingerprint(reference=path, points=points, **self._target()))
 
     def request_row(self, y: int = -1, x: int = -1, z: int | None = None) -> None:
         """What pixel (y, x) attends to; ``y < 0``: only the attention received."""
@@ -207,7 +198,7 @@ class LiveController:
             if not self.state.ready:
                 return
             target = self._target() | ({} if z is None else {"z": z})
-            self._row.ask(AttentionRow(y=y, x=x, out=self._folder(), **target))
+            self._row.ask(m.AttentionRow(y=y, x=x, out=self._folder(), **target))
 
     def split_objects(
         self, labels: Any, watershed: bool = False, min_distance: int = 5, min_size: int = 0
@@ -217,19 +208,19 @@ class LiveController:
             source = self.scratch.save(labels, "objects_from")
             out = self.scratch.folder("objects") / "ids.npy"
             return self._send(
-                SplitObjects(0, str(source), str(out), watershed, min_distance, min_size)
+                m.SplitObjects(0, str(source), str(out), watershed, min_distance, min_size)
             )
 
     def diagnose(self, device: str | None = None) -> int:
         """Report on driver, torch, devices and self-test; ``diagnosed`` follows."""
-        return self._send(Diagnose(device=device or self.state.device))
+        return self._send(m.Diagnose(device=device or self.state.device))
 
     def describe(self) -> int:
         """Models, attentions, devices: at once from the disk cache, then fresh from the engine."""
         cached = read_description()
         if cached is not None:
             self.described.emit(cached)
-        return self._send(Describe())
+        return self._send(m.Describe())
 
     def close(self) -> None:
         """Stop listening; the owner closes client and scratch."""
@@ -271,10 +262,10 @@ class LiveController:
         self._set(results=results, busy=True)
         about = {name: value for name, value in self._target().items() if name != "z"}
         wish: dict[str, Any] = {"order": self._order, "out": folder, "received": self._maps}
-        self.client.send(Predict(self._run, **about, **wish))
+        self.client.send(m.Predict(self._run, **about, **wish))
         return self._run
 
-    def _send(self, request: Request) -> int:
+    def _send(self, request: m.Request) -> int:
         number = self.client.new_id()
         with self._lock:
             self._others.add(number)
@@ -288,6 +279,9 @@ class LiveController:
         if self.state.busy != before.busy:
             self.busy_changed.emit(self.state.busy)
 
+    def _settle(self) -> None:
+        self._set(busy=bool(self._run) or self._bringing)
+
     def _drop_work(self) -> None:
         run, self._run = self._run, 0
         for latest in (self._retune, self._row, self._curve):
@@ -295,32 +289,32 @@ class LiveController:
         if run:
             self.client.cancel(run)
         self._order = ()
-        self._set(busy=False)
+        self._settle()
 
-    def _on_event(self, event: Event) -> None:
+    def _on_event(self, event: m.Event) -> None:
         with self._lock:
-            if isinstance(event, EngineLost):
+            if isinstance(event, m.EngineLost):
                 self._on_lost(event)
             elif event.id == self._run and self._run:
                 self._on_run(event)
             elif event.id in self._others:
                 self._on_other(event)
-            elif isinstance(event, (Failed, Finished)):
+            elif isinstance(event, (m.Failed, m.Finished)):
                 self._on_live_end(event)
-            elif isinstance(event, Retuned):
+            elif isinstance(event, m.Retuned):
                 self._on_retuned(event)
-            elif isinstance(event, RowDone):
+            elif isinstance(event, m.RowDone):
                 self._on_row(event)
-            elif isinstance(event, Note) and self._asked(event.id):
+            elif isinstance(event, m.Note) and self._asked(event.id):
                 self.note.emit(event.text)
-            elif isinstance(event, Fingerprinted) and self._curve.answered(event.id):
+            elif isinstance(event, m.Fingerprinted) and self._curve.answered(event.id):
                 self.fingerprinted.emit(event)
 
     def _asked(self, number: int) -> list[Latest]:
         return [k for k in (self._retune, self._row, self._curve) if k.holds(number)]
 
-    def _on_run(self, event: Event) -> None:
-        if isinstance(event, Started) and self.state.results:
+    def _on_run(self, event: m.Event) -> None:
+        if isinstance(event, m.Started) and self.state.results:
             files = tuple(sorted(event.files.items()))
             results = replace(
                 self.state.results,
@@ -334,42 +328,42 @@ class LiveController:
             self.started.emit(event)
             for text in event.notes:
                 self.note.emit(text)
-        elif isinstance(event, SliceDone):
+        elif isinstance(event, m.SliceDone):
             if self._maps:
                 self._mapped.add(event.z)
             self.slice_done.emit(event)
-        elif isinstance(event, Note):
+        elif isinstance(event, m.Note):
             self.note.emit(event.text)
-        elif isinstance(event, (Finished, Failed)):
+        elif isinstance(event, (m.Finished, m.Failed)):
             self._run = 0
-            self._set(busy=False)
-            (self.finished if isinstance(event, Finished) else self.failed).emit(event)
+            self._settle()
+            (self.finished if isinstance(event, m.Finished) else self.failed).emit(event)
 
-    def _on_other(self, event: Event) -> None:
-        if isinstance(event, Note):
+    def _on_other(self, event: m.Event) -> None:
+        if isinstance(event, m.Note):
             self.note.emit(event.text)
             return
         self._others.discard(event.id)
-        if isinstance(event, ObjectsDone):
+        if isinstance(event, m.ObjectsDone):
             ids = np.load(event.out, mmap_mode="r", allow_pickle=False)
             self.objects_done.emit(event, ids)
-        elif isinstance(event, Described):
+        elif isinstance(event, m.Described):
             write_description(event.data)
             self.described.emit(event.data)
-        elif isinstance(event, Diagnosed):
+        elif isinstance(event, m.Diagnosed):
             self.diagnosed.emit(event)
-        elif isinstance(event, Failed):
+        elif isinstance(event, m.Failed):
             self.failed.emit(event)
 
-    def _on_live_end(self, event: Event) -> None:
+    def _on_live_end(self, event: m.Event) -> None:
         for latest in self._asked(event.id):
             latest.drop()
-            if isinstance(event, Failed):
+            if isinstance(event, m.Failed):
                 self.failed.emit(event)
 
-    def _on_retuned(self, event: Retuned) -> None:
+    def _on_retuned(self, event: m.Retuned) -> None:
         request = self._retune.answered(event.id)
-        if not isinstance(request, Retune):
+        if not isinstance(request, m.Retune):
             return
         # the next request, if one waits, is already on its way into the other buffer
         folder = Path(request.out)
@@ -381,18 +375,18 @@ class LiveController:
         if labels is not None:
             self.retuned.emit(event, labels, probability, plain)
 
-    def _on_row(self, event: RowDone) -> None:
+    def _on_row(self, event: m.RowDone) -> None:
         if not self._row.holds(event.id):
             return
         row, received = read_copy(event.row), read_copy(event.received)
         self._row.answered(event.id)
         self.row_done.emit(event, row, received)
 
-    def _on_lost(self, event: EngineLost) -> None:
+    def _on_lost(self, event: m.EngineLost) -> None:
         for latest in (self._retune, self._row, self._curve):
             latest.drop()
         self._others -= set(event.lost)
         if self._run in event.lost:
             self._run = 0
-            self._set(busy=False)
+            self._settle()
         self.engine_lost.emit(event.cause)

@@ -46,8 +46,9 @@ class HandEdits:
     """Keeps the labels layer of one image: the model's answer under the person's edits.
 
     ``layer`` holds uint8 class ids of shape (Y, X) or (Z, Y, X); ``shape`` is (Z, Y, X).
-    ``visible`` says which slices a stroke can have touched (all, unless given). Only this object
-    writes the layer's pixels, through :meth:`write`.
+    ``visible`` says which slices a stroke can have touched (all, unless given); ``empty`` that
+    the layer holds nothing yet (a volume of zeros takes no memory until it is written). Only this
+    object writes the layer's pixels, through :meth:`write`.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class HandEdits:
         layer: Labels,
         shape: tuple[int, int, int],
         visible: Callable[[], Iterable[int]] | None = None,
+        empty: bool = False,
     ) -> None:
         self.layer = layer
         self.shape = shape
@@ -66,7 +68,8 @@ class HandEdits:
         self._pending: list[tuple[npt.NDArray[Any], ...]] = []
         self._resetting = False
         self._open = False
-        self._adopt_current()
+        if not empty:
+            self._adopt_current()
         layer.events.paint.connect(self._on_paint)
         layer.events.labels_update.connect(self._close_stroke)
         layer.events.set_data.connect(self._close_stroke)

@@ -12,20 +12,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from psygnal import Signal
 
-from napari_attnseg.cards import Card, read_card, resolve_checkpoint, shipped_checkpoints
+from napari_attnseg.cards import Card, read_card, resolve_checkpoint
 from napari_attnseg.control.child import ChildClient
 from napari_attnseg.control.live import LiveController
 from napari_attnseg.control.scratch import Scratch
 from napari_attnseg.control.training import TrainingController
 from napari_attnseg.errors import AttnSegError, InputError
 from napari_attnseg.settings import Tuning
-from napari_attnseg.viewer.layers import METADATA, layer_source
+from napari_attnseg.viewer.answers import Answers
+from napari_attnseg.viewer.bringing import Bringing, Dispatch
+from napari_attnseg.viewer.layers import METADATA
 from napari_attnseg.viewer.level_maps import LevelLayers
 from napari_attnseg.viewer.preferences import recall, remember
-from napari_attnseg.viewer.results import MapGrid, ResultLayers, visible_slice
+from napari_attnseg.viewer.results import ResultLayers, visible_slice
+from napari_attnseg.viewer.shelf import Shelf
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
 
     from napari_attnseg.viewer.query import AttentionQuery
 
-Dispatch = Callable[[Callable[[], None]], None]
 _hubs: weakref.WeakKeyDictionary[Any, Hub] = weakref.WeakKeyDictionary()
 Watcher = Callable[[Any, Callable[[], None]], None]
 _dispatch: Dispatch | None = None
@@ -100,11 +101,10 @@ class Hub:
         self.checkpoint = self._offered = ""  # the second: what the hub itself chose
         self.card: Card | None = None
         self.device = str(recall("device", "auto"))
-        self._models = self._known_models()
+        self._shelf = Shelf()
         self._results: dict[tuple[int, str], ResultLayers] = {}
-        self._opened: tuple[int, int] | None = None
-        self._arrays: dict[str, np.ndarray | None] = {}
-        self._live_results: ResultLayers | None = None
+        self._answers = Answers(self.live, self.results_changed.emit)
+        self._bringing = Bringing(self.live, dispatch or (lambda call: call()))
         self._z = 0
         self.levels = LevelLayers(self)
         self.query: AttentionQuery | None = None  # the docks share it, see ``query_for``
@@ -145,7 +145,7 @@ class Hub:
     @property
     def models(self) -> list[str]:
         """Checkpoints to choose from: shipped names, then files (newest last)."""
-        return [name for name in self._models if name in shipped_checkpoints() or _is_file(name)]
+        return self._shelf.names
 
     @property
     def tuning(self) -> Tuning:
@@ -157,7 +157,8 @@ class Hub:
         if layer is self.source:
             return
         self.source = layer
-        self._opened = None
+        self._bringing.cancel()
+        self._bringing.forget()
         self._follow_dims()
         self._offer_model()
         self.source_changed.emit(layer)
@@ -181,7 +182,7 @@ class Hub:
             self.model_changed.emit("")
             return None
         card = read_card(resolve_checkpoint(checkpoint))
-        known = checkpoint in self._models
+        known = checkpoint in self._shelf
         self.checkpoint, self.card = checkpoint, card
         self.live.set_model(checkpoint, self.device, card.tuning)
         if not known:
@@ -202,7 +203,7 @@ class Hub:
         """Offer a checkpoint file in every dock's list (a finished training calls this)."""
         name = str(path)
         read_card(resolve_checkpoint(name))
-        if name not in self._models:
+        if name not in self._shelf:
             self._add(name)
         else:
             self.models_changed.emit(self.models)
@@ -221,35 +222,39 @@ class Hub:
 
         Raises ``InputError`` with a sentence saying what is still to be chosen.
         """
-        if self.source is None:
-            raise InputError(
-                "there is no image to segment; open one with Open..., or choose File > Open Sample."
-            )
-        if not self.checkpoint:
-            raise InputError("no model is chosen; choose one from the list or load a file.")
-        opened = (id(self.source), id(self.source.data))
-        if self._opened != opened or self.live.state.image is None:
-            source = layer_source(self.source)
-            self.live.open_image(source.array, source.rgb, source.flips, source.spacing)
-            self._opened = opened
+        self._bringing.now(self._chosen())
         self.live.set_model(self.checkpoint, self.device)
         self.live.set_slice(self.visible_z())
-        self._live_results = self._results_for(self.live.state.shape)
-        return self._live_results
+        self._answers.layers = self._results_for(self.live.state.shape)
+        return self._answers.layers
+
+    def bring(self, then: Callable[[], object]) -> None:
+        """:meth:`prepare`, then ``then``; large images come in a thread while the window lives.
+
+        Meanwhile ``live`` is busy and :meth:`cancel` stops it. What goes wrong after this call
+        has returned is told by ``live.failed``.
+        """
+
+        def go_on() -> None:
+            self.prepare()
+            then()
+
+        self._bringing.then(self._chosen(), go_on)
 
     def run(self) -> None:
         """Segment the chosen image: the visible slice first, then the others outward."""
-        self._opened = None  # pixels may have been changed in place since
-        self.prepare()
-        self.live.run()
+        self._bringing.forget()  # pixels may have been changed in place since
+        self.bring(self.live.run)
 
     def cancel(self) -> None:
         """Stop the run; finished slices stay."""
+        self._bringing.cancel()
         self.live.cancel()
 
     def tune(self, **values: Any) -> None:
         """Move live values (``threshold=0.3, cut=0.4``): the visible slice follows at once."""
-        self.prepare()
+        if not self._bringing.busy:  # else the run that follows has these values
+            self.prepare()
         self.live.set_tuning(self.tuning.replace(**values), self.visible_z())
 
     def ask_row(self, y: int, x: int) -> None:
@@ -273,92 +278,19 @@ class Hub:
         if self.closed:
             return
         self.closed = True
+        self._bringing.cancel()
         self.levels.close()
         self.live.close()
         self.client.close()
         if self._training is not None:
             self._training.close()
             self._training.client.close()
-        self._arrays.clear()
+        self._answers.clear()
         self.scratch.close()
-
-    # --- answers into layers --------------------------------------------------------------------
-
-    def _on_started(self, event: Any) -> None:
-        results, files = self._live_results, self.live.state.results
-        if results is None or files is None:
-            return
-        self._arrays = {k: files.array(k) for k in ("labels", "probability", "step", "received")}
-        results.ensure_labels()
-        if 0 not in files.grid:
-            results.grid = MapGrid(files.grid, files.map_scale, files.map_offset)
-        for what in ("probability", "step", "received"):
-            if self._arrays[what] is not None:
-                results.ensure_map(what, None if what == "probability" else results.grid)
-        self.results_changed.emit(results)
-
-    def _on_slice(self, event: Any) -> None:
-        results = self._live_results
-        if results is None:
-            return
-        for what, array in self._arrays.items():
-            if array is None:
-                continue
-            if what == "labels":
-                results.write_labels(event.z, array[event.z])
-            else:
-                results.write(what, event.z, array[event.z])
-
-    def _on_finished(self, event: Any = None) -> None:
-        if self.live.state.busy:  # a small question failed while the run goes on
-            return
-        self._arrays = {}
-        if self._live_results is None:
-            return
-        self._live_results.settle()
-        if provenance := getattr(event, "summary", {}).get("provenance"):
-            self._live_results.provenance = provenance
-
-    def _on_retuned(self, event: Any, labels: Any, probability: Any, plain: Any) -> None:
-        results = self._live_results
-        if results is None:
-            return
-        results.ensure_labels()
-        results.write_labels(event.z, labels)
-        if probability is not None:
-            results.write("probability", event.z, probability)
-
-    def _on_row(self, event: Any, row: Any, received: Any) -> None:
-        results = self._live_results
-        if results is None:
-            return
-        for what, values in (("row", row), ("received", received)):
-            if values is None:
-                continue
-            grid = MapGrid(values.shape, event.map_scale, event.map_offset)
-            fresh = results.layer(what) is None
-            layer = results.ensure_map(what, grid)
-            results.write(what, event.z, values)
-            if what == "row":
-                layer.visible = layer.visible or fresh
-            results.fit_contrast(what)
-
-    def _on_objects(self, event: Any, ids: np.ndarray) -> None:
-        if self._live_results is not None:
-            self._live_results.show_objects(ids)
 
     # --- inside ---------------------------------------------------------------------------------
 
     def _listen(self, viewer: ViewerModel) -> None:
-        live = self.live
-        live.started.connect(self._on_started)
-        live.slice_done.connect(self._on_slice)
-        live.finished.connect(self._on_finished)
-        live.failed.connect(self._on_finished)
-        live.engine_lost.connect(self._on_finished)
-        live.retuned.connect(self._on_retuned)
-        live.row_done.connect(self._on_row)
-        live.objects_done.connect(self._on_objects)
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_removed)
         viewer.dims.events.point.connect(self._follow_dims)
@@ -377,21 +309,10 @@ class Hub:
         if self.checkpoint != self._offered:
             return
         volume = self.source is None or self.source.ndim == 3
-        cards = {name: self._card_of(name) for name in self.models}
-        fits = [
-            n for n, c in cards.items() if c and (c.preprocessing.intensity == "window") == volume
-        ]
-        fits.sort(key=lambda n: not _has_threshold(cards[n]))  # what answers live to one slider
-        name = next(iter([*fits, *(n for n, c in cards.items() if c)]), "")
+        name = self._shelf.suited(volume)
         if name != self.checkpoint:
             self._offered = name
             self._use_model(name)
-
-    @staticmethod
-    def _card_of(name: str) -> Card | None:
-        with contextlib.suppress(AttnSegError):
-            return read_card(resolve_checkpoint(name))
-        return None
 
     def _first_image(self, viewer: ViewerModel) -> Any:
         from napari.layers import Image
@@ -410,7 +331,7 @@ class Hub:
         self.cancel()
         for key in [k for k in self._results if k[0] == id(event.value)]:
             del self._results[key]
-        self._live_results = None
+        self._answers.layers = None
         self.set_source(self._first_image(self.viewer))
 
     def _follow_dims(self, event: Any = None) -> None:
@@ -419,6 +340,16 @@ class Hub:
             self._z = z
             self.live.set_slice(z)
             self.slice_changed.emit(z)
+
+    def _chosen(self) -> Image:
+        """The image that is to be segmented; raises ``InputError`` while a choice is open."""
+        if self.source is None:
+            raise InputError(
+                "there is no image to segment; open one with Open..., or choose File > Open Sample."
+            )
+        if not self.checkpoint:
+            raise InputError("no model is chosen; choose one from the list or load a file.")
+        return self.source
 
     def _results_for(self, shape: tuple[int, ...]) -> ResultLayers:
         assert self.source is not None
@@ -431,25 +362,11 @@ class Hub:
             self.results_changed.emit(found)
         return found
 
-    def _known_models(self) -> list[str]:
-        files = [str(p) for p in recall("model_files", []) if _is_file(str(p))]
-        return [*shipped_checkpoints(), *files]
-
     def _add(self, name: str) -> None:
-        self._models.append(name)
-        if name not in shipped_checkpoints():
-            remember("model_files", [m for m in self._models if _is_file(m)][-20:])
+        self._shelf.add(name)
         self.models_changed.emit(self.models)
 
 
 def has_threshold(card: Card) -> bool:
     """Whether the model compares attention with a threshold (Smooth Attention)."""
     return any(tunable.get("name") == "threshold" for tunable in card.tunables)
-
-
-def _is_file(name: str) -> bool:
-    return Path(name).is_file()
-
-
-def _has_threshold(card: Card | None) -> bool:
-    return card is not None and "threshold" in card.tuning.values

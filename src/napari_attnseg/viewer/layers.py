@@ -125,7 +125,7 @@ def layer_source(layer: Layer) -> LayerSource:
             "take one time point or channel of it into a layer of its own "
             "(right-click the layer, Split Stack)."
         )
-    array = np.asarray(data)
+    array = data if hasattr(data, "dask") else np.asarray(data)  # lazy pixels are read once, later
     if not array.size:
         raise InputError(f"layer {layer.name!r} has no pixels {array.shape}; choose another.")
     array = array[None] if axes == 2 else array

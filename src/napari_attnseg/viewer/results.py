@@ -96,7 +96,7 @@ class ResultLayers:
         """The labels layer, created empty (and selected) when it is not there."""
         if self.labels is None or not self.alive(self.labels):
             self.labels = self.add_labels("labels", self._colors(), self._class_names())
-            self.edits = HandEdits(self.labels, self.shape, self._paintable)
+            self.edits = HandEdits(self.labels, self.shape, self._paintable, empty=True)
             self.viewer.layers.selection.active = self.labels
         return self.labels
 

@@ -159,10 +159,13 @@ class TuneWidget(QWidget):
 
     def analyse(self) -> None:
         """Segment the visible slice at the present values and ask for the curves."""
-        if self._try(self.hub.prepare):
+
+        def begin() -> None:
             self.error.clear()
             self.hub.live.refresh()
             self.ask_curves()
+
+        self._try(self.hub.bring, then=begin)
 
     def set_kind(self, kind: Kind, *_: Any) -> None:
         """Let the threshold slider run along values (``linear``) or ``quantile``."""

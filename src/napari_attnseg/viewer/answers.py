@@ -1,0 +1,97 @@
+"""The engine's answers on their way into the layers of one viewer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from napari_attnseg.control.live import LiveController
+from napari_attnseg.viewer.results import MapGrid, ResultLayers
+
+
+class Answers:
+    """Writes what ``live`` answers into ``layers``; ``None`` lets answers fall.
+
+    ``begun`` is called with the layers when a run has made those that were missing.
+    """
+
+    def __init__(self, live: LiveController, begun: Callable[[ResultLayers], None]) -> None:
+        self.layers: ResultLayers | None = None
+        self._live = live
+        self._begun = begun
+        self._arrays: dict[str, np.ndarray | None] = {}
+        live.started.connect(self._on_started)
+        live.slice_done.connect(self._on_slice)
+        live.finished.connect(self._on_finished)
+        live.failed.connect(self._on_finished)
+        live.engine_lost.connect(self._on_finished)
+        live.retuned.connect(self._on_retuned)
+        live.row_done.connect(self._on_row)
+        live.objects_done.connect(self._on_objects)
+
+    def clear(self) -> None:
+        """Let go of the engine's files."""
+        self._arrays.clear()
+
+    def _on_started(self, event: Any) -> None:
+        layers, files = self.layers, self._live.state.results
+        if layers is None or files is None:
+            return
+        self._arrays = {k: files.array(k) for k in ("labels", "probability", "step", "received")}
+        layers.ensure_labels()
+        if 0 not in files.grid:
+            layers.grid = MapGrid(files.grid, files.map_scale, files.map_offset)
+        for what in ("probability", "step", "received"):
+            if self._arrays[what] is not None:
+                layers.ensure_map(what, None if what == "probability" else layers.grid)
+        self._begun(layers)
+
+    def _on_slice(self, event: Any) -> None:
+        if self.layers is None:
+            return
+        for what, array in self._arrays.items():
+            if array is None:
+                continue
+            if what == "labels":
+                self.layers.write_labels(event.z, array[event.z])
+            else:
+                self.layers.write(what, event.z, array[event.z])
+
+    def _on_finished(self, event: Any = None) -> None:
+        if self._live.state.busy:  # a small question failed while the run goes on
+            return
+        self._arrays = {}
+        if self.layers is None:
+            return
+        self.layers.settle()
+        if provenance := getattr(event, "summary", {}).get("provenance"):
+            self.layers.provenance = provenance
+
+    def _on_retuned(self, event: Any, labels: Any, probability: Any, plain: Any) -> None:
+        if self.layers is None:
+            return
+        self.layers.ensure_labels()
+        self.layers.write_labels(event.z, labels)
+        if probability is not None:
+            self.layers.write("probability", event.z, probability)
+
+    def _on_row(self, event: Any, row: Any, received: Any) -> None:
+        layers = self.layers
+        if layers is None:
+            return
+        for what, values in (("row", row), ("received", received)):
+            if values is None:
+                continue
+            grid = MapGrid(values.shape, event.map_scale, event.map_offset)
+            fresh = layers.layer(what) is None
+            layer = layers.ensure_map(what, grid)
+            layers.write(what, event.z, values)
+            if what == "row":
+                layer.visible = layer.visible or fresh
+            layers.fit_contrast(what)
+
+    def _on_objects(self, event: Any, ids: np.ndarray) -> None:
+        if self.layers is not None:
+            self.layers.show_objects(ids)
