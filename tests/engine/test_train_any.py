@@ -457,6 +457,29 @@ def test_another_model_does_not_inherit_options() -> None:
     assert with_model(start, "smooth_unet", width=0.25).options["stride"] == 8
 
 
+# --- the same pixels in training and in prediction ------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_clahe_is_done_alike_in_training_and_in_prediction(
+    folder: FolderSource, tmp_path: Path, channels: int
+) -> None:
+    pre = Preprocessing(
+        channels=channels, mean=(0.2,) * channels, std=(0.5,) * channels, size=32, clahe_clip=2.0
+    )
+    out = tmp_path / "m.safetensors"
+    list(train(replace(QUICK, epochs=1, preprocessing=pre), folder, out, device="cpu"))
+    session = Session(out, "cpu")
+    assert session.card.preprocessing == pre
+    for slice_ in folder.slices[:3]:
+        session.set_image(folder.pairs[slice_.pair][0])
+        assert torch.equal(session._prepare(0)[0], folder.example(slice_).image)
+    plain = Session(out, "cpu")
+    plain.card = replace(plain.card, preprocessing=replace(pre, clahe_clip=0.0))
+    plain.set_image(folder.pairs[0][0])
+    assert not torch.equal(plain._prepare(0)[0], folder.example(folder.slices[0]).image)
+
+
 # --- broken-off steps -----------------------------------------------------------------------------
 
 
