@@ -3,8 +3,8 @@
     xvfb-run -a -s "-screen 0 1600x1000x24" python docs/pictures/make_pictures.py
 
 ``threshold.gif``: the threshold of the shipped nuclei model moves over scikit-image's coins
-(a real photograph); ``segment.png``, ``tune.png``, ``train.png``, ``attention3d.png``,
-``ct.png``: the docks.
+(a real photograph); ``segment.png``, ``tune.png``, ``train.png``: the docks;
+``attention3d.png``: attention as a relief over the scan.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ HERE = Path(__file__).parent
 SIZE = (1280, 800)
 
 
-def grab(viewer: Any) -> Image.Image:
+def grab(viewer: Any, after: float = 1.2) -> Image.Image:
     """The whole window."""
-    settle(0.4)
+    settle(after)  # legends count a moment after the mask
     return Image.fromarray(viewer.screenshot(canvas_only=False, flash=False)[..., :3])
 
 
@@ -56,7 +56,7 @@ def threshold_gif(viewer: Any, tune: Any) -> None:
     frames = []
     for quantile in (*np.linspace(0.99, 0.02, 14), *np.linspace(0.1, 0.95, 6)):
         tune_to(hub, float(np.quantile(steps, quantile)))
-        frames.append(grab(viewer).resize((960, 600), Image.Resampling.LANCZOS))
+        frames.append(grab(viewer, 0.4).resize((960, 600), Image.Resampling.LANCZOS))
     # one palette from several frames, so that the colours of gained and lost pixels are in it
     sheet = Image.fromarray(np.concatenate([np.asarray(f) for f in frames[::5]]))
     palette = sheet.quantize(256, Image.Quantize.MAXCOVERAGE)
@@ -70,18 +70,29 @@ def threshold_gif(viewer: Any, tune: Any) -> None:
 def main() -> None:
     """All pictures, one window."""
     import napari
+    from qtpy.QtWidgets import QScrollArea
 
     viewer = napari.Viewer()
     viewer.window.resize(*SIZE)
     segment_dock, _ = viewer.window.add_plugin_dock_widget(PLUGIN, "Segment")
     hub = open_sample(viewer, "nuclei", "nuclei_smooth_unet")
     hub.ask_row(120, 96)
+    settle(2.0)
     grab(viewer).save(HERE / "segment.png", optimize=True)
     tune_dock, tune = viewer.window.add_plugin_dock_widget(PLUGIN, "Tune", tabify=True)
     open_sample(viewer, "phantom", "ct_organs_smooth_unet")
     tune.analyse()
     settle(2.0)
     grab(viewer).save(HERE / "tune.png", optimize=True)
+    tune.maps_button.setChecked(True)
+    tune.maps.show_maps("surface")
+    wait(lambda: viewer.dims.ndisplay == 3, "relief")
+    settle(1.0)
+    area = tune.findChild(QScrollArea)
+    area.verticalScrollBar().setValue(area.verticalScrollBar().maximum())
+    grab(viewer).save(HERE / "attention3d.png", optimize=True)
+    tune.maps.clear.click()
+    tune.maps_button.setChecked(False)
     threshold_gif(viewer, tune)
     viewer.window.add_plugin_dock_widget(PLUGIN, "Train", tabify=True)
     grab(viewer).save(HERE / "train.png", optimize=True)

@@ -46,7 +46,7 @@ def classes_of(
     """
     table = meta.get("features")
     columns = getattr(table, "columns", ())
-    if "index" not in columns or "class" not in columns:
+    if table is None or "index" not in columns or "class" not in columns:
         return None, None
     names = {int(i): str(name) for i, name in zip(table["index"], table["class"], strict=True)}
     given = getattr(meta.get("colormap"), "color_dict", None) or meta.get("colormap")

@@ -77,6 +77,7 @@ class ColourScale(QWidget):
         limits = self._layer.face_contrast_limits if points else self._layer.contrast_limits
         colormap = self._layer.face_colormap if points else self._layer.colormap
         self.bar.colors = [tuple(map(float, c)) for c in colormap.map(np.linspace(0, 1, STOPS))]
-        self.low.setText(f"{limits[0]:.3g}")
+        nothing = abs(limits[0]) < 1e-3 * abs(limits[1])
+        self.low.setText("0" if nothing else f"{limits[0]:.3g}")
         self.high.setText(f"\u2265 {limits[1]:.3g}")
         self.bar.update()
