@@ -49,19 +49,24 @@ def build() -> dict[str, Any]:
     }
 
 
-def times(models: dict[str, Any], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every forward, the models in turns; the first round is not counted."""
+Times = dict[str, list[tuple[float, float]]]
+"""Seconds of every forward by the clock and of processor time."""
+
+
+def times(models: dict[str, Any], rounds: int) -> Times:
+    """The models in turns; the first round is not counted."""
     import torch
 
     torch.manual_seed(0)
     image = torch.randn(1, 3, *SIZE)
-    found: dict[str, list[float]] = {words: [] for words in models}
+    found: Times = {words: [] for words in models}
     with torch.inference_mode():
         for _ in range(rounds + 1):
             for words, model in models.items():
-                start = time.perf_counter()
+                start, worked = time.perf_counter(), time.process_time()
                 model(image)
-                found[words].append(time.perf_counter() - start)
+                taken = time.perf_counter() - start, time.process_time() - worked
+                found[words].append(taken)
     return {words: seconds[1:] for words, seconds in found.items()}
 
 
@@ -75,36 +80,43 @@ def sizes(models: dict[str, Any]) -> dict[str, tuple[int, float]]:
     }
 
 
-def table(size: dict[str, tuple[int, float]], seconds: dict[str, list[float]]) -> str:
+def best(seconds: Times, words: str) -> tuple[float, float]:
+    """The shortest by the clock, and of processor time."""
+    clock, worked = zip(*seconds[words], strict=True)
+    return min(clock), min(worked)
+
+
+def table(size: dict[str, tuple[int, float]], seconds: Times) -> str:
     """One row per model."""
     lines = [
         "| model | parameters | MMACs | paper's GFLOPS | best ms | median ms | faster than "
-        "Attention U-Net |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+        "Attention U-Net | in processor time |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    rival = min(seconds[RIVAL])
+    rival = best(seconds, RIVAL)
     for words, _, _, paper in ROWS:
-        (parameters, macs), own = size[words], seconds[words]
+        (parameters, macs), own = size[words], best(seconds, words)
+        middle = statistics.median(clock for clock, _ in seconds[words])
         lines.append(
-            f"| {words} | {parameters:,} | {macs:,.1f} | {paper} | {min(own) * 1e3:.1f} | "
-            f"{statistics.median(own) * 1e3:.1f} | {rival / min(own):.1f}x |"
+            f"| {words} | {parameters:,} | {macs:,.1f} | {paper} | {own[0] * 1e3:.1f} | "
+            f"{middle * 1e3:.1f} | {rival[0] / own[0]:.1f}x | {rival[1] / own[1]:.1f}x |"
         )
     return "\n".join(lines)
 
 
-def verdicts(size: dict[str, tuple[int, float]], seconds: dict[str, list[float]]) -> str:
+def verdicts(size: dict[str, tuple[int, float]], seconds: Times) -> str:
     """The targets and whether they are met."""
     (parameters, attended), (_, bare) = size[DEFAULT], size[BARE]
-    best = min(seconds[RIVAL]) / min(seconds[DEFAULT])
-    middle = statistics.median(seconds[RIVAL]) / statistics.median(seconds[DEFAULT])
+    rival, own = best(seconds, RIVAL), best(seconds, DEFAULT)
+    clock, worked = rival[0] / own[0], rival[1] / own[1]
     rows = (
         (f"{PARAMETERS:,} parameters", f"{parameters:,}", parameters == PARAMETERS),
         (f"{WITHOUT} MMACs without attention, within 1 %", f"{bare:.1f}", near(bare, WITHOUT)),
         (f"{WITH} MMACs with it, within 1 %", f"{attended:.1f}", near(attended, WITH)),
         (
             f"forward {FASTER:.0f} times as fast as Attention U-Net",
-            f"{best:.1f}x (best), {middle:.1f}x (median)",
-            best >= FASTER,
+            f"{clock:.1f}x by the clock, {worked:.1f}x in processor time",
+            clock >= FASTER,
         ),
     )
     lines = ["| target | measured | met |", "|---|---|---|"]
