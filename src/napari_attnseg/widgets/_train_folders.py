@@ -180,12 +180,12 @@ def describe(found: Preflight) -> str:
         left, right = found.pairing.unpaired_images, found.pairing.unpaired_masks
         mark = "✓ " if found.ok else ""
         words = f"<b>{mark}{found.pairs} pairs</b>"
-        if found.sizes:
-            words += f" of {found.sizes_text()} pixels"
         if left or right:
             words += f"; left out: {len(left)} images without a mask, {len(right)} masks without"
             words += " an image (first in the list)"
         lines.append(words)
+        if found.sizes:
+            lines.append(f"Sizes: {found.sizes_text()}")
         if found.intensity is not None:
             kind = "colour" if found.channels == 3 else "grey"
             lines.append(f"Intensity: {found.intensity.text()}, {kind}")
