@@ -25,6 +25,7 @@ def test_every_model_is_described_as_plain_data() -> None:
             assert options[option] in choices, (name, option)
     assert len(models["dense_unet"]["places"]) == 4
     assert models["unet"]["places"] == []
+    assert [n for n, m in models.items() if m["needs_coarse"]] == ["refined"]
     assert models["dense_unet"]["choices"]["structure"] == list(range(1, 10))
 
 

@@ -30,6 +30,11 @@ SMALL: dict[str, dict[str, Any]] = {
     "hrnet": {"width": 0.25},
     "mobile_unet": {"width": 0.25},
     "pam_unet": {"plan": "tiny"},
+    "refined": {
+        "coarse": '{"name": "smooth_unet", "options": {"width": 0.125, "stride": 8}}',
+        "width": 0.125,
+        "levels": 2,
+    },
     "resunet": {"width": 0.0625},
     "smooth_unet": {"width": 0.125, "stride": 8},
     "unet": {"width": 0.0625},
@@ -58,9 +63,10 @@ def small(name: str, channels: int = 3, classes: int = 2) -> SegmentationModel:
 
 
 def inert(model: SegmentationModel) -> set[str]:
-    """Parameters that a module declares to be without influence."""
+    """Parameters that a module declares to be without influence, or that are frozen."""
     modules = [(n, m) for n, m in model.named_modules() if isinstance(m, AttentionModule)]
-    return {f"{n}.{p}" for n, m in modules for p in m.inert}
+    frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
+    return {f"{n}.{p}" for n, m in modules for p in m.inert} | frozen
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -105,11 +111,12 @@ def test_one_step_changes_every_parameter(name: str) -> None:
     loss = F.cross_entropy(model(x), y)
     loss = loss if model.regulariser is None else loss + model.regulariser
     loss.backward()
-    grads = {n: p.grad for n, p in model.named_parameters()}
+    grads = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
     assert [n for n, g in grads.items() if g is None or not g.isfinite().all()] == []
     optimizer.step()
     same = {n for n, p in model.named_parameters() if torch.equal(p, before[n])}
     assert same <= inert(model)
+    assert same != set(before)
 
 
 def test_a_batch_of_one_can_be_trained_on(name: str) -> None:

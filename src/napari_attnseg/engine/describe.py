@@ -37,7 +37,8 @@ def describe() -> dict[str, Any]:
 
     Layout: ``format``, ``version``, ``models`` and ``attentions`` (each ``name``, ``doc``,
     ``arguments``, ``tunables``; models also ``title``, ``paper``, ``ndim``, ``parameters`` and
-    ``places`` of their defaults, and ``choices`` of arguments that have a few), ``checkpoints``
+    ``places`` of their defaults, ``choices`` of arguments that have a few, and ``needs_coarse``:
+    no architecture to start from, it is trained on top of a trained model), ``checkpoints``
     (``name``, ``path``, ``card``), ``devices`` (see ``device.list_devices``), ``cut`` (the
     probability cut as a tunable), ``recipes``.
     """
@@ -69,6 +70,7 @@ def _models() -> list[dict[str, Any]]:
             "paper": info.paper,
             "ndim": info.ndim,
             "choices": {option: list(values) for option, values in info.choices.items()},
+            "needs_coarse": info.needs_coarse,
             "places": [asdict(place) for place in model.places],
             "parameters": sum(p.numel() for p in model.parameters()),
         }

@@ -64,12 +64,14 @@ class Place:
 @dataclass(frozen=True)
 class ModelInfo:
     """What is known of a model without building it. ``title`` for people, ``paper`` that
-    describes it, ``ndim`` of the images it takes, ``choices`` of those options that have a few."""
+    describes it, ``ndim`` of the images it takes, ``choices`` of those options that have a few,
+    ``needs_coarse``: whether it is trained on top of a model that is trained already."""
 
     title: str = ""
     paper: str = ""
     ndim: int = 2
     choices: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    needs_coarse: bool = False
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,7 @@ def register_model(
     paper: str = "",
     ndim: int = 2,
     choices: Mapping[str, tuple[Any, ...]] | None = None,
+    needs_coarse: bool = False,
 ) -> Callable[[Builder], Builder]:
     """Function decorator: the model is called as the function is (see :class:`ModelInfo`)."""
 
@@ -172,7 +175,7 @@ def register_model(
         if name in _REGISTRY and _REGISTRY[name].__module__ != builder.__module__:
             raise ValueError(f"got a second model called {name!r}, expected a new name")
         _REGISTRY[name] = builder
-        _INFO[name] = ModelInfo(title or name, paper, ndim, choices or {})
+        _INFO[name] = ModelInfo(title or name, paper, ndim, choices or {}, needs_coarse)
         return builder
 
     return add

@@ -83,7 +83,8 @@ class ModelPanel(QWidget):
 
     def describe(self, models: list[dict[str, Any]]) -> None:
         """Take the engine's description of all models (see ``engine.describe``)."""
-        self.models = {m["name"]: m for m in models if m.get("ndim", 2) == 2}
+        fit = [m for m in models if m.get("ndim", 2) == 2 and not m.get("needs_coarse")]
+        self.models = {m["name"]: m for m in fit}
         self._fill_combo()
         self._rebuild()
 

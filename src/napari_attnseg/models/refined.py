@@ -1,0 +1,237 @@
+"""Any model, refined: coarse logits, a guidance network, and CSPN or DySPN.
+
+``refined = propagate(clip(coarse(x)), guidance(x, coarse))``, in one checkpoint. The coarse map
+enters as signed logits, limited to +-``LIMIT``: masks and palette images have no negative
+background, which no propagation that keeps constants could ever make.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from napari_attnseg.attention.base import Attended
+from napari_attnseg.errors import InputError
+from napari_attnseg.models.base import (
+    Encoded,
+    Place,
+    SegmentationModel,
+    create_model,
+    model_builder,
+    register_model,
+)
+from napari_attnseg.models.guidance import Guidance
+from napari_attnseg.refinement import Anchors, Refinement, create_refinement, list_refinements
+from napari_attnseg.settings import Tunable, Tuning
+
+LIMIT = 6.0
+"""Coarse logits are cut at this size (a probability of 0.9975): a coarse model that is sure and
+wrong can still be moved."""
+MORE = 4
+"""CSPN may be run this many times longer than it was trained."""
+
+
+@dataclass(frozen=True)
+class RefinedEncoded(Encoded):
+    """``coarse``: the coarse model's own, whose ``features`` stand here too (questions about
+    attention are about them); ``image`` (B, C, H, W)."""
+
+    coarse: Encoded | None = None
+    image: Tensor | None = None
+
+
+@dataclass
+class Guided:
+    """What the iterations start from: coarse logits ``start`` (B, K, H, W), ``affinity`` and
+    ``attention`` as :class:`Refinement` takes them."""
+
+    start: Tensor
+    affinity: Tensor
+    attention: Tensor | None
+
+
+@dataclass
+class _Kept:
+    """What was guided last, and from what."""
+
+    encoded: Encoded
+    values: tuple[tuple[str, Any], ...]
+    guided: Guided
+
+
+class RefinedModel(SegmentationModel):
+    """Parts: ``coarse`` (any model), ``guidance``. ``frozen``: the coarse model is not trained,
+    and its running statistics stay."""
+
+    def __init__(
+        self, coarse: SegmentationModel, guidance: Guidance, refinement: Refinement, frozen: bool
+    ) -> None:
+        super().__init__()
+        self.coarse = coarse
+        self.guidance = guidance
+        self.refinement = refinement
+        self.frozen = frozen
+        self.iterations = refinement.iterations
+        self.stride = coarse.stride
+        if frozen:
+            coarse.requires_grad_(False)
+        self._kept: _Kept | None = None
+
+    def train(self, mode: bool = True) -> RefinedModel:
+        super().train(mode)
+        if self.frozen:
+            self.coarse.eval()
+        return self
+
+    @property
+    def attention(self) -> nn.Module:
+        """The coarse model's attention module; ``AttributeError`` where it has none."""
+        found: nn.Module = self.coarse.attention
+        return found
+
+    @property
+    def most(self) -> int:
+        """The largest number of iterations that can be asked for."""
+        trained = self.refinement.iterations
+        return trained if self.refinement.needs_attention else MORE * trained
+
+    @property
+    def tunables(self) -> tuple[Tunable, ...]:
+        own = Tunable("iterations", "int", self.iterations, "gate", _DOC, 0, self.most)
+        return (*self.coarse.tunables, own)
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        return tuple(
+            Place(f"coarse.{p.module}", f"coarse: {p.title}", p.stride) for p in self.coarse.places
+        )
+
+    def adopt(self, tuning: Tuning) -> None:
+        self.coarse.adopt(tuning)
+        self.iterations = round(float(tuning.get("iterations", self.iterations)))
+
+    def encode(self, x_BCHW: Tensor) -> RefinedEncoded:
+        coarse = self.coarse.encode(x_BCHW)
+        return RefinedEncoded(coarse.features, coarse.size, (), coarse, x_BCHW)
+
+    def attend(self, encoded: Encoded) -> Attended | None:
+        return self.coarse.attend(_own(encoded)[0])
+
+    def gate(self, encoded: Encoded, attended: Attended | None = None, **values: Any) -> Tensor:
+        """Refined logits (B, K, H, W) after ``iterations``; other values go to the coarse model."""
+        wanted = values.pop("iterations", None)
+        count = self._count(wanted)
+        guided = self.guide(encoded, attended, **values)
+        if count == 0:
+            return guided.start
+        refinement, attention = self._for(count, guided)
+        return refinement.refine(guided.start, guided.affinity, attention)
+
+    def steps(
+        self,
+        guided: Guided,
+        iterations: int | None = None,
+        anchors: Anchors | None = None,
+    ) -> Iterator[Tensor]:
+        """Iterates 1, 2, ... as logits (B, K, H, W); stop by not asking on."""
+        count = self._count(iterations)
+        if count == 0:
+            return iter(())
+        refinement, attention = self._for(count, guided)
+        return refinement.steps(guided.start, guided.affinity, attention, anchors)
+
+    def guide(self, encoded: Encoded, attended: Attended | None = None, **values: Any) -> Guided:
+        """Everything before the first iteration. Kept for the last image and values, so that
+        the number of iterations and strokes cost only the iterations."""
+        wanted = tuple(sorted(values.items()))
+        keep = not (self.training or torch.is_grad_enabled())
+        kept = self._kept
+        if keep and kept is not None and kept.encoded is encoded and kept.values == wanted:
+            return kept.guided
+        coarse, image = _own(encoded)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            features = self.coarse.gate(coarse, attended, **values)
+            start = self.coarse.decode(features, encoded.size).clamp(-LIMIT, LIMIT)
+        affinity, attention = self.guidance(image, start / LIMIT)
+        guided = Guided(start, affinity, attention)
+        self._kept = _Kept(encoded, wanted, guided) if keep else None
+        return guided
+
+    def decode(self, features: Tensor, size: tuple[int, int]) -> Tensor:
+        return features
+
+    def _count(self, wanted: Any) -> int:
+        count = self.iterations if wanted is None else round(float(wanted))
+        if not 0 <= count <= self.most:
+            raise InputError(f"got iterations={count}, expected 0 to {self.most}")
+        return count
+
+    def _for(self, count: int, guided: Guided) -> tuple[Refinement, Tensor | None]:
+        attention = None if guided.attention is None else guided.attention[:, :count]
+        return self.refinement.lasting(count), attention
+
+
+def _own(encoded: Encoded) -> tuple[Encoded, Tensor]:
+    """What the coarse model made, and the image."""
+    assert isinstance(encoded, RefinedEncoded)
+    assert encoded.coarse is not None
+    assert encoded.image is not None
+    return encoded.coarse, encoded.image
+
+
+def coarse_spec(coarse: str) -> tuple[str, dict[str, Any]]:
+    """Name and options of the coarse model from a name or from JSON ``{"name", "options"}``."""
+    if not coarse.lstrip().startswith("{"):
+        return coarse, {}
+    try:
+        plain = json.loads(coarse)
+        return str(plain["name"]), dict(plain.get("options", {}))
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"got coarse={coarse!r}, expected a model's name or JSON with name and options"
+        ) from error
+
+
+@register_model(
+    title="Refined model (CSPN, DySPN)",
+    paper="Cheng, Wang & Yang: Depth Estimation via Affinity Learned with Convolutional Spatial "
+    "Propagation Network (ECCV 2018); Lin et al.: Dynamic Spatial Propagation Network for Depth "
+    "Completion (AAAI 2022)",
+    choices={"refine": ("cspn", "dyspn")},
+    needs_coarse=True,
+)
+def refined(
+    in_channels: int = 3,
+    classes: int = 1,
+    coarse: str = "unet",
+    refine: str = "cspn",
+    iterations: int = 6,
+    width: float = 0.25,
+    levels: int = 3,
+    frozen: bool = True,
+) -> RefinedModel:
+    """``coarse``: the model to refine, a name or JSON with name and options; ``refine`` cspn or
+    dyspn, ``iterations`` of it; ``width`` and ``levels`` of the guidance U-Net; ``frozen``: the
+    coarse model stays as it was trained."""
+    if refine not in list_refinements():
+        raise InputError(f"got refine={refine!r}, expected {' or '.join(list_refinements())}")
+    name, options = coarse_spec(coarse)
+    if name == "refined":
+        raise InputError("got a refined model as coarse model, expected one without refinement")
+    model_builder(name)
+    inner = create_model(name, in_channels=in_channels, classes=classes, **options)
+    refinement = create_refinement(refine, iterations=iterations)
+    parts = (iterations, len(refinement.rings) + 1) if refinement.needs_attention else None
+    guidance = Guidance(in_channels, classes, refinement.channels, parts, width, levels)
+    return RefinedModel(inner, guidance, refinement, frozen)
+
+
+_DOC = (
+    "How often the mask is carried on to its neighbours: 0 shows the coarse mask, the default is "
+    "as trained."
+)

@@ -1,0 +1,138 @@
+"""Refined models: what coarse model, guidance network and propagation owe each other."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from napari_attnseg import create_model
+from napari_attnseg.errors import InputError
+from napari_attnseg.models.refined import LIMIT, RefinedModel
+
+COARSE = json.dumps({"name": "smooth_unet", "options": {"width": 0.125, "stride": 8}})
+
+
+def tiny(refine: str = "cspn", classes: int = 1, **options) -> RefinedModel:
+    torch.manual_seed(1)
+    wanted = {"coarse": COARSE, "refine": refine, "width": 0.125, "levels": 2, "iterations": 3}
+    model = create_model("refined", in_channels=1, classes=classes, **{**wanted, **options})
+    assert isinstance(model, RefinedModel)
+    return model
+
+
+BOTH = pytest.mark.parametrize("refine", ["cspn", "dyspn"])
+
+
+@BOTH
+@pytest.mark.parametrize("classes", [1, 3])
+def test_logits_of_any_size(refine: str, classes: int) -> None:
+    model = tiny(refine, classes).eval()
+    with torch.no_grad():
+        assert model(torch.rand(2, 1, 37, 43)).shape == (2, classes, 37, 43)
+
+
+@BOTH
+def test_no_iteration_is_the_coarse_model(refine: str) -> None:
+    model = tiny(refine).eval()
+    x = torch.rand(1, 1, 33, 29)
+    with torch.no_grad():
+        coarse = model.coarse(x).clamp(-LIMIT, LIMIT)
+        assert torch.equal(model(x, iterations=0), coarse)
+        assert not torch.equal(model(x), coarse)
+
+
+@BOTH
+def test_steps_end_where_the_forward_ends(refine: str) -> None:
+    model = tiny(refine).eval()
+    x = torch.rand(1, 1, 33, 29)
+    with torch.no_grad():
+        encoded = model.encode(x)
+        guided = model.guide(encoded, model.attend(encoded))
+        steps = list(model.steps(guided))
+        assert len(steps) == 3
+        assert torch.allclose(steps[-1], model(x), atol=1e-5)
+        assert torch.allclose(list(model.steps(guided, 2))[-1], model(x, iterations=2), atol=1e-5)
+
+
+def test_iterations_cost_no_second_guidance() -> None:
+    model = tiny().eval()
+    calls = []
+    model.guidance.register_forward_hook(lambda *_: calls.append(1))
+    with torch.no_grad():
+        encoded = model.encode(torch.rand(1, 1, 24, 24))
+        attended = model.attend(encoded)
+        for count in (3, 0, 1, 12):
+            model.gate(encoded, attended, threshold=0.1, iterations=count)
+        assert len(calls) == 1
+        model.gate(encoded, attended, threshold=0.2, iterations=3)
+        assert len(calls) == 2
+
+
+def test_the_coarse_models_values_reach_it() -> None:
+    model = tiny().eval()
+    with torch.no_grad():
+        model.coarse.attention.gamma.fill_(2.0)
+        x = torch.rand(1, 1, 32, 32)
+        assert not torch.equal(model(x, threshold=0.0), model(x, threshold=2.0))
+
+
+@BOTH
+def test_a_frozen_coarse_model_stays(refine: str) -> None:
+    model = tiny(refine)
+    for _ in range(2):  # every epoch begins so
+        model.train()
+        assert model.training
+        assert model.guidance.training
+        assert not model.coarse.training
+    before = {k: v.clone() for k, v in model.coarse.state_dict().items()}
+    model(torch.rand(2, 1, 32, 32)).square().mean().backward()
+    assert all(p.grad is None for p in model.coarse.parameters())
+    assert all(p.grad is not None for p in model.guidance.parameters())
+    after = model.coarse.state_dict()
+    assert all(torch.equal(after[k], v) for k, v in before.items())
+
+
+def test_a_free_coarse_model_learns() -> None:
+    model = tiny(frozen=False).train()
+    assert model.coarse.training
+    model(torch.rand(2, 1, 32, 32)).square().mean().backward()
+    moved = [n for n, p in model.coarse.named_parameters() if p.grad is not None]
+    assert "decoder.layers.0.weight" in moved
+
+
+def test_attention_of_rings_can_be_switched_off() -> None:
+    """A linear head before the sigmoid: values below one half exist (a ReLU would forbid them)."""
+    model = tiny("dyspn").train()
+    _, attention = model.guidance(torch.rand(1, 1, 32, 32), torch.rand(1, 1, 32, 32))
+    assert attention is not None
+    assert attention.shape == (1, 3, 4, 32, 32)
+    assert float(attention.detach().min()) < 0.5
+
+
+def test_a_constant_image_gets_no_row_stripes() -> None:
+    model = tiny("cspn").eval()
+    with torch.no_grad():
+        affinity, _ = model.guidance(torch.full((1, 1, 64, 64), 0.5), torch.zeros(1, 1, 64, 64))
+    inner = affinity[..., 24:40, 24:40]
+    assert torch.allclose(inner[..., ::2, :], inner[..., 1::2, :], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"refine": "x"}, "got refine='x'"),
+        ({"coarse": "refined"}, "without refinement"),
+        ({"coarse": "{"}, "expected a model's name or JSON"),
+        ({"coarse": "nothing"}, "got model 'nothing'"),
+    ],
+)
+def test_bad_wishes_are_refused(options: dict, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        tiny(**options)
+
+
+def test_too_many_iterations_are_refused() -> None:
+    with pytest.raises(InputError, match="got iterations=4, expected 0 to 3"):
+        tiny("dyspn")(torch.rand(1, 1, 16, 16), iterations=4)
