@@ -36,6 +36,10 @@ class Bringing:
         """Whether an image is on its way."""
         return self._handover.busy
 
+    def at_hand(self, layer: Image) -> bool:
+        """Whether :meth:`now` takes no time to speak of."""
+        return self._knows(layer) or pixels_of(layer).nbytes <= AT_ONCE_BYTES
+
     def forget(self) -> None:
         """Look at the pixels again next time: they may have been changed in place."""
         self._opened = None
@@ -48,11 +52,11 @@ class Bringing:
 
     def then(self, layer: Image, call: Callable[[], object]) -> None:
         """``call`` when ``layer`` is there: now, or later in the window's thread."""
-        pixels = pixels_of(layer)
-        if self._knows(layer) or pixels.nbytes <= AT_ONCE_BYTES:
+        if self.at_hand(layer):
             self.now(layer)
             call()
             return
+        pixels = pixels_of(layer)
 
         def done(ref: ImageRef) -> None:
             try:

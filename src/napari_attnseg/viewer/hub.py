@@ -228,6 +228,11 @@ class Hub:
         self._answers.layers = self._results_for(self.live.state.shape)
         return self._answers.layers
 
+    @property
+    def at_hand(self) -> bool:
+        """Whether :meth:`prepare` takes no time to speak of: what nobody asked for may go on."""
+        return self.source is not None and self._bringing.at_hand(self.source)
+
     def bring(self, then: Callable[[], object]) -> None:
         """:meth:`prepare`, then ``then``; large images come in a thread while the window lives.
 

@@ -190,7 +190,9 @@ class TuneWidget(QWidget):
         if self._moving:
             self._timer.start()
             return
-        if "threshold" not in self.rows or not self._try(self.hub.prepare):
+        if "threshold" not in self.rows or not self.hub.at_hand:
+            return
+        if not self._try(self.hub.prepare):
             return
         reference = None
         try:
