@@ -58,7 +58,7 @@ def _tensors(learner: Learner) -> dict[str, torch.Tensor]:
                 continue
             tensor = value if torch.is_tensor(value) else torch.tensor(value)
             found[f"optimizer.{names[id(parameter)]}.{key}"] = tensor
-    return {name: t.detach().cpu().contiguous().clone() for name, t in found.items()}
+    return {name: t.detach().cpu().contiguous() for name, t in found.items()}
 
 
 def save_state(path: Path, learner: Learner, progress: Progress) -> None:
