@@ -87,6 +87,7 @@ def _facts(
         "title": plan.title,
         "command": command,
         "data": data_words(layout),
+        "unit": "volumes" if _is_volume(layout.train[0].image) else "images",
         "seeds": list(plan.seeds),
         "size": settings.preprocessing.size,
         "channels": settings.preprocessing.channels,
@@ -108,12 +109,13 @@ def _facts(
 
 def _head(facts: Mapping[str, Any]) -> str:
     data = facts["data"]
+    part = "them" if facts["unit"] == "images" else "their slices"
     size = f"{facts['size']} x {facts['size']} pixels" if facts["size"] else "images as they are"
     lines = [
         f"# {facts['title']}",
         "",
-        f"- data: {data['title']}, {data['train']} training images (a fifth of them for "
-        f"validation) and {data['test']} test images; {data['labels']}",
+        f"- data: {data['title']}, {data['train']} training {facts['unit']} (a fifth of "
+        f"{part} for validation) and {data['test']} test {facts['unit']}; {data['labels']}",
         f"- split: {data['split']}",
         f"- {size}, {facts['channels']} channel(s), {facts['epochs']} epochs at most, "
         f"seeds {', '.join(map(str, facts['seeds']))}",
@@ -126,10 +128,14 @@ def _head(facts: Mapping[str, Any]) -> str:
     lines += [f"- not run yet: {'; '.join(facts['missing'])}"] if facts["missing"] else []
     lines += [
         "",
-        "Figures are means over test images, then mean ± standard deviation over seeds "
+        f"Figures are means over test {facts['unit']}, then mean ± standard deviation over seeds "
         "(a seed also draws the validation images). The best mean is bold.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _is_volume(path: Path) -> bool:
+    return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
 def _plain(line: Line) -> dict[str, Any]:

@@ -182,7 +182,7 @@ def _published_verdict(
     pairs = [(a, b) for i, a in enumerate(labels) for b in labels[i + 1 :]]
     if not pairs:
         return []
-    same = sum((printed[a] > printed[b]) == (known[a].mean > known[b].mean) for a, b in pairs)
+    same = sum((printed[a] - printed[b]) * (known[a].mean - known[b].mean) > 0 for a, b in pairs)
     return [f"Order by {word} as published: {same} of {len(pairs)} pairs of rows."]
 
 
