@@ -181,3 +181,43 @@ def test_without_a_threshold_there_is_no_fingerprint(
     widget.analyse()
     qtbot.waitUntil(lambda: widget.hub.results.layer("labels") is not None, timeout=WAIT)
     assert widget.error.message == ""
+
+
+def test_maps_follow_slices_and_values_and_stay_deleted(
+    docked: Any, qtbot: Any, checkpoints: dict[str, Path]
+) -> None:
+    from napari_attnseg.engine.session import Session
+
+    volume = np.random.default_rng(6).random((3, 41, 50)).astype(np.float32)
+    widget = docked(checkpoints["dense_unet"])
+    hub, maps = widget.hub, widget.hub.levels
+    source = hub.viewer.add_image(volume, name="volume", scale=(-2, 1, -1))
+    hub.set_source(source)
+    widget.levels.fold.setChecked(True)
+    qtbot.waitUntil(lambda: bool(maps.known), timeout=WAIT)
+    session = Session(str(checkpoints["dense_unet"]), "cpu")
+    session.set_image(volume, flips=(True, False, True))
+
+    def expected(z: int, **values: float) -> np.ndarray:
+        found = session.maps(z, session.tuning.replace(**values))
+        return next(m.values for m in found if (m.place, m.name) == key)
+
+    first = maps.known[0]
+    key = (first.place, first.name)
+    widget.levels.boxes[key].click()
+    qtbot.waitUntil(lambda: maps.layer(key) is not None, timeout=WAIT)
+    layer, z = maps.layer(key), hub.visible_z()
+    np.testing.assert_allclose(layer.data[z], expected(z), atol=1e-5)
+    other = 0 if z else 1
+    assert not layer.data[other].any()
+    hub.viewer.dims.set_point(0, float(source.data_to_world((other, 0, 0))[0]))
+    qtbot.waitUntil(lambda: bool(layer.data[other].any()), timeout=WAIT)
+    np.testing.assert_allclose(layer.data[other], expected(other), atol=1e-5)
+    hub.tune(level_4=0.0)  # what lies below changes what reaches the finer level's decoder
+    wanted = expected(other, level_4=0.0)
+    qtbot.waitUntil(lambda: np.allclose(layer.data[other], wanted, atol=1e-5), timeout=WAIT)
+    hub.viewer.layers.remove(layer)
+    maps.look()
+    qtbot.waitUntil(lambda: key not in maps.chosen, timeout=WAIT)
+    assert maps.layer(key) is None
+    assert not widget.levels.boxes[key].isChecked()

@@ -107,8 +107,7 @@ class LevelLayers:
         return next((m for m in self.known if (m.place, m.name) == key), None)
 
     def _on_slice(self, z: int) -> None:
-        if self.hub.live.state.results is not None:
-            self.refresh()
+        self.refresh()
 
     def _forget(self, *_: Any) -> None:
         self.known, self.at = (), None
