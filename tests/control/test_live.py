@@ -9,10 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_attnseg.control import live as module
 from napari_attnseg.control.client import InProcessClient
 from napari_attnseg.control.live import LiveController
-from napari_attnseg.control.messages import Event, Failed, Predict, Request, Retune, SliceDone
+from napari_attnseg.control.messages import (
+    Event,
+    Failed,
+    Predict,
+    Request,
+    Retune,
+    Retuned,
+    SliceDone,
+)
 from napari_attnseg.control.scratch import KEPT_FOLDERS, Scratch
 from napari_attnseg.control.state import outward
 from napari_attnseg.engine.session import Session
@@ -503,12 +510,12 @@ def test_one_retune_flies_and_only_the_newest_follows(scratch: Scratch, image: n
         live.set_tuning(Tuning(cut))
     (first,) = held.sent
     assert isinstance(first, Retune)
-    held.tell(module.Retuned(first.id, buffer=first.buffer))
+    held.tell(Retuned(first.id, buffer=first.buffer))
     _, second = held.sent
     assert isinstance(second, Retune)
     assert second.tuning.cut == 0.3
     assert second.buffer != first.buffer, "the answer being read is never overwritten"
-    held.tell(module.Retuned(second.id, buffer=second.buffer))
+    held.tell(Retuned(second.id, buffer=second.buffer))
     assert len(held.sent) == 2
 
 
