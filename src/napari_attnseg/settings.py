@@ -22,6 +22,7 @@ from napari_attnseg.tuning import (
 
 __all__ = [
     "AUGMENTATIONS",
+    "COARSE_RECIPES",
     "CUT",
     "LOSS_NAMES",
     "OPTIMIZERS",
@@ -103,8 +104,9 @@ class TrainSettings:
     for choosing the best model. ``encoder_weights``: published weights to start the encoder from
     (empty: random); ``encoder_normalisation``: ``"imagenet"`` then sets the mean and standard
     deviation they were trained with (see :func:`with_encoder_normalisation`), ``"given"`` leaves
-    those of ``preprocessing``. ``patience``: epochs without a better validation Dice before
-    stopping (0: never).
+    those of ``preprocessing``. ``coarse``: the checkpoint that a refined model stands on, a file
+    or a shipped name (empty for all other models). ``patience``: epochs without a better
+    validation Dice before stopping (0: never).
     """
 
     model: str = "smooth_unet"
@@ -138,6 +140,7 @@ class TrainSettings:
     amp: bool = False
     encoder_weights: str = ""
     encoder_normalisation: Literal["imagenet", "given"] = "imagenet"
+    coarse: str = ""
 
     @property
     def classes(self) -> int:
@@ -268,12 +271,20 @@ RECIPE_WORDS: dict[str, str] = {
     "pam-unet": "PAM-UNet as published: 128 x 128, mirrored and turned, attention regulariser",
 }
 """One line about each recipe."""
+COARSE_RECIPES: dict[str, TrainSettings] = {
+    "refinement": TrainSettings(model="refined", epochs=20, lr=1e-3, crop=128, augment=True),
+}
+"""Presets that need a coarse model as well: cross-entropy, Adam at 1e-3, batches of 8."""
 RECIPE_ALIASES = {"smooth-attention": "smooth-attention-paper"}
 
 
 def recipe(name: str) -> TrainSettings:
     """The recipe called ``name``; raises ``InputError`` with the known names otherwise."""
-    known = {**RECIPES, **{alias: RECIPES[of] for alias, of in RECIPE_ALIASES.items()}}
+    known = {
+        **RECIPES,
+        **COARSE_RECIPES,
+        **{alias: RECIPES[of] for alias, of in RECIPE_ALIASES.items()},
+    }
     if name not in known:
         raise InputError(f"got recipe {name}, expected one of {', '.join(known)}")
     return known[name]

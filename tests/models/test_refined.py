@@ -81,6 +81,8 @@ def test_the_coarse_models_values_reach_it() -> None:
 @BOTH
 def test_a_frozen_coarse_model_stays(refine: str) -> None:
     model = tiny(refine)
+    assert model.training  # nobody calls train() on a fresh model
+    assert not model.coarse.training
     for _ in range(2):  # every epoch begins so
         model.train()
         assert model.training

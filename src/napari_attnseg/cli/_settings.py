@@ -19,7 +19,7 @@ from napari_attnseg.settings import (
     with_model,
 )
 
-OWN_OPTIONS = ("options", "preprocessing", "class_names", "class_colors", "sparse")
+OWN_OPTIONS = ("options", "preprocessing", "class_names", "class_colors", "sparse", "coarse")
 """Fields of ``TrainSettings`` that ``--set`` does not change."""
 SETTABLE = tuple(f.name for f in fields(TrainSettings) if f.name not in OWN_OPTIONS)
 CHOICES: dict[str, tuple[str, ...]] = {

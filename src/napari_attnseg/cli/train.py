@@ -13,6 +13,14 @@ import typer
 from napari_attnseg.cli._common import Device, say
 from napari_attnseg.cli._data import Data, Images, Labels, Masks, layout_of
 from napari_attnseg.cli._progress import describe, describe_check
+from napari_attnseg.cli._refining import (
+    REFINEMENT,
+    Coarse,
+    FineTune,
+    Refine,
+    check_options,
+    refined,
+)
 from napari_attnseg.cli._settings import parse_pairs, settings_from
 from napari_attnseg.control.checks import OverfitDone
 from napari_attnseg.errors import InputError
@@ -34,10 +42,19 @@ def train(
     masks: Masks = None,
     data: Data = None,
     labels: Labels = "",
-    recipe: Annotated[str, typer.Option(help=f"Named preset: {NAMES}.")] = "threshold-matters",
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Named preset: {NAMES}; with --refine: {REFINEMENT}.",
+            show_default="threshold-matters",
+        ),
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="Another model than the recipe's (see models).")
     ] = None,
+    refine: Refine = None,
+    coarse: Coarse = None,
+    fine_tune: FineTune = False,
     classes: Annotated[
         str | None, typer.Option(help="Names of the classes 1, 2, ... separated by commas.")
     ] = None,
@@ -74,10 +91,11 @@ def train(
     check_steps: Annotated[int, typer.Option(min=1, help="Steps of --check at most.")] = 100,
 ) -> None:
     """Train a model; Ctrl+C keeps the best one and --resume goes on bit-exactly on CPU."""
+    check_options(refine, coarse, fine_tune, model, preprocessing)
     layout = layout_of(images, masks, data, labels)
     changes = parse_pairs(set_ or [], "--set")
     named = {
-        "model": model,
+        "model": "refined" if refine else model,
         "epochs": epochs,
         "batch": batch,
         "lr": lr,
@@ -85,15 +103,18 @@ def train(
         "encoder_weights": encoder_weights,
     }
     changes |= {name: value for name, value in named.items() if value is not None}
+    named_classes = classes
     if layout is not None and classes is None:
-        classes = ",".join(layout.class_names[1:])
+        named_classes = ",".join(layout.class_names[1:])
     settings = settings_from(
-        recipe,
-        classes,
+        recipe or (REFINEMENT if refine else "threshold-matters"),
+        named_classes,
         changes,
         parse_pairs(option or [], "--option"),
         parse_pairs(preprocessing or [], "--preprocessing"),
     )
+    if refine is not None and coarse is not None:
+        settings = refined(settings, refine, coarse, fine_tune, classes, layout)
     if dry_run:
         _dry_run(settings, _look(layout, images, masks))
         return

@@ -88,6 +88,7 @@ class Keeper:
                 "versions": versions(),
                 "date": datetime.now(UTC).date().isoformat(),
                 "settings": settings.to_json(),
+                **({"coarse": learner.coarse} if learner.coarse else {}),
             },
             metrics=metrics,
         )

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from napari_attnseg.engine.coarse import check_coarse, coarse_provenance, load_coarse
 from napari_attnseg.engine.losses import balanced, loss_named
 from napari_attnseg.engine.optimizers import build_optimizer, gammas, step_factor
 from napari_attnseg.engine.precision import Precision
@@ -27,15 +28,17 @@ def build_model(
 ) -> SegmentationModel:
     """A new model whose weights depend on ``settings.seed`` alone.
 
-    With ``encoder_weights`` the encoder starts from those instead, unless ``pretrained`` is off;
-    what became of them is added to ``notes``.
+    With ``encoder_weights`` the encoder starts from those instead, and a refined model's coarse
+    part from the checkpoint ``coarse``, unless ``pretrained`` is off; what became of them is
+    added to ``notes``.
 
     Raises:
         InputError: the model cannot take one of the settings.
-        CheckpointError: the encoder weights do not fit this encoder.
+        CheckpointError: the encoder weights or the coarse checkpoint do not fit.
     """
     from napari_attnseg.models.base import create_model, model_options
 
+    check_coarse(settings)
     known = model_options(settings.model)
     wanted = {"rule": settings.rule, "threshold": settings.threshold}
     options = {k: v for k, v in wanted.items() if k in known} | dict(settings.options)
@@ -50,10 +53,13 @@ def build_model(
     with torch.no_grad():
         for gamma in gammas(model):
             gamma.fill_(settings.gamma_start)
+    found = []
+    if settings.coarse and pretrained:
+        found.append(load_coarse(model, settings))
     if settings.encoder_weights and pretrained:
-        note = _start_encoder(model, settings)
-        if notes is not None:
-            notes.append(note)
+        found.append(_start_encoder(model, settings))
+    if notes is not None:
+        notes += found
     return model
 
 
@@ -131,7 +137,8 @@ class Learner:
     """One model being trained.
 
     ``notes``: what the person should know before it starts. ``regulariser``: the model's own, as
-    it was in the last step, unweighted; ``None`` for models without one.
+    it was in the last step, unweighted; ``None`` for models without one. ``coarse``: for the card,
+    what a refined model stands on.
     """
 
     def __init__(
@@ -142,6 +149,7 @@ class Learner:
         self.precision = Precision(settings.amp, device, self.notes)
         self.weights = given_weights(settings)
         self.model = build_model(settings, self.notes, pretrained).to(device)
+        self.coarse = coarse_provenance(settings)
         self.optimizer = build_optimizer(self.model, settings)
         self._loss = loss_named(settings.loss)
         self.regulariser: float | None = None

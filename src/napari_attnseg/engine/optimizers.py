@@ -56,7 +56,11 @@ def build_optimizer(model: SegmentationModel, settings: TrainSettings) -> torch.
     rest = [p for p in model.parameters() if id(p) not in held and p.requires_grad]
     groups = [
         {"params": rest, "factor": 1.0, "weight_decay": settings.weight_decay},
-        {"params": own, "factor": settings.gamma_lr_factor, "weight_decay": 0.0},
+        {
+            "params": [p for p in own if p.requires_grad],
+            "factor": settings.gamma_lr_factor,
+            "weight_decay": 0.0,
+        },
     ]
     groups = [g for g in groups if g["params"]]
     if settings.schedule not in SCHEDULES:

@@ -19,6 +19,7 @@ import torch
 
 from napari_attnseg.control.messages import EpochDone, Event, Finished, Started
 from napari_attnseg.engine.augment import Batch
+from napari_attnseg.engine.coarse import keep_coarse
 from napari_attnseg.engine.data import Slice, Source, split
 from napari_attnseg.engine.device import choose_device
 from napari_attnseg.engine.epoch import Epoch
@@ -73,6 +74,7 @@ def train(
             f"cannot make the folder {path.parent} ({error.strerror}); choose another --out"
         ) from error
     settings = with_encoder_normalisation(settings)
+    keep_coarse(settings, path)
     keeper = Keeper(path, About(command, title, text), settings.threshold)
     run = _Run(settings, source, keeper, preview, should_stop or (lambda: False))
     yield from run.events(choose_device(device), resume)

@@ -79,7 +79,7 @@ class RefinedModel(SegmentationModel):
         self.iterations = refinement.iterations
         self.stride = coarse.stride
         if frozen:
-            coarse.requires_grad_(False)
+            coarse.requires_grad_(False).eval()
         self._kept: _Kept | None = None
 
     def train(self, mode: bool = True) -> RefinedModel:
