@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from napari_attnseg.cli import app
 from napari_attnseg.engine.cka import CKAResult
-from napari_attnseg.engine.cka_report import CKARequest, compare_checkpoints, plot
+from napari_attnseg.engine.cka_report import CKARequest, compare_checkpoints, part_starts, plot
 from napari_attnseg.errors import InputError
 
 
@@ -78,3 +78,17 @@ def test_picture_has_the_first_layers_at_the_lower_left(tmp_path: Path) -> None:
     at = [np.median(np.argwhere(mask), axis=0) for mask in (bright, grey, dark)]
     assert at[0][0] > at[1][0]  # the first layer of a is below the second
     assert at[1][1] < at[2][1]  # the first layer of b is left of the second
+
+
+def test_many_layers_are_named_by_the_parts_of_the_model() -> None:
+    layers = [f"encoder.layer{i}.{j}" for i in range(4) for j in range(30)]
+    layers += [f"ups.{i}.conv" for i in range(5)] + ["head"]
+    assert part_starts(layers) == [
+        (0, "encoder.layer0"),
+        (30, "encoder.layer1"),
+        (60, "encoder.layer2"),
+        (90, "encoder.layer3"),
+        (120, "ups.0"),
+        (123, "ups.3"),
+    ]
+    assert part_starts([f"{a}.x" for a in "abcdefgh"])[:2] == [(0, "a"), (1, "b")]

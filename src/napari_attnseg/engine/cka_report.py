@@ -24,7 +24,7 @@ from napari_attnseg.settings import Preprocessing
 SIDE = 128
 """Pixels to which images are brought for a model without a working size of its own."""
 MANY = 48
-"""Layers from which on the axes of the heat map show numbers instead of names."""
+"""Layers from which on the axes of the heat map name the parts of a model only."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,12 @@ def plot(result: CKAResult, path: str | Path, title_a: str = "", title_b: str = 
     finite = result.values[np.isfinite(result.values)]
     lowest = min(0.0, float(finite.min(initial=0.0)))
     picture = axes.imshow(
-        np.ma.masked_invalid(result.values), cmap=colours, origin="lower", vmin=lowest, vmax=1
+        np.ma.masked_invalid(result.values),
+        cmap=colours,
+        origin="lower",
+        vmin=lowest,
+        vmax=1,
+        aspect="auto",
     )
     figure.colorbar(picture, ax=axes, label="linear CKA")
     _name(axes.set_xticks, result.layers_b, 90)
@@ -162,7 +167,29 @@ def plot(result: CKAResult, path: str | Path, title_a: str = "", title_b: str = 
 
 
 def _name(set_ticks: Any, layers: tuple[str, ...], rotation: int) -> None:
-    """Names on an axis while they can be read, else the layers' numbers."""
+    """Names on an axis while they can be read, else where each part of the model begins."""
     if len(layers) <= MANY:
         size = 8 if len(layers) <= 24 else 6
         set_ticks(range(len(layers)), layers, rotation=rotation, fontsize=size)
+        return
+    starts = part_starts(layers)
+    names = [f"{name} ({place})" for place, name in starts]
+    set_ticks([place for place, _ in starts], names, rotation=rotation, fontsize=6)
+
+
+def part_starts(layers: Sequence[str]) -> list[tuple[int, str]]:
+    """Where each part of a model (``encoder``, ``levels.1``) begins: first layer and its name.
+
+    Parts are told by the first component of the name, or by two where that gives too few; those
+    that begin too close to the one before are left out.
+    """
+    for depth in (1, 2, 3):
+        parts = [".".join(name.split(".")[:depth]) for name in layers]
+        starts = [i for i, part in enumerate(parts) if i == 0 or part != parts[i - 1]]
+        if len(starts) > 6:
+            break
+    room, kept = max(1, len(layers) // 40), list[tuple[int, str]]()
+    for place in starts:
+        if not kept or place - kept[-1][0] >= room:
+            kept.append((place, parts[place]))
+    return kept
