@@ -15,6 +15,7 @@ from typing import TypeVar
 import psutil
 import pytest
 
+from napari_attnseg.control.checks import Overfit
 from napari_attnseg.control.child import ChildClient, explain_exit
 from napari_attnseg.control.frames import write_frame
 from napari_attnseg.control.messages import (
@@ -25,6 +26,7 @@ from napari_attnseg.control.messages import (
     Event,
     Finished,
     Predict,
+    Request,
     Retune,
     Retuned,
     RowDone,
@@ -33,6 +35,7 @@ from napari_attnseg.control.messages import (
     Train,
     encode,
 )
+from napari_attnseg.control.questions import Cka, StepDone
 from napari_attnseg.settings import Tuning
 
 E = TypeVar("E", bound=Event)
@@ -360,3 +363,23 @@ def test_a_killed_parent_leaves_no_engine() -> None:
 @posix
 def test_ends_are_explained(code: int | None, word: str) -> None:
     assert word in explain_exit(code, "first\nthe last line\n\n")
+
+
+@pytest.mark.parametrize("kind", [Cka, Overfit])
+def test_every_long_work_can_be_cancelled_on_its_way(
+    listen: Callable[..., Listener], kind: type[Request]
+) -> None:
+    talk = listen("training")
+    number = talk.client.send(kind())
+    talk.wait(StepDone)
+    talk.client.cancel(number)
+    assert talk.wait(Finished) == Finished(number, "cancelled")
+
+
+@pytest.mark.parametrize("kind", [Cka, Overfit])
+def test_every_long_work_is_lost_with_its_engine(
+    listen: Callable[..., Listener], kind: Callable[..., Request]
+) -> None:
+    talk = listen("training")
+    number = talk.client.send(kind(device="abort"))
+    assert talk.wait(EngineLost).lost == (number,)

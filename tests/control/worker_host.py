@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from napari_attnseg.control.checks import Overfit
 from napari_attnseg.control.messages import (
     AttentionRow,
     Described,
@@ -26,6 +27,7 @@ from napari_attnseg.control.messages import (
     Started,
     Train,
 )
+from napari_attnseg.control.questions import Cka, StepDone
 from napari_attnseg.engine import host, service
 
 
@@ -40,6 +42,8 @@ class Counting:
             return self.count(request)
         if isinstance(request, Train):
             return self.train(request)
+        if isinstance(request, (Cka, Overfit)):
+            return self.go_on(request)
         return self.answer(request)
 
     def count(self, request: Predict) -> Iterator[Event | None]:
@@ -53,6 +57,18 @@ class Counting:
             time.sleep(request.tuning.cut)
             yield SliceDone(request.id, z)
         yield Finished(request.id)
+
+    def go_on(self, request: Cka | Overfit) -> Iterator[Event | None]:
+        """Steps until it is stopped; ``device`` names what goes wrong."""
+        yield Started(request.id)
+        done = 0
+        while request.id not in self.stopping:
+            done += 1
+            time.sleep(0.01)
+            yield StepDone(request.id, done, 1000)
+            if request.device == "abort":
+                os.abort()
+        yield Finished(request.id, "cancelled")
 
     def train(self, request: Train) -> Iterator[Event | None]:
         """Saving takes two seconds, longer than a soft cancel may."""

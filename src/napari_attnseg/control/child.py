@@ -13,18 +13,15 @@ from typing import IO, Literal
 
 from napari_attnseg.control.client import BaseClient
 from napari_attnseg.control.frames import read_frame, write_frame
+from napari_attnseg.control.kinds import LONG, NEWEST_WINS, place
 from napari_attnseg.control.messages import (
-    AttentionRow,
     Cancel,
     EngineLost,
     Event,
     Failed,
-    Fingerprint,
     Finished,
     Note,
-    Predict,
     Request,
-    Retune,
     SetPreview,
     Stopping,
     Train,
@@ -39,8 +36,6 @@ SAVING_SECONDS = 10.0
 """How long cancelled work that is already closing (training saves) may take."""
 HOST = (sys.executable, "-m", "napari_attnseg.engine.host")
 NICE = {"live": 0, "training": 10}
-_REPLACED = (Retune, AttentionRow, Fingerprint)
-_LONG = (Predict, Train)
 
 
 def explain_exit(code: int | None, stderr: str = "") -> str:
@@ -95,9 +90,9 @@ class _Process:
         """Remember what was asked; a newer question of a newest-wins class replaces older ones."""
         if isinstance(request, (Cancel, SetPreview)):
             return
-        if isinstance(request, _REPLACED):
-            older = [n for n, r in self.pending.items() if type(r) is type(request)]
-            for number in older:
+        if isinstance(request, NEWEST_WINS):
+            here = place(request)
+            for number in [n for n, r in self.pending.items() if place(r) == here]:
                 del self.pending[number]
         self.pending[request.id] = request
 
@@ -105,7 +100,7 @@ class _Process:
         """Whether this event ends its request (light requests end with their one answer)."""
         request = self.pending.get(event.id)
         ends = isinstance(event, (Finished, Failed))
-        if not ends and (isinstance(request, _LONG) or isinstance(event, (Note, Stopping))):
+        if not ends and (isinstance(request, LONG) or isinstance(event, (Note, Stopping))):
             return False
         return self.pending.pop(event.id, None) is not None
 

@@ -13,27 +13,16 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from napari_attnseg.control.checks import Overfit
+from napari_attnseg.control.kinds import LONG, NEWEST_WINS, place
 from napari_attnseg.control.messages import (
-    AttentionRow,
     Cancel,
     Event,
     Failed,
-    Fingerprint,
     Finished,
-    Predict,
     Request,
-    Retune,
     Stopping,
-    Train,
 )
-from napari_attnseg.control.questions import Cka, LevelMaps
 from napari_attnseg.errors import AttnSegError, is_memory_error, plain_sentence
-
-NEWEST_WINS: tuple[type[Request], ...] = (Retune, AttentionRow, LevelMaps, Fingerprint)
-"""Most urgent first; a newer request of the same class, whose answer would go into the same
-folder, replaces one that still waits."""
-LONG: tuple[type[Request], ...] = (Predict, Train, Cka, Overfit)
 
 
 class Worker(Protocol):
@@ -86,7 +75,7 @@ class Desk:
         if isinstance(request, Cancel):
             self._cancel(request.target)
         elif isinstance(request, NEWEST_WINS):
-            self._newest[type(request), getattr(request, "out", "")] = request
+            self._newest[place(request)] = request
         elif isinstance(request, LONG):
             self._waiting.append(request)
         else:

@@ -1,0 +1,24 @@
+"""How requests are served and when they end: the engine and its client must agree on this."""
+
+from __future__ import annotations
+
+from napari_attnseg.control.checks import Overfit
+from napari_attnseg.control.messages import (
+    AttentionRow,
+    Fingerprint,
+    Predict,
+    Request,
+    Retune,
+    Train,
+)
+from napari_attnseg.control.questions import Cka, LevelMaps
+
+NEWEST_WINS: tuple[type[Request], ...] = (Retune, AttentionRow, LevelMaps, Fingerprint)
+"""Most urgent first; a newer request with the same :func:`place` replaces one that waits."""
+LONG: tuple[type[Request], ...] = (Predict, Train, Cka, Overfit)
+"""Served in steps, with events on the way: only ``Finished`` and ``Failed`` end them."""
+
+
+def place(request: Request) -> tuple[type[Request], str]:
+    """Class of a request and the folder of its answer."""
+    return type(request), str(getattr(request, "out", ""))
