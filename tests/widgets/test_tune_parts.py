@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+from qtpy.QtCore import Qt
 
 from napari_attnseg.control.messages import Fingerprinted
 from napari_attnseg.settings import CUT, Tunable
 from napari_attnseg.widgets._compare import difference
 from napari_attnseg.widgets._plots import Fingerprint
 from napari_attnseg.widgets._scale import StepScale
-from napari_attnseg.widgets._sliders import ChoiceRow, FloatRow, make_row
+from napari_attnseg.widgets._sliders import ChoiceRow, FloatRow, IntRow, make_row
 
 pytestmark = pytest.mark.gui
 
@@ -143,3 +144,27 @@ def test_quantile_scale_redraws_the_curves(fingerprint):
 def test_difference_by_hand():
     tuned, plain = np.array([[0, 1, 2, 0]]), np.array([[0, 2, 0, 1]])
     assert difference(tuned, plain).tolist() == [[0, 1, 2, 3]]
+
+
+def test_a_whole_number_snaps_and_is_told_once(qtbot):
+    made = make_row(Tunable("iterations", "int", 6, "gate", "how often", 0, 24))
+    qtbot.addWidget(made)
+    assert isinstance(made, IntRow)
+    told = signals_of(made)
+    for position in (0.5, 0.51, 0.49):
+        made.slider.setValue(position)
+    assert told == [("moved", "iterations", 12)]
+    assert isinstance(told[0][2], int)
+    assert made.slider.value() == pytest.approx(0.5)
+    qtbot.keyClick(made.slider, Qt.Key.Key_Right)
+    assert made.value() == 13
+    assert made.spin.text() == "13"
+    made.spin.stepUp()
+    assert made.value() == 14
+    qtbot.keyClick(made.slider, Qt.Key.Key_End)
+    qtbot.keyClick(made.slider, Qt.Key.Key_PageDown)
+    assert made.value() == 23
+    made.set_value(3.0)
+    assert (made.value(), type(made.value())) == (3, int)
+    made.reset_button.click()
+    assert made.value() == 6

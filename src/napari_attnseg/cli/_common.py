@@ -24,6 +24,10 @@ Threshold = Annotated[
 ]
 Rule = Annotated[str | None, typer.Option(help=f"Gating rule: {', '.join(RULES)}.")]
 Gamma = Annotated[float | None, typer.Option(help="Weight of the attention branch.")]
+Iterations = Annotated[
+    int | None,
+    typer.Option(min=0, help="Of a refined model: how often to refine; 0 gives the coarse mask."),
+]
 Cut = Annotated[
     float | None,
     typer.Option(min=0.0, max=1.0, help="Probability from which a pixel belongs to a class."),
@@ -41,9 +45,11 @@ def tuning_of(
     rule: str | None,
     gamma: float | None,
     cut: float | None,
+    iterations: int | None = None,
 ) -> Tuning:
     """The checkpoint's own tuning with the values given on the command line."""
     given: dict[str, Any] = {"threshold": threshold, "rule": rule, "gamma": gamma, "cut": cut}
+    given["iterations"] = iterations
     moved = {name: value for name, value in given.items() if value is not None}
     known = {*card.tuning.values, "cut"}
     for name in moved:
@@ -59,6 +65,9 @@ def tuning_of(
             f"got --threshold {threshold:g}, expected 0 to 1, or {PLAIN_THRESHOLD:g} for plain "
             "attention"
         )
+    top = max((t["maximum"] for t in card.tunables if t["name"] == "iterations"), default=0)
+    if iterations is not None and iterations > top:
+        raise InputError(f"got --iterations {iterations}, expected 0 to {top:g}")
     return card.tuning.replace(**moved)
 
 

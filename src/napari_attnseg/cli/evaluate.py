@@ -12,6 +12,7 @@ from napari_attnseg.cli._common import (
     Cut,
     Device,
     Gamma,
+    Iterations,
     Model,
     Rule,
     Threshold,
@@ -49,6 +50,7 @@ def evaluate(
     rule: Rule = None,
     gamma: Gamma = None,
     cut: Cut = None,
+    iterations: Iterations = None,
     device: Device = "auto",
 ) -> None:
     """Dice, IoU, precision, recall, accuracy, specificity, F1 and AUC over a folder."""
@@ -57,7 +59,7 @@ def evaluate(
     from napari_attnseg.models.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(model)
-    tuning = tuning_of(checkpoint.card, threshold, rule, gamma, cut)
+    tuning = tuning_of(checkpoint.card, threshold, rule, gamma, cut, iterations)
     if layout is not None:
         from napari_attnseg.engine.layout_data import evaluate_layout
 

@@ -12,6 +12,7 @@ from napari_attnseg.cli._common import (
     Cut,
     Device,
     Gamma,
+    Iterations,
     Model,
     Rule,
     Threshold,
@@ -19,6 +20,7 @@ from napari_attnseg.cli._common import (
     say,
     tuning_of,
 )
+from napari_attnseg.cli._steps import SaveSteps, check_steps, write_steps
 from napari_attnseg.errors import AttnSegError, InputError, plain_sentence
 
 if TYPE_CHECKING:
@@ -80,6 +82,10 @@ def targets(files: list[Path], out: Path) -> dict[Path, Path]:
     return places
 
 
+def _suffix(mask: Path) -> str:
+    return ".nii.gz" if is_volume(mask) else mask.suffix
+
+
 def predict(
     model: Model,
     inputs: Annotated[list[Path], typer.Argument(help="2D images, NIfTI files, or folders.")],
@@ -88,6 +94,8 @@ def predict(
     rule: Rule = None,
     gamma: Gamma = None,
     cut: Cut = None,
+    iterations: Iterations = None,
+    save_steps: SaveSteps = False,
     volume: Annotated[
         int | None, typer.Option(min=0, help="Which volume of a 4D NIfTI (from 0).")
     ] = None,
@@ -111,12 +119,17 @@ def predict(
     from napari_attnseg.engine.session import Session
 
     session = Session(model, device=device, tile=tile)
-    tuning = tuning_of(session.card, threshold, rule, gamma, cut)
+    tuning = tuning_of(session.card, threshold, rule, gamma, cut, iterations)
+    if save_steps:
+        check_steps(session.card)
     ensure_folder(out)
     failed = 0
     for path, mask in places.items():
         try:
-            _one(session, path, mask, tuning, volume, set(save or []))
+            source = _one(session, path, mask, tuning, volume, set(save or []))
+            if save_steps:
+                folder = mask.with_name(f"{stem_of(path)}_steps")
+                write_steps(session, source, tuning, folder, _suffix(mask))
         except (AttnSegError, MemoryError, OSError, RuntimeError) as error:
             sentence = plain_sentence(error)
             if sentence is None:
@@ -137,7 +150,7 @@ def _one(
     tuning: Tuning,
     volume: int | None,
     extras: set[str],
-) -> None:
+) -> Volume:
     from napari_attnseg.io.export import write_mask
     from napari_attnseg.io.image import read_image
 
@@ -162,6 +175,7 @@ def _one(
     ids = f"ids 0 to {len(session.card.class_names) - 1}"
     say(f"{path.name} -> {verified.path} ({verified.message}; {ids})")
     _extras(mask, labels, probability, source, extras)
+    return source
 
 
 def _extras(

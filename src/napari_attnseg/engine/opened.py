@@ -143,6 +143,7 @@ class OpenImage:
         return self._image
 
     def _forget(self) -> None:
+        self.model.forget()
         self.pipeline.clear()
         self._received.clear()
         self._levels.clear()

@@ -24,6 +24,7 @@ from napari_attnseg.engine.predict import (
     place_grid,
     place_map,
 )
+from napari_attnseg.engine.refining import Step, iterate, refined_model
 from napari_attnseg.errors import InputError
 from napari_attnseg.settings import PLAIN_THRESHOLD, Tuning
 
@@ -91,6 +92,18 @@ class Session(OpenImage):
         plain = self.predict(z, tuning.replace(threshold=PLAIN_THRESHOLD))
         a, b = now.labels > 0, plain.labels > 0
         return Comparison(a & ~b, b & ~a, a & b)
+
+    def steps(self, z: int = 0, tuning: Tuning | None = None) -> tuple[Step, ...]:
+        """Of a refined model, every iterate of slice ``z`` from the coarse mask (number 0) to the
+        one that :meth:`predict` gives, with the pixels that each changed.
+
+        Raises ``InputError`` for a model that is not refined and for a slice cut into tiles.
+        """
+        values = self._values(tuning)
+        self._check_slice(z)
+        refined_model(self.model)
+        self._need_whole("single iteration")
+        return self._guarded(lambda: iterate(self.pipeline, z, values, self._back))
 
     def fingerprint(
         self,

@@ -125,6 +125,9 @@ class SegmentationModel(nn.Module):
         """Take the threshold and the like of ``tuning`` as the trained values (parameters, as
         gamma, keep what the weights say)."""
 
+    def forget(self) -> None:
+        """Let go of what is kept of the last image."""
+
     @abstractmethod
     def encode(self, x_BCHW: Tensor) -> Encoded:
         """Features of any input size (padded inside)."""

@@ -115,6 +115,10 @@ class RefinedModel(SegmentationModel):
         self.coarse.adopt(tuning)
         self.iterations = round(float(tuning.get("iterations", self.iterations)))
 
+    def forget(self) -> None:
+        """Let go of the last image's guidance."""
+        self._kept = None
+
     def encode(self, x_BCHW: Tensor) -> RefinedEncoded:
         coarse = self.coarse.encode(x_BCHW)
         return RefinedEncoded(coarse.features, coarse.size, (), coarse, x_BCHW)

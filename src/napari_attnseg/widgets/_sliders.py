@@ -56,6 +56,19 @@ class TickedSlider(QDoubleSlider):
         span = groove.width() - handle.width()
         return float(groove.x() + handle.width() / 2.0 + position * span)
 
+    def keyPressEvent(self, event: Any) -> None:
+        """Arrows, page keys, Home and End (the base class knows no keys)."""
+        key, single, page = Qt.Key, self.singleStep(), self.pageStep()
+        by = {key.Key_Right: single, key.Key_Up: single, key.Key_PageUp: page}
+        by |= {key.Key_Left: -single, key.Key_Down: -single, key.Key_PageDown: -page}
+        ends = {key.Key_Home: self.minimum(), key.Key_End: self.maximum()}
+        if event.key() in ends:
+            self.setValue(ends[event.key()])
+        elif event.key() in by:
+            self.setValue(self.value() + by[event.key()])
+        else:
+            super().keyPressEvent(event)
+
     def paintEvent(self, event: Any) -> None:
         """Draw the slider, then the tick under the groove."""
         super().paintEvent(event)
@@ -168,8 +181,13 @@ class FloatRow(TunableRow):
 
     def set_value(self, value: TunableValue) -> None:
         """Show another value without a signal."""
-        self._value = float(value)
+        self._value = self._exact(float(value))
         self._show()
+
+    @staticmethod
+    def _exact(value: float) -> float:
+        """The value that is kept of a number from slider or box."""
+        return value
 
     def set_trained(self, value: TunableValue) -> None:
         """Put tick and reset button at the trained value."""
@@ -208,7 +226,7 @@ class FloatRow(TunableRow):
         self._emit_moved()
 
     def _on_spin(self, value: float) -> None:
-        self._value = float(value)
+        self._value = self._exact(float(value))
         self._show(but=self.spin)
         self._emit_moved()
 
@@ -220,6 +238,34 @@ class FloatRow(TunableRow):
     def _emit_released(self) -> None:
         self._settle.stop()
         self.released.emit(self.tunable.name, self._value)
+
+
+class IntRow(FloatRow):
+    """A whole number: the slider snaps, and a value is told once."""
+
+    def __init__(self, tunable: Tunable, parent: QWidget | None = None) -> None:
+        super().__init__(tunable, parent)
+        step = 1.0 / max(tunable.maximum - tunable.minimum, 1.0)
+        self.slider.setSingleStep(step)
+        self.slider.setPageStep(step)
+
+    def _make_spin(self, tunable: Tunable) -> QDoubleSpinBox:
+        spin = super()._make_spin(tunable)
+        spin.setDecimals(0)
+        spin.setStepType(QDoubleSpinBox.StepType.DefaultStepType)
+        spin.setSingleStep(1.0)
+        return spin
+
+    @staticmethod
+    def _exact(value: float) -> float:
+        return round(value)
+
+    def _on_slider(self, position: float) -> None:
+        before = self._value
+        self._value = self._exact(self._value_at(float(position)))
+        self._show()
+        if self._value != before:
+            self._emit_moved()
 
 
 class ChoiceRow(TunableRow):
@@ -255,8 +301,8 @@ class ChoiceRow(TunableRow):
 
 def make_row(tunable: Tunable, parent: QWidget | None = None) -> TunableRow:
     """The row that suits a tunable's kind."""
-    cls = ChoiceRow if tunable.kind == "choice" else FloatRow
-    return cls(tunable, parent)
+    rows: dict[str, type[TunableRow]] = {"choice": ChoiceRow, "int": IntRow}
+    return rows.get(tunable.kind, FloatRow)(tunable, parent)
 
 
 def tunables_of(card: Card) -> list[Tunable]:

@@ -1,0 +1,58 @@
+"""``predict --save-steps``: the mask of every iteration of a refined model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+
+from napari_attnseg.cli._common import ensure_folder, say
+from napari_attnseg.errors import InputError
+
+if TYPE_CHECKING:
+    from napari_attnseg.cards import Card
+    from napari_attnseg.engine.session import Session
+    from napari_attnseg.io.volume import Volume
+    from napari_attnseg.settings import Tuning
+
+SaveSteps = Annotated[
+    bool,
+    typer.Option(
+        "--save-steps",
+        help="Of a refined model: also the mask of every iteration, as step_00 (the coarse mask), "
+        "step_01, ... in a folder NAME_steps.",
+    ),
+]
+
+
+def check_steps(card: Card) -> None:
+    """Raise ``InputError`` for a model without iterations."""
+    if "iterations" not in card.tuning.values:
+        raise InputError(
+            "got --save-steps, but this model has no iterations; leave it out, or choose a model "
+            "that was trained with --refine"
+        )
+
+
+def write_steps(
+    session: Session, source: Volume, tuning: Tuning, folder: Path, suffix: str
+) -> None:
+    """One verified mask per iteration of the image that the session has, all slices."""
+    from napari_attnseg.io.export import write_mask
+
+    ensure_folder(folder)
+    slices = [session.steps(z, tuning) for z in range(session.n_slices)]
+    for number, steps in enumerate(zip(*slices, strict=True)):
+        write_mask(
+            folder / f"step_{number:02d}{suffix}",
+            np.stack([step.labels for step in steps]),
+            source,
+            classes=dict(enumerate(session.card.class_names)),
+            colors=dict(enumerate(session.card.class_colors)),
+            provenance=session.provenance(tuning.replace(iterations=number)),
+        )
+    changed = [sum(step.changed for step in steps) for steps in zip(*slices, strict=True)]
+    words = ", ".join(map(str, changed[1:])) or "none"
+    say(f"{folder.name}: {len(changed)} masks; pixels changed per iteration: {words}")
