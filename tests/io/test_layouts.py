@@ -119,6 +119,17 @@ def test_drive_gifs_and_the_field_of_view(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_item(layout.test[1], layout.labels)[1][0], wanted)
 
 
+def test_drive_without_the_manual_segmentations_of_its_test_part(tmp_path: Path) -> None:
+    for n in range(21, 26):
+        photo(tmp_path / "training" / "images" / f"{n}_training.tif")
+        mask(tmp_path / "training" / "1st_manual" / f"{n}_manual1.gif", block())
+    photo(tmp_path / "test" / "images" / "01_test.tif")
+    layout = find_layout(tmp_path)
+    assert names(layout.test) == ["25_training.tif"]
+    assert "1st_manual is absent" in layout.split
+    np.testing.assert_array_equal(read_item(layout.test[0], layout.labels)[1][0], BLOCK)
+
+
 def test_isic_2017_without_its_superpixels(tmp_path: Path) -> None:
     for part, ids in (("Training", (0, 1, 3)), ("Validation", (7,)), ("Test_v2", (8, 9))):
         for n in ids:

@@ -121,8 +121,12 @@ def drive(folder: Path) -> Layout | None:
     if not child(folder / "training", "1st_manual"):
         return None
     parts = [_drive_part(folder / name) for name in ("training", "test")]
+    train, test = parts
     split = "the archive's training and test"
-    return Layout("drive", "DRIVE", folder, parts[0], parts[1], split, (VESSELS,))
+    if not test:  # the newer archive keeps the manual segmentations of its test part
+        train, test = last_fifth(train)
+        split = f"test/1st_manual is absent: {LAST_FIFTH}"
+    return Layout("drive", "DRIVE", folder, train, test, split, (VESSELS,))
 
 
 def _drive_part(folder: Path) -> tuple[Item, ...]:
