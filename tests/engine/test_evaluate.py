@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_attnseg.engine.evaluate import evaluate, judge_all, summarize
+from napari_attnseg.engine.evaluate import evaluate, judge_all, read_pair, summarize
 from napari_attnseg.engine.metrics import count, dice, figures
 from napari_attnseg.engine.session import Session
 from napari_attnseg.engine.sweep import THRESHOLDS, plot, sweep, to_markdown
@@ -136,3 +136,15 @@ def test_table_and_plot(tmp_path: Path) -> None:
     assert "12.35 %" in lines[2]
     plot(rows, tmp_path / "sweep.png")
     assert Image.open(tmp_path / "sweep.png").size[0] > 800
+
+
+def test_a_mask_stored_the_other_way_round_is_turned(tmp_path: Path) -> None:
+    ids = (RNG.random((7, 11, 3)) > 0.5).astype(np.uint8)
+    turned = np.diag([-1.0, 1.0, 1.0, 1.0])
+    turned[0, 3] = len(ids) - 1  # the same places in millimetres
+    nib.save(nib.Nifti1Image(ids.astype(np.float32), np.eye(4)), tmp_path / "image.nii")
+    nib.save(nib.Nifti1Image(ids, np.eye(4)), tmp_path / "same.nii")
+    nib.save(nib.Nifti1Image(np.ascontiguousarray(ids[::-1]), turned), tmp_path / "turned.nii")
+    for name in ("same.nii", "turned.nii"):
+        volume, reference = read_pair(tmp_path / "image.nii", tmp_path / name)
+        np.testing.assert_array_equal(reference, volume.view)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -224,3 +225,43 @@ def test_a_full_disk_is_a_sentence_not_a_crash(
     with pytest.raises(EngineError, match="No space left"):
         save_array(tmp_path / "b.npy", np.zeros(3))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_question_about_another_image_leaves_the_running_one_alone(
+    engine: Engine, work: Predict, tmp_path: Path
+) -> None:
+    other = np.random.default_rng(1).normal(size=(2, 17, 23)).astype(np.float32)
+    np.save(tmp_path / "other.npy", other)
+    ref = ImageRef("o", str(tmp_path / "other.npy"))
+    ask = Retune(2, ref, work.checkpoint, "cpu", TUNING, 1, str(tmp_path / "live"))
+    undisturbed = probability_of(answers(engine, work))
+    fields: dict[str, Any] = {"seconds": 0.0, "woken": ()}
+    alone = replace(answers(Engine(), ask)[-1], **fields)
+    events = []
+    for event in engine.handle(replace(work, out=str(tmp_path / "again"), order=(0, 2))):
+        events.append(event)
+        if isinstance(event, SliceDone):
+            assert replace(answers(engine, ask)[-1], **fields) == alone
+    again = probability_of([e for e in events if e is not None])
+    np.testing.assert_array_equal(again[[0, 2]], undisturbed[[0, 2]])
+
+
+def probability_of(events: list[Event]) -> np.ndarray:
+    (started,) = (e for e in events if isinstance(e, Started))
+    return np.array(np.load(started.files["probability"]))
+
+
+def test_other_models_do_not_push_the_running_one_out(
+    engine: Engine, work: Predict, tmp_path: Path
+) -> None:
+    others = [tmp_path / f"model_{i}.safetensors" for i in range(2)]
+    for path in others:
+        path.write_bytes(Path(work.checkpoint).read_bytes())
+    last: Event | None = None
+    for last in engine.handle(work):
+        if isinstance(last, SliceDone):
+            for path in others:
+                ask = Retune(2, work.image, str(path), "cpu", TUNING, 1, str(tmp_path / "live"))
+                answers(engine, ask)
+    assert isinstance(last, Finished)
+    assert last.reason == "done"

@@ -13,7 +13,6 @@ import numpy as np
 from napari_attnseg.engine.examples import (
     Cache,
     Example,
-    Flips,
     Pair,
     Slice,
     network_input,
@@ -138,12 +137,6 @@ class PairCache(Cache):
         super().__init__(limit)
 
 
-def _turn(ids: np.ndarray, have: Flips, want: Flips) -> np.ndarray:
-    """A mask stored in another direction than its image, in the image's direction."""
-    axes = tuple(axis for axis in range(3) if have[axis] != want[axis])
-    return np.flip(ids, axes) if axes else ids
-
-
 class FolderSource(Source):
     """A folder of images and a folder of masks, paired by file name (``io.pairs``)."""
 
@@ -179,12 +172,10 @@ class FolderSource(Source):
         return known
 
     def _read(self, image_path: Path, mask_path: Path) -> Pair:
-        from napari_attnseg.io.image import read_image, read_mask
+        from napari_attnseg.io.image import mask_of, read_image
 
-        image, mask = read_image(image_path), read_mask(mask_path)
-        ids = mask.view
-        if image.geometry is not None and mask.geometry is not None:
-            ids = _turn(ids, mask.flips, image.flips)
+        image = read_image(image_path)
+        ids = mask_of(mask_path, image)
         if image.view.shape[:3] != ids.shape[:3]:
             raise InputError(
                 f"got {image_path.name} of {image.view.shape[:3]} and its mask {mask_path.name} "

@@ -41,10 +41,10 @@ def read_pair(image: Path, mask: Path) -> tuple[Any, np.ndarray]:
 
     Raises ``InputError`` when one cannot be read or their sizes differ.
     """
-    from napari_attnseg.io.image import read_image, read_mask
+    from napari_attnseg.io.image import mask_of, read_image
 
     volume = read_image(image)
-    reference = read_mask(mask).view
+    reference = mask_of(mask, volume)
     if reference.shape[:3] != volume.view.shape[:3]:
         raise InputError(
             f"{mask.name} is {reference.shape[:3]} but {image.name} is {volume.view.shape[:3]} "

@@ -48,6 +48,21 @@ def _place(session: Session) -> MapScale:
     return session.map_scale()
 
 
+def _started(session: Session, work: m.Predict, files: ResultFiles) -> m.Started:
+    place = _place(session)
+    return m.Started(
+        work.id,
+        str(session.device),
+        len(work.order),
+        session.notes,
+        files.files,
+        place.grid,
+        place.scale[0],
+        place.scale,
+        place.offset,
+    )
+
+
 class Engine:
     """Answers requests with events; ``close`` gives memory and device back."""
 
@@ -55,6 +70,7 @@ class Engine:
         self._sessions: OrderedDict[tuple[Any, ...], Session] = OrderedDict()
         self._images: dict[tuple[Any, ...], m.ImageRef] = {}
         self._told: dict[Session, set[str]] = {}
+        self._held: Session | None = None
         self._stopping: set[int] = set()
         self._live: tuple[str, LiveFiles] | None = None
         self._pace = LivePace()
@@ -96,19 +112,23 @@ class Engine:
     # --- sessions --------------------------------------------------------------------------------
 
     def _session(self, work: Work) -> Session:
-        """The session of this checkpoint and device, with this image set."""
+        """The session of this checkpoint and device, with this image set.
+
+        While slices of one image are being segmented its session keeps that image; questions
+        about another one are answered by a session of their own.
+        """
         from napari_attnseg.cards import resolve_checkpoint
         from napari_attnseg.engine.session import Session
 
         path = resolve_checkpoint(work.checkpoint)
         state = path.stat()
         tile = getattr(work, "tile", 0)
-        key = (str(path), state.st_mtime_ns, state.st_size, work.device, tile)
+        key: tuple[Any, ...] = (str(path), state.st_mtime_ns, state.st_size, work.device, tile)
+        known = self._sessions.get(key)
+        if known is not None and known is self._held and self._images[key] != work.image:
+            key = (*key, "beside")
         if key not in self._sessions:
-            while len(self._sessions) >= MAX_SESSIONS:
-                oldest, gone = self._sessions.popitem(last=False)
-                self._images.pop(oldest, None)
-                self._told.pop(gone, None)
+            self._make_room()
             self._sessions[key] = Session(path, device=work.device, tile=tile or None)
         self._sessions.move_to_end(key)
         session = self._sessions[key]
@@ -121,6 +141,13 @@ class Engine:
             self._told[session] = set()
         return session
 
+    def _make_room(self) -> None:
+        """Let the models unused for longest go, but the one that is at work."""
+        while len(self._sessions) >= MAX_SESSIONS:
+            oldest = next(k for k, session in self._sessions.items() if session is not self._held)
+            self._told.pop(self._sessions.pop(oldest), None)
+            self._images.pop(oldest, None)
+
     def _news(self, session: Session, request_id: int) -> Iterator[m.Event]:
         """What the session noticed about this image and has not told yet."""
         told = self._told[session]
@@ -132,23 +159,18 @@ class Engine:
     # --- long ------------------------------------------------------------------------------------
 
     def _predict(self, work: m.Predict) -> Iterator[m.Event | None]:
+        session = self._held = self._session(work)
+        try:
+            yield from self._slices(session, work)
+        finally:
+            self._held = None
+
+    def _slices(self, session: Session, work: m.Predict) -> Iterator[m.Event | None]:
         from napari_attnseg.engine.device import spare_processor
 
-        session = self._session(work)
-        place = _place(session)
-        files = ResultFiles(Path(work.out), session.shape, place.grid)
+        files = ResultFiles(Path(work.out), session.shape, _place(session).grid)
         self._told[session].update(session.notes)
-        yield m.Started(
-            work.id,
-            str(session.device),
-            len(work.order),
-            session.notes,
-            files.files,
-            place.grid,
-            place.scale[0],
-            place.scale,
-            place.offset,
-        )
+        yield _started(session, work, files)
         computed = 0
         for done, z in enumerate(work.order, 1):
             if self._stopped(work.id):

@@ -119,3 +119,16 @@ def read_mask(path: str | Path, volume: int | None = None) -> Volume:
     from napari_attnseg.io import mask
 
     return mask.read_mask(Path(path), volume)
+
+
+def mask_of(path: str | Path, image: Volume) -> np.ndarray:
+    """Ids (Z, Y, X) of a mask in its image's view order, turned as the image is stored.
+
+    Two NIfTI files of one scan may run along an axis in opposite directions; their geometries say
+    so. Sizes are the caller's to compare.
+    """
+    mask = read_mask(path)
+    if image.geometry is None or mask.geometry is None:
+        return mask.view
+    axes = tuple(axis for axis in range(3) if mask.flips[axis] != image.flips[axis])
+    return np.flip(mask.view, axes) if axes else mask.view

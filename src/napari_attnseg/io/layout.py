@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_attnseg.errors import InputError
-from napari_attnseg.io.image import read_image, read_mask
+from napari_attnseg.io.image import mask_of, read_image
 from napari_attnseg.io.pairs import list_images, pair_files
 from napari_attnseg.io.volume import Volume
 
@@ -166,11 +166,7 @@ def read_item(item: Item, rule: LabelRule) -> tuple[Volume, np.ndarray]:
 
 def _view(path: Path, image: Volume) -> np.ndarray:
     """Ids of a mask (Z, Y, X), turned as its image is stored."""
-    mask = read_mask(path)
-    ids = mask.view
-    if image.geometry is not None and mask.geometry is not None:
-        axes = tuple(a for a in range(3) if mask.flips[a] != image.flips[a])
-        ids = np.flip(ids, axes) if axes else ids
+    ids = mask_of(path, image)
     if ids.shape != image.shape:
         raise InputError(
             f"it is {ids.shape} but the image is {image.shape} (slices, rows, columns); "
