@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+import pytest
 import torch
 
-from napari_attnseg.engine.describe import describe, unfilled
+from napari_attnseg.engine.describe import describe, unfilled, weigh
 from napari_attnseg.models import create_model, list_models
 from napari_attnseg.models.base import model_options
 
@@ -47,3 +49,17 @@ def test_afterwards_models_are_filled_again() -> None:
     again = create_model("unet", width=0.1).state_dict()
     for name, value in first.items():
         assert torch.equal(value, again[name]), name
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "fit"),
+    [
+        ("pam_unet", {"plan": "figure"}, True),
+        ("pam_unet", {"plan": "tiny"}, False),  # narrower by its plan, not by its width
+        ("unet", {"encoder": "resnet18"}, True),
+        ("unet", {"encoder": "resnet18", "width": 0.5}, False),
+        ("unet", {}, False),
+    ],
+)
+def test_weights_are_offered_where_they_fit(name: str, options: dict[str, Any], fit: bool) -> None:
+    assert weigh(name, options, 3, 1, (32, 32))["weights"] is fit

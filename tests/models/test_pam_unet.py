@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -324,6 +325,19 @@ def test_a_session_moves_a_level(tmp_path: Path) -> None:
     off = session.predict(0, session.tuning.replace(level_1=0.0))
     assert default.labels.shape == (70, 50)
     assert not np.array_equal(default.probability, off.probability)
+
+
+def test_another_image_frees_what_was_kept_of_the_last() -> None:
+    from napari_attnseg.engine.session import Session
+
+    model = small(1)
+    session = Session(model, "cpu")
+    session.set_image(np.random.default_rng(0).random((40, 50), dtype=np.float32))
+    session.predict(0, session.tuning.replace(level_1=0.5))
+    assert model._kept is not None
+    features = weakref.ref(model._kept.features)
+    session.set_image(np.eye(33, dtype=np.float32))
+    assert features() is None
 
 
 def test_words_for_what_cannot_be() -> None:

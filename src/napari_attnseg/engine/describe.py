@@ -109,7 +109,7 @@ def weigh(
     with unfilled():
         model = create_model(name, in_channels=in_channels, classes=classes, **options)
     encoder = getattr(model, "encoder", None)
-    whole = options.get("width", 1.0) == 1.0  # published weights fit no narrower network
+    whole = getattr(encoder, "width", 1.0) == 1.0  # published weights fit no narrower network
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "macs": count_macs(model, size),

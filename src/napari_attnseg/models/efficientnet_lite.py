@@ -85,6 +85,7 @@ class EfficientNetLite0(Encoder):
 
     def __init__(self, in_channels: int = 3, width: float = 1.0) -> None:
         super().__init__()
+        self.width = width
         inside = scaled(STEM, width)
         self._conv_stem = SameConv(in_channels, inside, 3, 2, 1)
         self._bn0 = _norm(inside)

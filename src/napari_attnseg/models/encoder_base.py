@@ -36,6 +36,8 @@ class Encoder(nn.Module):
     """For people."""
     published: ClassVar[Published | None] = None
     """``None`` where nobody publishes weights."""
+    width: float = 1.0
+    """All channels are multiplied by it; published weights fit 1.0 alone."""
     channels: tuple[int, ...] = ()
     strides: tuple[int, ...] = ()
 

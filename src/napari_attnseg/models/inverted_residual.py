@@ -112,6 +112,7 @@ class MobileNetV2(Encoder):
 
     def __init__(self, in_channels: int = 3, width: float = 1.0, last: int = LAST) -> None:
         super().__init__()
+        self.width = width
         sizes = [scaled(channels, width) for _, channels, _, _ in STAGES]
         inside = scaled(STEM, width)
         layers: list[nn.Module] = [ConvBNReLU(in_channels, inside, 3, 2)]

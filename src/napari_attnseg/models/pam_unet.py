@@ -174,6 +174,10 @@ class PamUNet(SegmentationModel):
         for name, value in self.strength.items():
             self.strength[name] = float(tuning.get(name, value))
 
+    def forget(self) -> None:
+        """Let go of the last image's heavy halves."""
+        self._kept = None
+
     def encode(self, x_BCHW: Tensor) -> Encoded:
         h, w = x_BCHW.shape[-2:]
         *skips, deepest = self.encoder(pad_to_multiple(x_BCHW, self.stride))

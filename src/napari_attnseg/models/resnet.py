@@ -96,6 +96,7 @@ class ResNet(Encoder):
         if stride not in STAGES:
             raise InputError(f"got stride={stride}, expected one of {', '.join(map(str, STAGES))}")
         self.title = f"ResNet-{self.depth}"
+        self.width = width
         kind = KINDS[self.depth]
         sizes = [scaled(64 * 2**i, width) for i in range(STAGES[stride])]
         self.conv1 = nn.Conv2d(in_channels, sizes[0], 7, 2, 3, bias=False)

@@ -29,6 +29,7 @@ class VGG16(Encoder):
 
     def __init__(self, in_channels: int = 3, width: float = 1.0, dropout: float = 0.5) -> None:
         super().__init__()
+        self.width = width
         layers: list[nn.Module] = []
         self.pools: list[int] = []
         inside = in_channels
