@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import fields, replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from napari_attnseg.settings import (
     AUGMENTATIONS,
     LOSS_NAMES,
     OPTIMIZERS,
+    PLAIN_THRESHOLD,
     RULES,
     SCHEDULES,
     Preprocessing,
@@ -31,6 +33,25 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "augmentation": AUGMENTATIONS,
     "encoder_normalisation": ("imagenet", "given"),
 }
+INTENSITIES = ("unit", "percentile", "window")
+RANGES: dict[str, tuple[float, float]] = {
+    "epochs": (1, math.inf),
+    "batch": (1, math.inf),
+    "crop": (1, math.inf),
+    "patience": (0, math.inf),
+    "seed": (0, math.inf),
+    "lr": (0, math.inf),
+    "weight_decay": (0, math.inf),
+    "regulariser_weight": (0, math.inf),
+    "gamma_lr_factor": (0, math.inf),
+    "threshold": (0, PLAIN_THRESHOLD),
+    "validation": (0, 0.9),
+    "channels": (1, math.inf),
+    "size": (1, math.inf),
+    "clahe_clip": (0, math.inf),
+    "clahe_tiles": (1, math.inf),
+}
+"""Least and largest value of numbers; all others must be finite."""
 
 
 def parse_value(text: str) -> Any:
@@ -89,16 +110,33 @@ def checked(name: str, value: Any, base: Any) -> Any:
     elif isinstance(base, int):
         right, wanted = _whole(value), "a whole number"
     elif isinstance(base, float):
-        right, wanted = isinstance(value, int | float), "a number"
+        right, wanted = _number(value), "a number"
     else:
         right, wanted = isinstance(value, str), "a word"
     if not right:
         raise InputError(f"got --set {name}={value}, expected {wanted}")
+    _within(name, value, "--set")
     return float(value) if isinstance(base, float) else value
 
 
 def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _within(name: str, value: Any, option: str) -> None:
+    """Raise ``InputError`` for a number that its name cannot have."""
+    if not _number(value):
+        return
+    low, high = RANGES.get(name, (-math.inf, math.inf))
+    if low <= value <= high and math.isfinite(value):
+        return
+    begin = f" from {low:g}" if low > -math.inf else ""
+    end = f" to {high:g}" if high < math.inf else ""
+    raise InputError(f"got {option} {name}={value}, expected a finite number{begin}{end}")
 
 
 def class_weights(value: Any) -> Any:
@@ -122,11 +160,46 @@ def prepared(base: Preprocessing, changes: dict[str, Any]) -> Preprocessing:
     unknown = sorted(set(changes) - set(known))
     if unknown:
         raise InputError(f"got --preprocessing {', '.join(unknown)}, expected {', '.join(known)}")
+    for name, value in changes.items():
+        _check_prepared(name, value, getattr(base, name))
     listed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
     for name in ("mean", "std"):
         if isinstance(listed.get(name), int | float):
             listed[name] = (float(listed[name]),)
     pre = replace(base, **listed)
+    _check_limits(pre)
     n = pre.channels
     mean, std = (v if len(v) == n else (v[0],) * n for v in (pre.mean, pre.std))
     return replace(pre, mean=mean, std=std)
+
+
+def _check_prepared(name: str, value: Any, base: Any) -> None:
+    """Raise ``InputError`` for a value of ``--preprocessing`` of the wrong kind."""
+    if name == "intensity":
+        right, wanted = value in INTENSITIES, " or ".join(INTENSITIES)
+    elif name == "size":
+        right, wanted = value is None or _whole(value), "a whole number of pixels, or null"
+    elif name in ("mean", "std", "spacing_mm"):
+        several = isinstance(value, list) and all(map(_number, value))
+        one = value is None if name == "spacing_mm" else _number(value)
+        right, wanted = several or one, "numbers as [0.5, 0.5, 0.5]"
+    elif isinstance(base, int):
+        right, wanted = _whole(value), "a whole number"
+    else:
+        right, wanted = _number(value), "a number"
+    if not right:
+        raise InputError(f"got --preprocessing {name}={value}, expected {wanted}")
+    _within(name, value, "--preprocessing")
+
+
+def _check_limits(pre: Preprocessing) -> None:
+    """Raise ``InputError`` for limits between which nothing would be left of an image."""
+    percentile = pre.intensity == "percentile"
+    inside = not percentile or (pre.low >= 0 and pre.high <= 100)
+    if pre.intensity == "unit" or (inside and pre.low < pre.high):
+        return
+    ends = "low from 0 up to below high, high at most 100" if percentile else "low below high"
+    raise InputError(
+        f"got --preprocessing low={pre.low:g} and high={pre.high:g} with "
+        f"intensity={pre.intensity}, expected {ends}"
+    )
