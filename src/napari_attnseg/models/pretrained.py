@@ -1,7 +1,7 @@
 """Published ImageNet weights for encoders: found, checked, loaded, and what became of them said.
 
 Sources: a local file; ``"imagenet"`` for those published for the encoder, from an installed package
-(EfficientNet-Lite0) or from huggingface.co through ``huggingface_hub`` (ResNets, VGG-16).
+(EfficientNet-Lite0) or from huggingface.co through ``huggingface_hub`` (all others).
 """
 
 from __future__ import annotations
