@@ -5,7 +5,8 @@
 ``moved`` is the part of the mask's pixels that some threshold changes: pixels that differ
 between threshold 0 and 2.0 (plain attention), over the pixels of the mask at the default. Under
 the rules of ``smooth_unet`` every cell changes at one threshold only, so nothing is missed.
-Models without a threshold get ``dice_without_attention`` instead: every ``level_N`` at 0.
+Models without a threshold get ``dice_without_attention`` instead: every ``level_N`` at 0. Refined
+models get ``coarse``: the figures of the mask that is refined (0 iterations).
 """
 
 from __future__ import annotations
@@ -56,6 +57,10 @@ def measure(checkpoint: Any, pairs: tuple[tuple[Path, Path], ...]) -> dict[str, 
     found = {name: result[name] for name in (*KEPT, "pooled") if name in result}
     if "per_class" in result:
         found["per_class"] = {k: v["dice"] for k, v in result["per_class"].items()}
+    if "iterations" in session.tuning.values:
+        coarse = evaluate(session, pairs, tuning=session.tuning.replace(iterations=0))
+        own = {"dice": coarse["dice"], "iou": coarse["iou"]}
+        return found | {"coarse": own | {"pooled": {k: coarse["pooled"][k] for k in own}}}
     if "threshold" not in session.tuning.values:
         levels = [name for name in session.tuning.values if name.startswith("level_")]
         if levels:

@@ -36,12 +36,14 @@ class Shelf:
 
     def suited(self, volume: bool) -> str:
         """The first that suits a volume or a flat image (CT windows are for volumes), one with a
-        threshold before others; else the first that can be read, else ``""``."""
+        threshold before others, unrefined before refined; else the first that can be read, else
+        ``""``."""
         cards = {name: _card_of(name) for name in self.names}
         fits = [
             n for n, c in cards.items() if c and (c.preprocessing.intensity == "window") == volume
         ]
-        fits.sort(key=lambda n: not _has_threshold(cards[n]))  # what answers live to one slider
+        # what answers live to one slider, and soonest
+        fits.sort(key=lambda n: (not _tuned_by(cards[n], "threshold"), _refined(cards[n])))
         return next(iter([*fits, *(n for n, c in cards.items() if c)]), "")
 
 
@@ -51,8 +53,12 @@ def _card_of(name: str) -> Card | None:
     return None
 
 
-def _has_threshold(card: Card | None) -> bool:
-    return card is not None and "threshold" in card.tuning.values
+def _tuned_by(card: Card | None, name: str) -> bool:
+    return card is not None and name in card.tuning.values
+
+
+def _refined(card: Card | None) -> bool:
+    return _tuned_by(card, "iterations")
 
 
 def _is_file(name: str) -> bool:
