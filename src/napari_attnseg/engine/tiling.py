@@ -129,7 +129,7 @@ class Blend:
         return self._whole
 
     def add(self, tile: Tile, logits: torch.Tensor) -> None:
-        """One more tile's logits (1, C, h, w)."""
+        """One more tile's logits (1, C, h, w); where memory ends, nothing has been added."""
         if self._whole is None:
             self._whole = torch.zeros(*logits.shape[:2], *self._size)
         weight = self._rows[tile.rows][:, None] * self._cols[tile.cols]
@@ -165,7 +165,7 @@ class Tiler:
             for i, tile in enumerate(self.plan.tiles(z)):
                 if i:
                     yield
-                blend.add(tile, guarded(lambda t=tile: pipeline.logits(t, values)[0]))  # type: ignore[misc]
+                guarded(lambda t=tile: blend.add(t, pipeline.logits(t, values)[0]))  # type: ignore[misc]
                 woken.update(pipeline.chain.woken)
         finally:
             self._kept = None
