@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 
+from napari_attnseg.control.messages import AttentionRow, Retune
+from napari_attnseg.control.questions import LevelMaps
 from napari_attnseg.control.scratch import pixel_key
 from napari_attnseg.viewer.bringing import AT_ONCE_BYTES
 from napari_attnseg.viewer.hub import Hub
@@ -108,6 +110,43 @@ def test_another_image_makes_the_first_unwanted(window: Window, volume: np.ndarr
     while not window.calls.empty():
         window.calls.get()()
     assert window.hub.live.state.shape == (1, 40, 40)
+
+
+def test_every_question_lets_a_large_image_come_behind_the_window(
+    window: Window, volume: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed_by: list[str] = []
+
+    def noted(array: Any) -> str:
+        hashed_by.append(threading.current_thread().name)
+        return pixel_key(array)
+
+    monkeypatch.setattr("napari_attnseg.control.scratch.pixel_key", noted)
+    sent: list[Any] = []
+    monkeypatch.setattr(window.hub.client, "send", sent.append)
+    window.add(volume)
+    window.hub.tune(threshold=0.3)
+    window.hub.tune(threshold=0.4)
+    window.hub.ask_row(120, 130)
+    window.hub.levels.look()
+    assert sent == []
+    assert window.hub.live.state.busy
+    window.wait(lambda: not window.hub.live.state.busy)
+    assert hashed_by == ["attnseg-handover"], "once, and not in the window's thread"
+    retune, row, maps = sent
+    assert (type(retune), retune.tuning.get("threshold")) == (Retune, 0.4)
+    assert (type(row), row.y, row.x) == (AttentionRow, 120, 130)
+    assert type(maps) is LevelMaps
+    assert retune.image == row.image == maps.image == window.hub.live.state.image
+
+
+def test_pixels_that_are_replaced_on_their_way_are_old(window: Window, volume: np.ndarray) -> None:
+    layer, live = window.add(volume), window.hub.live
+    window.hub.bring(lambda: None)
+    layer.data = np.flip(volume, 2)
+    window.wait(lambda: not live.state.busy)
+    assert live.state.image is not None
+    assert live.state.image.key == pixel_key(layer.data)
 
 
 def test_a_full_scratch_is_one_sentence(window: Window, volume: np.ndarray) -> None:

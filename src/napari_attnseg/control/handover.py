@@ -7,9 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from napari_attnseg.control.messages import ImageRef
+from napari_attnseg.control.messages import Failed, Finished, ImageRef
 from napari_attnseg.control.scratch import Scratch, save_image
 from napari_attnseg.errors import AttnSegError, InputError, plain_sentence
+
+AT_ONCE_BYTES = 8 << 20
+"""Images up to this size are handed over at once: that takes less than a frame."""
+Tell = Callable[[bool, "Finished | Failed | None"], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +58,34 @@ class Handover:
         """Whether an image is on its way."""
         return self._wanted is not None
 
+    def bring(self, pixels: Pixels, then: Callable[[ImageRef], object], tell: Tell) -> None:
+        """``then`` with the image: now when it is small, else when a thread has brought it.
+
+        Of a thread, ``tell`` hears that it began, ``(True, None)``, and that it ended,
+        ``(False, None)`` or ``(False, Failed)``. Without one, ``InputError`` is raised.
+        """
+        if pixels.nbytes <= AT_ONCE_BYTES:
+            self.drop()
+            then(pixels.save(self._scratch))
+            return
+
+        def failed(error: AttnSegError) -> None:
+            tell(False, Failed(0, type(error).__name__, str(error)))
+
+        def done(ref: ImageRef) -> None:
+            try:
+                then(ref)
+            except AttnSegError as error:
+                failed(error)
+            except Exception:
+                tell(False, None)
+                raise
+            else:
+                tell(False, None)
+
+        tell(True, None)
+        self.start(pixels, done, failed)
+
     def start(
         self,
         pixels: Pixels,
@@ -81,9 +113,10 @@ class Handover:
 
         threading.Thread(target=work, name="attnseg-handover", daemon=True).start()
 
-    def drop(self) -> None:
-        """The image on its way is not wanted any more."""
-        self._wanted = None
+    def drop(self) -> bool:
+        """The image on its way is not wanted any more; false when there was none."""
+        wanted, self._wanted = self._wanted, None
+        return wanted is not None
 
 
 def _unreadable(error: Exception) -> str:

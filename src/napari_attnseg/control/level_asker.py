@@ -28,6 +28,7 @@ class LevelAsker:
         self.live = live
         self._lock = threading.RLock()
         self._latest = Latest(live.client)
+        self._out = ""
         self._about = (live.state.image, live.state.checkpoint)
         self._unsubscribe = live.client.subscribe(self._on_event)
         live.state_changed.connect(self._on_state)
@@ -37,8 +38,9 @@ class LevelAsker:
         s = self.live.state
         if not s.ready or s.image is None:
             return
-        out = str(self.live.scratch.folder("levels"))
         with self._lock:
+            # one folder for all: the next question leaves when the answer has been read
+            self._out = self._out or str(self.live.scratch.folder("levels"))
             self._latest.ask(
                 LevelMaps(
                     image=s.image,
@@ -48,7 +50,7 @@ class LevelAsker:
                     z=s.z,
                     y=y,
                     x=x,
-                    out=out,
+                    out=self._out,
                     tile=s.tile,
                 )
             )

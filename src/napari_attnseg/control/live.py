@@ -89,7 +89,8 @@ class LiveController:
         with self._lock:
             if self.state.image != ref:
                 self._drop_work()
-                self._set(image=ref, shape=shape, z=min(self.state.z, shape[0] - 1), results=None)
+                z = min(self.state.z, shape[0] - 1)
+                self._set(image=ref, shape=shape, z=z, results=None, compare=False, against=())
 
     def bring(self, on: bool, ended: m.Finished | m.Failed | None = None) -> None:
         """Whether an image is on its way here: that counts as busy. ``ended``: why it did not
@@ -107,7 +108,9 @@ class LiveController:
         with self._lock:
             if (self.state.checkpoint, self.state.device) != (checkpoint, device):
                 self._drop_work()
-                self._set(checkpoint=checkpoint, device=device, results=None, compare=False)
+                self._set(
+                    checkpoint=checkpoint, device=device, results=None, compare=False, against=()
+                )
             if tuning is not None and tuning != self.state.tuning:
                 self._set(tuning=tuning)
 

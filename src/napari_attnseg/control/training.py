@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from psygnal import Signal
 
 from napari_attnseg.control.checks import Overfit, OverfitDone, OverfitStep
 from napari_attnseg.control.client import EngineClient
+from napari_attnseg.control.handover import Handover, Pixels
 from napari_attnseg.control.latest import Latest
 from napari_attnseg.control.messages import (
     EngineLost,
@@ -30,6 +32,9 @@ from napari_attnseg.control.questions import Weigh, Weighed
 from napari_attnseg.control.scratch import Scratch, read_copy, save_image
 from napari_attnseg.errors import InputError
 from napari_attnseg.settings import TrainSettings
+
+Dispatch = Callable[[Callable[[], None]], None]
+_RUNNING = "a training is running; press Stop before starting another"
 
 
 class TrainingController:
@@ -50,7 +55,9 @@ class TrainingController:
     overfit_done = Signal(object)  # OverfitDone
     weighed = Signal(object, object)  # Weigh; Weighed, or Failed for options that make no model
 
-    def __init__(self, client: EngineClient, scratch: Scratch) -> None:
+    def __init__(
+        self, client: EngineClient, scratch: Scratch, dispatch: Dispatch | None = None
+    ) -> None:
         self.client = client
         self.scratch = scratch
         self.request: Train | None = None
@@ -58,13 +65,14 @@ class TrainingController:
         self.checking = False
         self._labels = ""
         self._weigh = Latest(client)
+        self._handover = Handover(scratch, dispatch or (lambda call: call()))
         self._lock = threading.RLock()
         self._unsubscribe = client.subscribe(self._on_event)
 
     @property
     def busy(self) -> bool:
-        """Whether a training runs."""
-        return self._id != 0
+        """Whether a training runs, or its image is on its way."""
+        return self._id != 0 or self._handover.busy
 
     @property
     def can_resume(self) -> bool:
@@ -109,14 +117,21 @@ class TrainingController:
         self,
         settings: TrainSettings,
         out: str | Path,
-        image: ImageRef,
+        image: ImageRef | Pixels,
         labels: Any,
         *,
         device: str = "auto",
         preview_z: int = 0,
         resume: bool = False,
     ) -> int:
-        """Train from one image and its labels (Z,Y,X); see ``Train`` for sparse strokes."""
+        """Train from one image and its labels (Z,Y,X); see ``Train`` for sparse strokes.
+
+        Returns the number of the request, 0 while the image is on its way.
+        """
+        if isinstance(image, Pixels):
+            again = partial(self.start_layers, settings, out, labels=labels, preview_z=preview_z)
+            self._bring(image, False, partial(again, device=device, resume=resume))
+            return self._id
         with self._lock:
             self._labels = str(self.scratch.save(labels, f"train_labels_{self.client.new_id()}"))
             return self._start(
@@ -138,19 +153,25 @@ class TrainingController:
         *,
         images: str | Path = "",
         masks: str | Path = "",
-        image: ImageRef | None = None,
+        image: ImageRef | Pixels | None = None,
         labels: Any = None,
         device: str = "auto",
     ) -> int:
         """Whether a fresh model with these settings learns one image by heart; the data as in
         :meth:`start` or :meth:`start_layers`. ``overfit_done`` and ``finished`` follow."""
+        if isinstance(image, Pixels):
+            again = partial(self.check, settings, labels=labels, device=device)
+            self._bring(image, True, lambda ref: again(image=ref))
+            return self._id
         path = "" if labels is None else str(self.scratch.save(labels, "check_labels"))
         data: dict[str, Any] = {"images": str(images), "masks": str(masks), "image": image}
         return self._start(Overfit(0, settings, labels=path, device=device, **data))
 
     def stop(self) -> None:
         """End the training; the best model and the state to resume from are kept."""
-        if self._id:
+        if self._handover.drop():
+            self._told(False, Finished(0, "cancelled"))
+        elif self._id:
             self.client.cancel(self._id)
 
     def resume(self) -> int:
@@ -179,12 +200,26 @@ class TrainingController:
 
     def close(self) -> None:
         """Stop listening; the owner closes client and scratch."""
+        self._handover.drop()
         self._unsubscribe()
+
+    def _bring(self, pixels: Pixels, checking: bool, then: Callable[[ImageRef], object]) -> None:
+        if self.busy:
+            raise InputError(_RUNNING)
+        self.checking = checking
+        self._handover.bring(pixels, then, self._told)
+
+    def _told(self, on: bool, ended: Finished | Failed | None = None) -> None:
+        """An image set out, or its way ended."""
+        if not self._id:
+            self.busy_changed.emit(on)
+        if ended is not None:
+            (self.finished if isinstance(ended, Finished) else self.failed).emit(ended)
 
     def _start(self, request: Train | Overfit) -> int:
         with self._lock:
-            if self._id:
-                raise InputError("a training is running; press Stop before starting another")
+            if self.busy:
+                raise InputError(_RUNNING)
             self._id = number = self.client.new_id()
             sent = replace(request, id=number)
             self.checking = isinstance(sent, Overfit)

@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from napari_attnseg.control.handover import Handover, Pixels
+from napari_attnseg.control.handover import AT_ONCE_BYTES, Handover, Pixels
 from napari_attnseg.control.live import LiveController
-from napari_attnseg.control.messages import Failed, Finished, ImageRef
-from napari_attnseg.errors import AttnSegError
+from napari_attnseg.control.messages import Finished, ImageRef
 from napari_attnseg.viewer.layers import layer_source
 
 if TYPE_CHECKING:
     from napari.layers import Image
 
 Dispatch = Callable[[Callable[[], None]], None]
-AT_ONCE_BYTES = 8 << 20
-"""Images up to this size are handed over at once: that takes less than a frame."""
 
 
 class Bringing:
@@ -30,6 +27,8 @@ class Bringing:
         self._live = live
         self._handover = Handover(live.scratch, dispatch)
         self._opened: tuple[int, int] | None = None
+        self._coming: tuple[int, int] | None = None
+        self._calls: list[Callable[[], object]] = []
 
     @property
     def busy(self) -> bool:
@@ -48,44 +47,46 @@ class Bringing:
         """Hand ``layer`` over and return when it is there; raises ``InputError``."""
         if not self._knows(layer):
             pixels = pixels_of(layer)
-            self._take(layer, pixels, pixels.save(self._live.scratch))
+            self._take(_identity(layer), pixels, pixels.save(self._live.scratch))
 
     def then(self, layer: Image, call: Callable[[], object]) -> None:
-        """``call`` when ``layer`` is there: now, or later in the window's thread."""
+        """``call`` when ``layer`` is there: now, or later in the window's thread.
+
+        While it is on its way already, ``call`` waits behind those that came before.
+        """
         if self.at_hand(layer):
             self.now(layer)
             call()
             return
-        pixels = pixels_of(layer)
+        pixels, coming = pixels_of(layer), _identity(layer)
+        if self.busy and coming == self._coming:
+            self._calls.append(call)
+            return
 
         def done(ref: ImageRef) -> None:
-            try:
-                self._take(layer, pixels, ref)
-                call()
-            except AttnSegError as error:
-                failed(error)
-            else:
-                self._live.bring(False)
+            self._take(coming, pixels, ref)
+            calls, self._calls = self._calls, []
+            for wanted in calls:
+                wanted()
 
-        def failed(error: AttnSegError) -> None:
-            self._live.bring(False, Failed(0, type(error).__name__, str(error)))
-
-        self._live.bring(True)
-        self._handover.start(pixels, done, failed)
+        self._coming, self._calls = coming, [call]
+        self._handover.bring(pixels, done, self._live.bring)
 
     def cancel(self) -> None:
         """Nothing is on its way any more."""
-        if self._handover.busy:
-            self._handover.drop()
+        if self._handover.drop():
             self._live.bring(False, Finished(0, "cancelled"))
 
     def _knows(self, layer: Image) -> bool:
-        same = self._opened == (id(layer), id(layer.data))
-        return same and self._live.state.image is not None
+        return self._opened == _identity(layer) and self._live.state.image is not None
 
-    def _take(self, layer: Image, pixels: Pixels, ref: ImageRef) -> None:
+    def _take(self, identity: tuple[int, int], pixels: Pixels, ref: ImageRef) -> None:
         self._live.take_image(ref, pixels.shape)
-        self._opened = (id(layer), id(layer.data))
+        self._opened = identity
+
+
+def _identity(layer: Image) -> tuple[int, int]:
+    return id(layer), id(layer.data)
 
 
 def pixels_of(layer: Image) -> Pixels:

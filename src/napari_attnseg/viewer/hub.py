@@ -126,7 +126,7 @@ class Hub:
         """The training lane: an engine of its own at low priority, made at the first call."""
         if self._training is None:
             client = ChildClient("training", self._dispatch)
-            self._training = TrainingController(client, self.scratch)
+            self._training = TrainingController(client, self.scratch, self._dispatch)
         return self._training
 
     @property
@@ -135,6 +135,11 @@ class Hub:
         if self.source is None:
             return None
         return self._results.get((id(self.source), self.checkpoint))
+
+    @property
+    def answered(self) -> ResultLayers | None:
+        """:attr:`results` if answers are for them: one may come when another image is chosen."""
+        return self.results if self.results is self._answers.layers else None
 
     @property
     def former_results(self) -> list[ResultLayers]:
@@ -258,18 +263,22 @@ class Hub:
 
     def tune(self, **values: Any) -> None:
         """Move live values (``threshold=0.3, cut=0.4``): the visible slice follows at once."""
-        if not self._bringing.busy:  # else the run that follows has these values
+        tuning = self.tuning.replace(**values)
+        if self._bringing.at_hand(self._chosen()):
             self.prepare()
-        self.live.set_tuning(self.tuning.replace(**values), self.visible_z())
+            self.live.set_tuning(tuning, self.visible_z())
+            return
+        self.live.set_model(self.checkpoint, self.device, tuning)
+        if not self._bringing.busy:  # else what follows has these values
+            self.bring(self.live.refresh)
 
     def ask_row(self, y: int, x: int) -> None:
         """Ask what pixel (y, x) of the visible slice attends to; the ``row`` map follows, or
         those of several levels for models without a threshold."""
-        self.prepare()
         if self.card is not None and not has_threshold(self.card):
             self.levels.ask_pixel(y, x)
-            return
-        self.live.request_row(y, x, self.visible_z())
+        else:
+            self.bring(lambda: self.live.request_row(y, x, self.visible_z()))
 
     def split_objects(self, watershed: bool, min_size: int = 0) -> None:
         """Number the objects of the present labels, hand edits included."""

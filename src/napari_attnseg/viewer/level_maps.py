@@ -56,8 +56,7 @@ class LevelLayers:
 
         Raises ``InputError`` when no image or model is chosen.
         """
-        self.hub.prepare()
-        self._ask()
+        self.hub.bring(self._ask)
 
     def refresh(self) -> None:
         """Bring the chosen maps to the present slice and values, if there are any."""
@@ -116,7 +115,7 @@ class LevelLayers:
         self.changed.emit()
 
     def _on_done(self, event: LevelMapsDone, maps: Sequence[npt.NDArray[Any]]) -> None:
-        results = self.hub.results
+        results = self.hub.answered
         if results is None:
             return
         before = {(m.place, m.name) for m in self.known}

@@ -31,8 +31,10 @@ class AttentionQuery:
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
         self.points: Points | None = None
+        self._results: Any = None  # of which a pixel was asked
         self._setting = False
         hub.slice_changed.connect(self._on_slice)
+        hub.source_changed.connect(self._on_source)
 
     @property
     def on(self) -> bool:
@@ -42,8 +44,11 @@ class AttentionQuery:
     def start(self) -> None:
         """Put the point in the middle of the visible slice and ask for it.
 
-        Raises ``InputError`` when no image or model is chosen.
+        Raises ``InputError`` when no image or model is chosen. A large image comes first.
         """
+        self.hub.bring(self._begin)
+
+    def _begin(self) -> None:
         results = self.hub.prepare()
         z, (_, rows, columns) = results.visible_z(), results.shape
         if self.points is None or self.points not in self.hub.viewer.layers:
@@ -60,7 +65,7 @@ class AttentionQuery:
             self.hub.viewer.mouse_drag_callbacks.remove(self._on_click)
             self.toggled.emit(False)
         self.hub.levels.hide_rows()
-        results = self.hub.results
+        results = self._results
         row = results.layer("row") if results else None
         for layer in (self.points, row):
             if layer is not None and layer in self.hub.viewer.layers:
@@ -77,7 +82,7 @@ class AttentionQuery:
         finally:
             self._setting = False
         self.points.visible = True
-        self.hub.ask_row(y, x)
+        self._send(y, x)
 
     def _new_points(self, results: Any) -> Points:
         from napari.layers import Points
@@ -120,6 +125,11 @@ class AttentionQuery:
             *_, y, x = self.points.world_to_data(event.position)
             self._place(y, x)
 
+    def _on_source(self, layer: Any) -> None:
+        """The point lies in the space of the former image: the next one gets its own."""
+        self.stop()
+        self.points = None
+
     def _on_slice(self, z: int) -> None:
         if self.points is not None and self.points in self.hub.viewer.layers and self.on:
             *_, y, x = self.points.data[-1]
@@ -133,7 +143,11 @@ class AttentionQuery:
     def _ask(self, y: float, x: float) -> None:
         rows, columns = self._size()
         if 0 <= round(y) < rows and 0 <= round(x) < columns:
-            self.hub.ask_row(round(y), round(x))
+            self._send(round(y), round(x))
+
+    def _send(self, y: int, x: int) -> None:
+        self.hub.ask_row(y, x)
+        self._results = self.hub.results
 
     def _size(self) -> tuple[int, int]:
         results = self.hub.results

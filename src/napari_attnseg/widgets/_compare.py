@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from qtpy.compat import isalive
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QButtonGroup, QLabel, QVBoxLayout, QWidget
 
@@ -92,6 +93,7 @@ class ComparePanel(QWidget):
         self._hub, self._against = hub, against
         self._same = words.same
         self._hidden: Any = None
+        self._results: ResultLayers | None = None
         self.mode = TUNED
         self.buttons = [button(c, t) for c, t in zip(words.captions, words.tips, strict=True)]
         self.buttons[DIFFERENCE].setText("Diff (Alt+D)")
@@ -116,7 +118,8 @@ class ComparePanel(QWidget):
         self.counts.hide()
         connect_alive(self, hub.live.retuned, self._on_retuned)
         connect_alive(self, hub.slice_changed, self._on_slice)
-        connect_alive(self, hub.model_changed, self._on_model)
+        connect_alive(self, hub.model_changed, lambda _: self._end())
+        connect_alive(self, hub.source_changed, lambda _: self._end())
 
     def set_mode(self, mode: int, again: bool = False) -> None:
         """Show ``TUNED``, ``PLAIN`` or ``DIFFERENCE``; ``again``: the other values are new."""
@@ -127,26 +130,37 @@ class ComparePanel(QWidget):
         self.counts.setVisible(comparing)
         self._idle.setVisible(not comparing)
         if comparing:
-            self._hub.prepare()
+            self._hub.bring(lambda: self._compare(again))
+        else:
+            self._compare(again)
+
+    def _compare(self, again: bool) -> None:
+        """Ask for what is to be shown; the image is there, the dock perhaps no more."""
+        if not isalive(self):
+            return
+        comparing = self.mode != TUNED
+        if comparing:
+            self._results = self._hub.prepare()
         if self._hub.live.state.compare != comparing or again:
             self._hub.live.compare(comparing, **self._against())
         elif comparing:
             self._hub.live.refresh()
         self._arrange()
 
-    def _on_model(self, checkpoint: str) -> None:
-        """A comparison belongs to one model."""
+    def _end(self) -> None:
+        """A comparison belongs to one image and model: their labels are seen again."""
         self.mode = TUNED
         self.buttons[TUNED].setChecked(True)
         self.counts.hide()
         self._idle.show()
+        self._arrange()
+        self._results = None
 
     def _on_clicked(self, mode: int) -> None:
         try:
             self.set_mode(mode)
         except AttnSegError as error:
-            self.mode = TUNED
-            self.buttons[TUNED].setChecked(True)
+            self._end()
             self.failed.emit(str(error), "")
 
     def _on_slice(self, z: int) -> None:
@@ -154,9 +168,10 @@ class ComparePanel(QWidget):
             self._hub.live.refresh()
 
     def _on_retuned(self, event: Any, labels: Any, probability: Any, plain: Any) -> None:
-        results = self._hub.results
+        results = self._hub.answered
         if results is None or plain is None or self.mode == TUNED:
             return
+        self._results = results
         for what in ("plain", "difference"):
             self._ensure(results, what)
         results.write("plain", event.z, plain)
@@ -187,7 +202,7 @@ class ComparePanel(QWidget):
 
     def _arrange(self) -> None:
         """Only the chosen one of the three layers is seen; others keep their place."""
-        results = self._hub.results
+        results = self._results
         if results is None:
             return
         labels = results.layer("labels")

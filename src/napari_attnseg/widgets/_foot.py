@@ -28,6 +28,7 @@ class WorkLine(QWidget):
         self.hub = hub
         self._keep = keep
         self._began = 0.0
+        self._preparing = ""
         self._paced = Paced(1.5)
         self.progress = QProgressBar()
         self.progress.setTextVisible(False)
@@ -60,12 +61,15 @@ class WorkLine(QWidget):
     def _on_busy(self, busy: bool) -> None:
         if not busy:
             self.progress.hide()
-            self.say(self.status.text() if self._keep else "")
+            kept = self._keep and self.status.text() != self._preparing
+            self.say(self.status.text() if kept else "")
             return
         self._began = time.monotonic()
         self.progress.setRange(0, 0)
         self.progress.show()
-        self.say("Starting the engine ..." if self.hub.client.pid is None else "Preparing ...")
+        cold = self.hub.client.pid is None
+        self._preparing = "Starting the engine ..." if cold else "Preparing ..."
+        self.say(self._preparing)
 
     def _on_started(self, event: Any) -> None:
         self._began = time.monotonic()

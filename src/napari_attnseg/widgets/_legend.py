@@ -74,13 +74,21 @@ class ClassLegend(QWidget):
         self.setVisible(labels is not None)
         if labels is None or labels is self._labels:
             return
+        self._watch(self._labels, False)
+        self._watch(labels, True)
         self._results, self._labels = results, labels
-        for name in ("paint", "set_data", "labels_update"):
-            getattr(labels.events, name).connect(self._on_painted)
-        for name in ("colormap", "features"):
-            getattr(labels.events, name).connect(self._rebuild)
+        self._counts, self._stale = np.zeros((0, LABELS), np.int64), set()
         self._rebuild()
         self._recount()
+
+    def _watch(self, labels: Any, on: bool) -> None:
+        if labels is None:
+            return
+        told = dict.fromkeys(("paint", "set_data", "labels_update"), self._on_painted)
+        told |= dict.fromkeys(("colormap", "features"), self._rebuild)
+        for name, call in told.items():
+            event = getattr(labels.events, name)
+            event.connect(call) if on else event.disconnect(call)
 
     def _rebuild(self, event: Any = None) -> None:
         """Rows for every named class, in the layer's own colours."""
@@ -138,7 +146,7 @@ class ClassLegend(QWidget):
         if len(self._counts) != len(data):
             self._counts = np.zeros((len(data), LABELS), np.int64)
             self._stale = set(range(len(data)))
-        for z in self._stale:
+        for z in self._stale & set(range(len(data))):  # others are of an image chosen before
             self._counts[z] = counts_of(data[z])
         self._stale.clear()
         unnamed = set(np.flatnonzero(self._counts.sum(axis=0)[1:]) + 1) - set(self.rows)

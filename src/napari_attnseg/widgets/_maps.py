@@ -51,6 +51,7 @@ class MapAsker:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._asked: tuple[int, ...] = ()
+        self._about: Any = None
         self._found: dict[int, Any] = {}
         self._folders: dict[int, str] = {}
         self._then: Callable[[list[Any]], None] = lambda answers: None
@@ -83,6 +84,7 @@ class MapAsker:
                 requests.append(Retune(out=folder, tuning=tuning, **target))
         numbered = [replace(r, id=client.new_id()) for r in requests]
         self._asked = tuple(r.id for r in numbered)
+        self._about = self._hub.results
         self._folders = {r.id: r.out for r in numbered}
         for request in numbered:
             client.send(request)
@@ -119,6 +121,8 @@ class MapAsker:
         if set(self._found) >= set(self._asked):
             answers = [self._found[i] for i in self._asked]
             self._asked = ()
+            if self._about is not self._hub.results:
+                return  # another image or model was chosen meanwhile
             rows = [a for a in answers if isinstance(a, tuple)]
             images = [a for a in answers if not isinstance(a, tuple)] or [None] * len(rows)
             self._then([(*r, p) for r, p in zip(rows, images, strict=True)])
@@ -194,17 +198,16 @@ class MapsPanel(QWidget):
 
     def show_maps(self, kind: Kind) -> None:
         """Ask for the maps of the visible slice and show them as ``kind`` when they come."""
-        try:
-            self._hub.prepare()
-        except AttnSegError as error:
-            self._fail(str(error), "")
-            return
         tuning = self._hub.tuning
         now = float(tuning.get("threshold", PLAIN_THRESHOLD))
         pair = [self.first.value(), self.second.value()]
         self._kind, self._thresholds = kind, pair if self.two.isChecked() else [now]
         tunings = [tuning.replace(threshold=t) for t in self._thresholds]
-        self._asker.ask(tunings, self.what.currentText() == GATED, self._on_maps, self._fail)
+        gated = self.what.currentText() == GATED
+        try:
+            self._hub.bring(lambda: self._asker.ask(tunings, gated, self._on_maps, self._fail))
+        except AttnSegError as error:
+            self._fail(str(error), "")
 
     # --- inside -------------------------------------------------------------------------------
 

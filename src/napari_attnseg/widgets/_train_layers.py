@@ -12,13 +12,12 @@ from qtpy.QtWidgets import QComboBox, QVBoxLayout, QWidget
 from napari_attnseg.errors import InputError
 from napari_attnseg.io.preflight import LabelCount, count_labels
 from napari_attnseg.viewer import strokes
-from napari_attnseg.viewer.layers import layer_source
+from napari_attnseg.viewer.bringing import pixels_of
 from napari_attnseg.widgets._parts import Field, LayerCombo, button, hint, narrow, row
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels
 
-    from napari_attnseg.control.training import TrainingController
     from napari_attnseg.viewer.hub import Hub
     from napari_attnseg.widgets._classes import ClassList
 
@@ -103,15 +102,13 @@ class LayerPanel(QWidget):
             raise InputError("there is no labels layer; press New strokes and paint")
         return strokes.labels_array(labels, image)
 
-    def data(self, training: TrainingController) -> dict[str, Any]:
+    def data(self) -> dict[str, Any]:
         """Image and labels for the training engine; raises ``InputError`` with what is missing."""
         labels = self.array()
         if self.count.problem:
             raise InputError(self.count.problem)
         assert self.image.layer is not None
-        source = layer_source(self.image.layer)
-        ref = training.open_image(source.array, source.rgb, source.flips, source.spacing)
-        return {"image": ref, "labels": labels}
+        return {"image": pixels_of(self.image.layer), "labels": labels}
 
     def new_strokes(self) -> Labels | None:
         """Make a strokes layer over the chosen image and hand over the brush."""

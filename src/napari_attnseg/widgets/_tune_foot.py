@@ -71,6 +71,7 @@ class AnswerLine(QWidget):
 
     def forget(self) -> None:
         """The figures belong to another slice, image or model."""
+        self._asked_at = 0.0
         self._say("")
 
     def _say(self, words: str) -> None:

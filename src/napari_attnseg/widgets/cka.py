@@ -20,10 +20,10 @@ from qtpy.QtWidgets import (
 
 from napari_attnseg.control.comparing import CkaController
 from napari_attnseg.errors import AttnSegError, InputError, plain_sentence
+from napari_attnseg.viewer.bringing import pixels_of
 from napari_attnseg.viewer.hub import hub_for
-from napari_attnseg.viewer.layers import layer_source
 from napari_attnseg.viewer.preferences import recall, remember
-from napari_attnseg.widgets._bridge import connect_alive
+from napari_attnseg.widgets._bridge import connect_alive, to_main_thread
 from napari_attnseg.widgets._foot import LEAST_WIDTH
 from napari_attnseg.widgets._heatmap import LayerHeatmap
 from napari_attnseg.widgets._parts import Field, LayerCombo, button, hint, narrow, row, scrolling
@@ -46,7 +46,7 @@ class CkaWidget(QWidget):
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
         self.hub = hub_for(napari_viewer)
-        self.work = CkaController(self.hub.training.client, self.hub.scratch)
+        self.work = CkaController(self.hub.training.client, self.hub.scratch, to_main_thread)
         self.destroyed.connect(lambda *_, work=self.work: work.close())
         self.errors = ErrorBar()
         self.heatmap = LayerHeatmap()
@@ -166,10 +166,7 @@ class CkaWidget(QWidget):
         if self.tabs.currentIndex() == LAYER:
             if self.layer.layer is None:
                 raise InputError("there is no image; open one, or choose File > Open Sample")
-            source = layer_source(self.layer.layer)
-            image = self.hub.training.open_image(
-                source.array, source.rgb, source.flips, source.spacing
-            )
+            image = pixels_of(self.layer.layer)
         else:
             images = self.folder.text().strip()
             if not images:

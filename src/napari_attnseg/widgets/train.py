@@ -187,7 +187,7 @@ class TrainWidget(QWidget):
 
     def _data(self) -> dict[str, Any]:
         """What there is to learn from; raises ``InputError`` with what is missing."""
-        return self.layers.data(self.training) if self.from_layers else self.folders.data()
+        return self.layers.data() if self.from_layers else self.folders.data()
 
     def _begin(self, out: Path, resume: bool) -> None:
         data, device = self._data(), self.hub.device

@@ -8,6 +8,7 @@ from typing import Any
 import napari.viewer
 import numpy as np
 from numpy.typing import NDArray
+from qtpy.compat import isalive
 from qtpy.QtCore import QCoreApplication, QEvent, Qt, QTimer
 from qtpy.QtWidgets import QButtonGroup, QPushButton, QVBoxLayout, QWidget
 
@@ -161,6 +162,8 @@ class TuneWidget(QWidget):
         """Segment the visible slice at the present values and ask for the curves."""
 
         def begin() -> None:
+            if not isalive(self):  # closed while a large image was on its way
+                return
             self.error.clear()
             self.hub.live.refresh()
             self.ask_curves()
