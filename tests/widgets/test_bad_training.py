@@ -105,7 +105,7 @@ def test_a_look_at_folders_that_fails_says_so(
     dock.tabs.setCurrentIndex(FOLDERS)
     with qtbot.captureExceptions():
         dock.folders.set_folders(tmp_path, tmp_path)
-        qtbot.waitUntil(lambda: "Permission denied" in dock.folders.summary.text(), timeout=9000)
+        qtbot.waitUntil(lambda: "Permission denied" in dock.folders.summary.text(), timeout=30_000)
     assert not dock.run.isEnabled()
 
 

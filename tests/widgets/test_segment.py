@@ -69,7 +69,7 @@ def test_one_click_gives_a_mask_then_edits_objects_and_a_verified_export(
     labels = results.labels
     wanted = 1 - labels.data[20, 20]
     labels.data_setitem((np.array([20]), np.array([20])), wanted)
-    qtbot.waitUntil(dock.after.reset.isEnabled, timeout=2000)
+    qtbot.waitUntil(dock.after.reset.isEnabled, timeout=30_000)
     assert dock.after.edits.text().startswith("1 painted pixel stays")
     dock.run.click()
     wait_idle(dock, qtbot)

@@ -92,11 +92,11 @@ def test_counts_follow_the_brush_and_say_what_is_missing(dock: TrainWidget, qtbo
     assert layer is not None
     layer.brush_size = 1
     layer.paint((3, 4), 2)
-    qtbot.waitUntil(lambda: dock.layers.count.counts == (0, 1), timeout=3000)
+    qtbot.waitUntil(lambda: dock.layers.count.counts == (0, 1), timeout=30_000)
     assert "no background" in dock.layers.advice.text().lower()
     assert not dock.run.isEnabled()
     layer.paint((9, 9), 1)
-    qtbot.waitUntil(lambda: dock.layers.count.counts == (1, 1), timeout=3000)
+    qtbot.waitUntil(lambda: dock.layers.count.counts == (1, 1), timeout=30_000)
     assert dock.run.isEnabled()
 
 
@@ -194,7 +194,7 @@ def test_pairing_is_shown_before_training(
     assert first.text(1) == "no mask"
     assert dock.run.isEnabled()
     dock.folders.set_folders(folders[0], folders[0].parent / "none")
-    qtbot.waitUntil(lambda: "does not exist" in dock.folders.summary.text(), timeout=5000)
+    qtbot.waitUntil(lambda: "does not exist" in dock.folders.summary.text(), timeout=30_000)
     assert not dock.run.isEnabled()
 
 

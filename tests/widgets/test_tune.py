@@ -273,5 +273,5 @@ def test_the_ground_of_the_plot_follows_the_theme(make_napari_viewer, qtbot):
             color = plot.grab().toImage().pixelColor(3, plot.height() // 2)
             return color.red(), color.green(), color.blue()
 
-        qtbot.waitUntil(lambda w=wanted: ground() == w, timeout=3000)
+        qtbot.waitUntil(lambda w=wanted: ground() == w, timeout=30_000)
     hub_for(viewer).close()

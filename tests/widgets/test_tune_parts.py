@@ -65,7 +65,7 @@ def test_set_value_is_silent_and_exact(threshold_row):
 
 
 def test_typing_counts_as_release_once_it_rests(threshold_row, qtbot):
-    with qtbot.waitSignal(threshold_row.released, timeout=3000) as caught:
+    with qtbot.waitSignal(threshold_row.released, timeout=30_000) as caught:
         threshold_row.spin.setValue(0.1)
     assert caught.args == ["threshold", 0.1]
 
