@@ -25,6 +25,7 @@ from napari_attnseg.engine.precision import Precision
 from napari_attnseg.engine.session import Session
 from napari_attnseg.engine.train import train
 from napari_attnseg.engine.trainer_state import state_path
+from napari_attnseg.engine.validate import validate
 from napari_attnseg.errors import InputError
 from napari_attnseg.models import base
 from napari_attnseg.models.base import Encoded, SegmentationModel
@@ -240,6 +241,26 @@ def test_the_regulariser_is_added_with_its_weight() -> None:
     assert own[0.0] == own[0.5] is not None
     assert losses[0.5] == pytest.approx(losses[0.0] + 0.5 * own[0.5], rel=1e-5)
     assert not torch.equal(moved[0.0], moved[0.5])  # it has a gradient
+
+
+def test_a_stop_while_judging_forgets_no_regulariser(
+    folder: FolderSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(QUICK, epochs=1)
+    whole, parted = tmp_path / "whole.safetensors", tmp_path / "parted.safetensors"
+    (undisturbed,) = events_of(list(train(settings, fresh(folder), whole)), EpochDone)
+    with monkeypatch.context() as patch:
+        judging: list[bool] = []
+
+        def watched(*parts: Any) -> Any:
+            judging.append(True)
+            return validate(*parts)
+
+        patch.setattr("napari_attnseg.engine.train.validate", watched)
+        list(train(settings, fresh(folder), parted, should_stop=lambda: bool(judging)))
+    (resumed,) = events_of(list(train(settings, fresh(folder), parted, resume=True)), EpochDone)
+    assert undisturbed.regulariser is not None
+    assert resumed.regulariser == undisturbed.regulariser
 
 
 def test_the_epochs_regulariser_is_the_mean_over_its_steps(

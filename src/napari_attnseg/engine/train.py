@@ -197,7 +197,8 @@ class _Run:
         part = self.learner.learn(*batch, fraction, [self.settings.seed, 4, p.epoch, p.step])
         loss = yield from _watched(part, self._beat)
         p.loss_sum += loss
-        p.regulariser_sum += self.learner.regulariser or 0.0
+        if self.learner.regulariser is not None:
+            p.regulariser_sum = (p.regulariser_sum or 0.0) + self.learner.regulariser
         p.step += 1
 
     def _judge(self, start: float) -> Stream:
@@ -205,13 +206,13 @@ class _Run:
         part = validate(self.learner, self.source, self.validation, result)
         yield from _watched(part, self._beat)
         steps = max(p.step, 1)
-        loss, own = p.loss_sum / steps, p.regulariser_sum / steps
-        p.epoch, p.step, p.loss_sum, p.regulariser_sum = p.epoch + 1, 0, 0.0, 0.0
+        loss = p.loss_sum / steps
+        regulariser = None if p.regulariser_sum is None else p.regulariser_sum / steps
+        p.epoch, p.step, p.loss_sum, p.regulariser_sum = p.epoch + 1, 0, 0.0, None
         p.seconds += time.monotonic() - start
         dice = result.figures["dice"]
         # on its own training pixels the newer of two equals has seen more
         best = dice > p.best or (not self.held_out and dice == p.best)
-        regulariser = None if self.learner.regulariser is None else own
         entry = {"epoch": p.epoch, "loss": loss, "regulariser": regulariser}
         p.history.append({**entry, "measured_on": self.measured_on, **result.figures})
         self.keeper.threshold = result.threshold

@@ -28,12 +28,13 @@ MAY_CHANGE = frozenset({"epochs", "patience", "class_colors"})
 
 @dataclass
 class Progress:
-    """Where a training stands. ``epoch``: finished ones; ``step``: batches done in this one."""
+    """Where a training stands. ``epoch``: finished ones; ``step``: batches done in this one.
+    ``regulariser_sum`` of these batches; ``None`` for models without a regulariser."""
 
     epoch: int = 0
     step: int = 0
     loss_sum: float = 0.0
-    regulariser_sum: float = 0.0
+    regulariser_sum: float | None = None
     best: float = -1.0
     best_epoch: int = 0
     seconds: float = 0.0
