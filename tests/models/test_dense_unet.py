@@ -339,6 +339,7 @@ def test_round_trip_through_a_checkpoint(tmp_path: Path) -> None:
         ({"attention": "cbam"}, "got attention 'cbam', expected one of none, sa, pwa, ja"),
         ({"structure": 12}, "got structure=12"),
         ({"levels": "15"}, "got levels '15', expected some of the digits 1234"),
+        ({"levels": ""}, "got levels '', expected some of the digits 1234"),
         ({"dropout": 1.0}, "got dropout=1.0"),
     ],
 )

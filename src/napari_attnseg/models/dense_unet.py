@@ -165,7 +165,7 @@ def dense_unet(
     if attention not in ATTENTIONS:
         raise InputError(f"got attention {attention!r}, expected one of {', '.join(ATTENTIONS)}")
     wanted = {f"level_{c}" for c in str(levels)}
-    if not wanted <= set(LEVELS):
+    if not wanted or not wanted <= set(LEVELS):
         raise InputError(f"got levels {levels!r}, expected some of the digits 1234")
     if not 0 <= dropout < 1:
         raise InputError(f"got dropout={dropout}, expected 0 or more and below 1")
