@@ -158,7 +158,8 @@ def _costs(table: Table, lines: list[Line]) -> str:
     return (
         f"\n{costs_markdown(table, lines)}\nOne image: as trained here {run['channels']} x "
         f"{run['size']} x {run['size']}; full, at full width and the paper's size, "
-        f"{full['channels']} x {full['size']} x {full['size']}. CPU ms: median forward with {run['threads']} thread(s); the machine's "
+        f"{full['channels']} x {full['size']} x {full['size']}. CPU ms: median forward with "
+        f"{run['threads']} thread(s); the machine's "
         f"load was up to {busy:.1f} meanwhile.\n"
     )
 
