@@ -9,6 +9,7 @@ import torch
 
 from napari_attnseg import create_model
 from napari_attnseg.errors import InputError
+from napari_attnseg.models.pam_unet import PamUNet
 from napari_attnseg.models.refined import LIMIT, RefinedModel
 
 COARSE = json.dumps({"name": "smooth_unet", "options": {"width": 0.125, "stride": 8}})
@@ -138,3 +139,15 @@ def test_bad_wishes_are_refused(options: dict, words: str) -> None:
 def test_too_many_iterations_are_refused() -> None:
     with pytest.raises(InputError, match="got iterations=4, expected 0 to 3"):
         tiny("dyspn")(torch.rand(1, 1, 16, 16), iterations=4)
+
+
+def test_forgetting_reaches_the_coarse_model() -> None:
+    pam = json.dumps({"name": "pam_unet", "options": {"plan": "tiny", "width": 0.25}})
+    model = tiny(coarse=pam).eval()
+    with torch.no_grad():
+        encoded = model.encode(torch.rand(1, 1, 32, 32))
+        model.gate(encoded, None, level_1=0.5, iterations=1)
+    assert isinstance(model.coarse, PamUNet)
+    assert model.coarse._kept is not None
+    model.forget()
+    assert model.coarse._kept is None

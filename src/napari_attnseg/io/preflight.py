@@ -253,7 +253,10 @@ def _spread(items: Sequence[T], count: int) -> list[T]:
 
 
 def _named_in(pair: tuple[Path, Path], sentences: Iterable[str]) -> bool:
-    return any(p.name in text for p in pair for text in sentences)
+    words = {word.strip("(),;:'\"") for text in sentences for word in text.split()}
+    return any(
+        p.name in words or (" " in p.name and p.name in text) for p in pair for text in sentences
+    )
 
 
 def _words(size: tuple[int, ...]) -> str:

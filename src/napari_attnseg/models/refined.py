@@ -116,8 +116,9 @@ class RefinedModel(SegmentationModel):
         self.iterations = round(float(tuning.get("iterations", self.iterations)))
 
     def forget(self) -> None:
-        """Let go of the last image's guidance."""
+        """Let go of the last image's guidance, and of what the coarse model keeps."""
         self._kept = None
+        self.coarse.forget()
 
     def encode(self, x_BCHW: Tensor) -> RefinedEncoded:
         coarse = self.coarse.encode(x_BCHW)
