@@ -185,7 +185,7 @@ def test_files_of_the_first_releases_load(
 
 def test_weights_of_another_plan_are_refused(tmp_path: Path) -> None:
     torch.save(densenet("121").state_dict(), tmp_path / "d.pth")
-    with pytest.raises(CheckpointError, match="nobody publishes any .DenseNet-narrow."):
+    with pytest.raises(CheckpointError, match=r"nobody publishes any .DenseNet-narrow."):
         load_encoder_weights(densenet("narrow"), tmp_path / "d.pth")
     with torch.device("meta"):
         large = densenet("161")
