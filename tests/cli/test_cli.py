@@ -194,6 +194,14 @@ def test_train_predict_evaluate_and_resume(folders, tmp_path) -> None:
     again = run("train", *common, *small, "--epochs", 2, "--batch", 2, "--resume")
     assert again.exit_code == 0, again.output
     assert "larger --epochs" not in again.output
+    before = model.read_bytes()
+    lost = ["--images", tmp_path / "none", "--masks", folders[1], "--out", model]
+    code, error = message("train", *lost)  # before anything is read
+    assert code == 1
+    assert "which exists; use --resume, another --out, or --overwrite" in error
+    assert model.read_bytes() == before
+    assert run("train", *common, *small, "--epochs", 1, "--overwrite").exit_code == 0
+    assert model.read_bytes() != before
     assert run("predict", model, folders[0], "--out", tmp_path / "o").exit_code == 0
 
 
@@ -214,7 +222,8 @@ def test_training_starts_from_local_encoder_weights(folders, tmp_path) -> None:
     assert done.exit_code == 0, done.output
     (name,) = (n for n in load_file(model) if n.endswith("layer1.0.conv1.weight"))
     assert torch.allclose(load_file(model)[name], weights["layer1.0.conv1.weight"], atol=1e-6)
-    code, error = message("train", *common, *small, "--encoder-weights", tmp_path / "none.pth")
+    again = [*common, *small, "--overwrite", "--encoder-weights", tmp_path / "none.pth"]
+    code, error = message("train", *again)
     assert code == 1
     assert "none.pth" in error
 
@@ -278,13 +287,15 @@ def test_another_model_starts_from_its_own_options(folders, tmp_path) -> None:
     card = json.loads(run("info", model, "--json").stdout)
     assert card["spec"]["name"] == "mobile_unet"
     assert card["provenance"]["settings"]["class_weights"] == "balanced"
-    code, error = message("train", *common, "--model", "mobile_unet", "--option", "stride=8")
+    other = [*common, "--overwrite", "--model", "mobile_unet", "--option", "stride=8"]
+    code, error = message("train", *other)
     assert code == 1
     assert "got option stride for mobile_unet" in error
 
 
 def test_unknown_training_values_are_refused_with_the_known(folders, tmp_path) -> None:
-    common = ["--images", folders[0], "--masks", folders[1], "--out", tmp_path / "m.safetensors"]
+    none = ["--images", tmp_path / "none", "--masks", folders[1]]  # words come before folders
+    common = [*none, "--out", tmp_path / "m.safetensors"]
     for bad, says in [
         (["--set", "learning=3"], "gamma_start"),
         (["--set", "epochs"], "NAME=VALUE"),
@@ -297,14 +308,25 @@ def test_unknown_training_values_are_refused_with_the_known(folders, tmp_path) -
         (["--set", "augment=1"], "true or false"),
         (["--set", "crop=1.5"], "a whole number of pixels, or null"),
         (["--set", "class_weights=1,x"], "a number per class"),
-        (["--set", "class_weights=1,2,3"], "expected 2 numbers"),
-        (["--set", "optimizer=sgd", "--set", "momentum=1"], "got momentum 1.0"),
         (["--set", "class_names=a"], "expected one of model"),
+        (["--option", "threshold=7"], "expected 0 to 1, or 2 for plain attention"),
+        (["--set", "threshold=1.5"], "expected 0 to 1, or 2 for plain attention"),
+        (["--option", "stride=7"], "expected one of 8, 16, 32"),
+        (["--out", "m.x"], "ends in .safetensors"),
     ]:
         code, error = message("train", *common, *bad)
         assert code == 1
         assert says in error
         assert "Traceback" not in error
+        assert "none" not in error
+    common[1] = folders[0]
+    for bad, says in [
+        (["--set", "class_weights=1,2,3"], "expected 2 numbers"),
+        (["--set", "optimizer=sgd", "--set", "momentum=1"], "got momentum 1.0"),
+    ]:
+        code, error = message("train", *common, *bad)
+        assert code == 1
+        assert says in error
 
 
 def test_models_and_info() -> None:

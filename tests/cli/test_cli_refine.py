@@ -62,7 +62,15 @@ def test_train_resume_and_describe(folders, tiny_checkpoint, tmp_path) -> None:
 
 
 def test_what_does_not_go_together_is_refused(folders, tiny_checkpoint, tmp_path) -> None:
-    data = ["train", "--images", folders[0], "--masks", folders[1], "--out", tmp_path / "m.x"]
+    data = [
+        "train",
+        "--images",
+        folders[0],
+        "--masks",
+        folders[1],
+        "--out",
+        tmp_path / "m.safetensors",
+    ]
     both = ["--refine", "cspn", "--coarse", tiny_checkpoint]
     assert "without --coarse" in refused(*data, "--refine", "cspn")
     assert "got --coarse without --refine" in refused(*data, "--coarse", tiny_checkpoint)

@@ -89,12 +89,41 @@ def settings_from(
             f"got --set {', '.join(sorted(unknown))}, expected one of {', '.join(SETTABLE)}"
         )
     base = with_model(base, str(changes.get("model", base.model)), **options)
+    check_options_of(base.model, options)
     changes = {k: checked(k, v, getattr(base, k)) for k, v in changes.items()}
     if classes:
         changes["class_names"] = ("background", *(c.strip() for c in classes.split(",")))
     if {"mean", "std"} & set(preprocessing):
         changes.setdefault("encoder_normalisation", "given")
     return replace(base, **changes, preprocessing=prepared(base.preprocessing, preprocessing))
+
+
+def check_options_of(model: str, options: dict[str, Any]) -> None:
+    """Raise ``InputError`` for a model or an option that does not exist, before data is read."""
+    import napari_attnseg.models  # noqa: F401  (registers the models)
+    from napari_attnseg.models.base import model_info, model_options
+
+    known, choices = model_options(model), model_info(model).choices
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise InputError(
+            f"got option {', '.join(unknown)} for {model}, expected some of {', '.join(known)}"
+        )
+    for name, value in options.items():
+        if name in choices and value not in choices[name]:
+            listed = ", ".join(map(str, choices[name]))
+            raise InputError(f"got --option {name}={value}, expected one of {listed}")
+        if name == "threshold":
+            check_threshold(value, "--option threshold=")
+
+
+def check_threshold(value: Any, option: str) -> None:
+    """Raise ``InputError`` unless it is 0 to 1, or the value of plain attention."""
+    if _number(value) and (0.0 <= value <= 1.0 or value == PLAIN_THRESHOLD):
+        return
+    raise InputError(
+        f"got {option}{value}, expected 0 to 1, or {PLAIN_THRESHOLD:g} for plain attention"
+    )
 
 
 def checked(name: str, value: Any, base: Any) -> Any:
@@ -116,6 +145,8 @@ def checked(name: str, value: Any, base: Any) -> Any:
     if not right:
         raise InputError(f"got --set {name}={value}, expected {wanted}")
     _within(name, value, "--set")
+    if name == "threshold":
+        check_threshold(value, "--set threshold=")
     return float(value) if isinstance(base, float) else value
 
 

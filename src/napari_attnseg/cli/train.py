@@ -82,6 +82,9 @@ def train(
     text: Annotated[str, typer.Option(help="Limits and remarks for the model card.")] = "",
     device: Device = "auto",
     resume: Annotated[bool, typer.Option(help="Go on from the state beside --out.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the checkpoint that --out names.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option(help="Look at the data and build the model; train nothing.")
     ] = False,
@@ -92,7 +95,8 @@ def train(
 ) -> None:
     """Train a model; Ctrl+C keeps the best one and --resume goes on bit-exactly on CPU."""
     check_options(refine, coarse, fine_tune, model, preprocessing)
-    layout = layout_of(images, masks, data, labels)
+    if not (dry_run or check):
+        out = checkpoint_to_write(out, resume or overwrite)
     changes = parse_pairs(set_ or [], "--set")
     named = {
         "model": "refined" if refine else model,
@@ -103,16 +107,24 @@ def train(
         "encoder_weights": encoder_weights,
     }
     changes |= {name: value for name, value in named.items() if value is not None}
-    named_classes = classes
-    if layout is not None and classes is None:
-        named_classes = ",".join(layout.class_names[1:])
-    settings = settings_from(
-        recipe or (REFINEMENT if refine else "threshold-matters"),
-        named_classes,
-        changes,
-        parse_pairs(option or [], "--option"),
-        parse_pairs(preprocessing or [], "--preprocessing"),
-    )
+
+    def asked(named: str | None, changes: dict[str, Any]) -> TrainSettings:
+        return settings_from(
+            recipe or (REFINEMENT if refine else "threshold-matters"),
+            named,
+            changes,
+            parse_pairs(option or [], "--option"),
+            parse_pairs(preprocessing or [], "--preprocessing"),
+        )
+
+    # wrong words are refused before a folder is looked at; weights need the classes of the data
+    later = data is not None and classes is None
+    asked(classes, {k: v for k, v in changes.items() if not (later and k == "class_weights")})
+    layout = layout_of(images, masks, data, labels)
+    if layout is not None and later:
+        settings = asked(",".join(layout.class_names[1:]), changes)
+    else:
+        settings = asked(classes, changes)
     if refine is not None and coarse is not None:
         settings = refined(settings, refine, coarse, fine_tune, classes, layout)
     if dry_run:
@@ -122,8 +134,7 @@ def train(
     if check:
         _check(settings, source, device, check_steps)
         return
-    if out is None:
-        raise InputError("got no --out, expected the checkpoint to write (.safetensors)")
+    assert out is not None
     if not resume:
         say("\n".join(_look(layout, images, masks).lines()))
     from napari_attnseg.engine.train import train as run
@@ -139,6 +150,19 @@ def train(
         text=text,
     )
     _follow(events, describe)
+
+
+def checkpoint_to_write(out: Path | None, replace: bool) -> Path:
+    """``--out`` itself; raises ``InputError`` when it cannot be written or would be lost."""
+    if out is None:
+        raise InputError("got no --out, expected the checkpoint to write (.safetensors)")
+    if out.suffix != ".safetensors":
+        raise InputError(f"got --out {out.name}, expected a name that ends in .safetensors")
+    if out.exists() and not replace:
+        raise InputError(
+            f"got --out {out}, which exists; use --resume, another --out, or --overwrite"
+        )
+    return out
 
 
 def _source(layout: Layout | None, images: Path | None, masks: Path | None) -> Source:
