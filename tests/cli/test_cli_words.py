@@ -152,3 +152,40 @@ def test_a_foreign_file_is_called_foreign_and_a_broken_one_broken(
         torn.write_bytes(whole[:length])
         with pytest.raises(CheckpointError, match="is damaged"):
             read_card(torn)
+
+
+def test_every_tunable_of_the_card_can_be_given(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    import torch
+
+    from napari_attnseg import create_model
+    from napari_attnseg.cards import Card
+    from napari_attnseg.models.checkpoint import save_checkpoint
+
+    torch.manual_seed(1)
+    model = create_model("attention_unet", in_channels=1, classes=1, width=0.06)
+    path = tmp_path / "levels.safetensors"
+    names = {t.name for t in model.tunables}
+    save_checkpoint(path, model, Card(spec=model.spec.to_json(), tuning=model.tuning()))
+    assert "level_2" in names
+    wish = ("evaluate", path, "--images", folders[0], "--masks", folders[1], "--json")
+    plain = json.loads(run(*wish).stdout)
+    ones = json.loads(run(*wish, "--tune", "level_2=1").stdout)
+    off = json.loads(run(*wish, "--tune", "level_2=0", "--tune", "level_1=0").stdout)
+    assert ones == plain
+    assert off["auc"] != plain["auc"]
+    out = tmp_path / "o"
+    done = run("predict", path, folders[0], "--out", out, "--tune", "level_2=0")
+    assert done.exit_code == 0, done.output
+    provenance = (out / "cell0_mask.png").read_bytes()
+    assert b"level_2" in provenance
+    for wrong, says in [
+        ("level_2=7", "got --tune level_2=7, expected 0 to 1"),
+        ("level_2=x", "got --tune level_2=x, expected 0 to 1"),
+        ("level_2", "expected NAME=VALUE"),
+        ("level_77=0", "got --tune level_77, which this model does not have"),
+        ("cut=2", "got --tune cut=2, expected 0 to 1"),
+    ]:
+        refused = str(run(*wish, "--tune", wrong).exception)
+        assert says in refused
+    twice = run(*wish, "--cut", "0.4", "--tune", "cut=0.3")
+    assert "got cut twice" in str(twice.exception)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_attnseg.cli._settings import parse_pairs
 from napari_attnseg.errors import InputError
 from napari_attnseg.settings import PLAIN_THRESHOLD, RULES, Tuning
 
@@ -32,6 +35,13 @@ Cut = Annotated[
     float | None,
     typer.Option(min=0.0, max=1.0, help="Probability from which a pixel belongs to a class."),
 ]
+Tune = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Any value that the model can be tuned by (see info MODEL), NAME=VALUE, as level_2=0 "
+        "(repeatable)."
+    ),
+]
 
 
 def say(text: str) -> None:
@@ -46,29 +56,55 @@ def tuning_of(
     gamma: float | None,
     cut: float | None,
     iterations: int | None = None,
+    tune: list[str] | None = None,
 ) -> Tuning:
-    """The checkpoint's own tuning with the values given on the command line."""
+    """The checkpoint's own tuning with the values given on the command line.
+
+    ``tune``: NAME=VALUE of any tunable. Raises ``InputError`` for a name that the card lacks, or
+    that is given twice, and for a value out of its range.
+    """
     given: dict[str, Any] = {"threshold": threshold, "rule": rule, "gamma": gamma, "cut": cut}
     given["iterations"] = iterations
     moved = {name: value for name, value in given.items() if value is not None}
+    words = dict.fromkeys(moved, "--{} ")
+    for item in tune or []:
+        (name, value), *_ = parse_pairs([item], "--tune").items()
+        if name in moved:
+            raise InputError(f"got {name} twice, expected one value of it")
+        moved[name], words[name] = value, "--tune {}="
     known = {*card.tuning.values, "cut"}
-    for name in moved:
+    ranges = {t["name"]: t for t in card.tunables}
+    for name, value in moved.items():
+        word = words[name].format(name)
         if name not in known:
             raise InputError(
-                f"got --{name}, which this model does not have; it can be tuned by "
+                f"got {word.rstrip(' =')}, which this model does not have; it can be tuned by "
                 f"{', '.join(sorted(known))}"
             )
-    if rule is not None and rule not in RULES:
-        raise InputError(f"got --rule {rule}, expected one of {', '.join(RULES)}")
-    if threshold is not None and not (0.0 <= threshold <= 1.0 or threshold == PLAIN_THRESHOLD):
-        raise InputError(
-            f"got --threshold {threshold:g}, expected 0 to 1, or {PLAIN_THRESHOLD:g} for plain "
-            "attention"
-        )
-    top = max((t["maximum"] for t in card.tunables if t["name"] == "iterations"), default=0)
-    if iterations is not None and iterations > top:
-        raise InputError(f"got --iterations {iterations}, expected 0 to {top:g}")
+        moved[name] = _in_range(value, word, ranges.get(name, {}), name)
     return card.tuning.replace(**moved)
+
+
+def _in_range(value: Any, word: str, of: Mapping[str, Any], name: str) -> Any:
+    """``value`` as its tunable takes it; ``of``: that tunable as plain data, ``{}`` for the cut."""
+    choices = tuple(of.get("choices", ())) or (RULES if name == "rule" else ())
+    if choices:
+        if value not in choices:
+            raise InputError(f"got {word}{value}, expected one of {', '.join(choices)}")
+        return value
+    low, high = of.get("minimum", 0.0), of.get("maximum", 1.0)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    plain = name == "threshold"
+    fits = number and (low <= value <= high or (plain and value == PLAIN_THRESHOLD))
+    if name == "gamma" and word == "--gamma ":
+        fits = number and math.isfinite(value)  # beyond the slider's ends if asked for
+    whole = of.get("kind") == "int"
+    if fits and not (whole and value != int(value)):
+        return int(value) if whole else float(value)
+    more = f", or {PLAIN_THRESHOLD:g} for plain attention" if plain else ""
+    shown = f"{value:g}" if number else value
+    kind = " (a whole number)" if whole else ""
+    raise InputError(f"got {word}{shown}, expected {low:g} to {high:g}{kind}{more}")
 
 
 def ensure_folder(folder: Path) -> None:

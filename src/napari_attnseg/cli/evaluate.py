@@ -16,6 +16,7 @@ from napari_attnseg.cli._common import (
     Model,
     Rule,
     Threshold,
+    Tune,
     ensure_folder,
     say,
     tuning_of,
@@ -51,6 +52,7 @@ def evaluate(
     gamma: Gamma = None,
     cut: Cut = None,
     iterations: Iterations = None,
+    tune: Tune = None,
     device: Device = "auto",
 ) -> None:
     """Dice, IoU, precision, recall, accuracy, specificity, F1 and AUC over a folder."""
@@ -59,7 +61,7 @@ def evaluate(
     from napari_attnseg.models.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(model)
-    tuning = tuning_of(checkpoint.card, threshold, rule, gamma, cut, iterations)
+    tuning = tuning_of(checkpoint.card, threshold, rule, gamma, cut, iterations, tune)
     if layout is not None:
         from napari_attnseg.engine.layout_data import evaluate_layout
 
@@ -85,6 +87,7 @@ def sweep(
     rule: Rule = None,
     gamma: Gamma = None,
     cut: Cut = None,
+    tune: Tune = None,
     device: Device = "auto",
 ) -> None:
     """The paper's table: thresholds 0.1 to 0.9, the model's own and 2.0, from one encoder pass."""
@@ -95,7 +98,7 @@ def sweep(
     from napari_attnseg.models.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(model)
-    tuning = tuning_of(checkpoint.card, None, rule, gamma, cut)
+    tuning = tuning_of(checkpoint.card, None, rule, gamma, cut, None, tune)
     own = float(tuning.get("threshold", PLAIN_THRESHOLD))
     thresholds = sorted({*THRESHOLDS, own})
     rows = run(checkpoint, pairing.pairs, device=device, tuning=tuning, thresholds=thresholds)

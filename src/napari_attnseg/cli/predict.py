@@ -16,6 +16,7 @@ from napari_attnseg.cli._common import (
     Model,
     Rule,
     Threshold,
+    Tune,
     ensure_folder,
     say,
     tuning_of,
@@ -95,6 +96,7 @@ def predict(
     gamma: Gamma = None,
     cut: Cut = None,
     iterations: Iterations = None,
+    tune: Tune = None,
     save_steps: SaveSteps = False,
     volume: Annotated[
         int | None, typer.Option(min=0, help="Which volume of a 4D NIfTI (from 0).")
@@ -119,7 +121,7 @@ def predict(
     from napari_attnseg.engine.session import Session
 
     session = Session(model, device=device, tile=tile)
-    tuning = tuning_of(session.card, threshold, rule, gamma, cut, iterations)
+    tuning = tuning_of(session.card, threshold, rule, gamma, cut, iterations, tune)
     if save_steps:
         check_steps(session.card)
     ensure_folder(out)
