@@ -189,3 +189,33 @@ def test_every_tunable_of_the_card_can_be_given(folders: tuple[Path, Path], tmp_
         assert says in refused
     twice = run(*wish, "--cut", "0.4", "--tune", "cut=0.3")
     assert "got cut twice" in str(twice.exception)
+
+
+def test_a_training_ends_with_sentences(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "m.safetensors"
+    common = ("train", "--images", folders[0], "--masks", folders[1], "--out", out, "--epochs", 1)
+    done = run(*common, "--option", "width=0.06", "--set", "crop=16", "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    assert "training on cpu, 1 epoch\n" in done.output
+    assert "{" not in done.output
+    lines = done.output.splitlines()[-5:]
+    assert "finished after 1 epoch" in lines
+    assert lines[-2] == f"checkpoint written: {out}"
+    assert lines[-1].startswith("state for --resume written: ")
+
+
+def test_a_model_that_marks_nothing_is_told() -> None:
+    from napari_attnseg.cli._progress import describe
+    from napari_attnseg.control.messages import Finished
+
+    found = {"best_dice": 0.0, "best_epoch": 2, "epochs": 2, "new_epochs": 2}
+    found["measured_on"] = "validation"
+    said = describe(Finished(reason="done", summary=found)).splitlines()
+    assert said == [
+        "finished after 2 epochs",
+        "best model: Dice 0.000 on validation, epoch 2",
+        "the model marks no right pixel yet: train longer, or look with --check",
+    ]
+    said = describe(Finished(reason="cancelled", summary={**found, "best_dice": 0.5}))
+    assert "stopped after 2 epochs" in said
+    assert "marks no" not in said

@@ -60,11 +60,11 @@ def test_a_sound_setting_learns_one_image(folder: FolderSource, tmp_path: Path) 
 
 
 def test_a_step_size_of_nothing_is_told(folder: FolderSource) -> None:
-    events = list(overfit(replace(SMALL, lr=1e-9), folder, device="cpu", steps=12))
+    events = list(overfit(replace(SMALL, lr=1e-9), folder, device="cpu", steps=20))
     done = events[-1]
     assert isinstance(done, OverfitDone)
     assert done.verdict == "stuck"
-    assert done.steps == 12
+    assert done.steps == 20
     assert "another lr than 1e-09" in done.text
 
 
@@ -73,12 +73,29 @@ def test_a_falling_loss_without_the_dice_is_slow(folder: FolderSource) -> None:
     for steps in range(6, 60, 6):  # the first count at which the loss has fallen far enough
         done = list(overfit(replace(SMALL, lr=2e-3), folder, device="cpu", steps=steps))[-1]
         assert isinstance(done, OverfitDone)
-        if done.verdict != "stuck":
+        assert done.verdict == "slow", done.text
+        if done.text.startswith("learns slowly"):
             break
+        assert done.text.startswith("not yet: "), done.text
     assert isinstance(done, OverfitDone)
     assert done.verdict == "slow"
     assert done.last_loss < 0.8 * done.first_loss
     assert "more steps" in done.text
+
+
+def test_few_steps_are_no_verdict(folder: FolderSource) -> None:
+    done = list(overfit(replace(SMALL, lr=1e-9), folder, device="cpu", steps=3))[-1]
+    assert isinstance(done, OverfitDone)
+    assert done.verdict == "slow"
+    assert done.text.startswith("not yet: too few steps to tell; give more --check-steps (Dice 0.")
+    assert "as the mean of the last 3" in done.text
+
+
+def test_a_loss_that_still_falls_is_no_verdict(folder: FolderSource) -> None:
+    done = list(overfit(replace(SMALL, lr=6e-4), folder, device="cpu", steps=24))[-1]
+    assert isinstance(done, OverfitDone)
+    assert done.last_loss >= 0.8 * done.first_loss
+    assert done.text.startswith("not yet: the loss is still falling; give more --check-steps (")
 
 
 def test_it_can_be_stopped_and_says_nothing_then(folder: FolderSource) -> None:

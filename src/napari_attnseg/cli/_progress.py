@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from napari_attnseg.control.checks import OverfitDone, OverfitStep
@@ -10,6 +9,10 @@ from napari_attnseg.control.messages import EpochDone, Finished, Note, Started
 
 SHOWN = ("iou", "miou", "accuracy")
 """Figures of every epoch that are printed, besides each Dice."""
+NOTHING = 0.0005
+"""A Dice below this reads 0.000."""
+FILES = (("checkpoint", "checkpoint"), ("state", "state for --resume"))
+"""Written files by kind, and their names in words."""
 EVERY = 10
 """Steps of an overfit check between two lines."""
 
@@ -18,15 +21,13 @@ def describe(event: Any) -> str:
     """One line per event; heartbeats say nothing."""
     if isinstance(event, Started):
         notes = "".join(f"\nnote: {note}" for note in event.notes)
-        return f"training on {event.device}, {event.total} epochs{notes}"
+        return f"training on {event.device}, {_counted(event.total, 'epoch')}{notes}"
     if isinstance(event, EpochDone):
         return _epoch(event)
     if isinstance(event, Note):
         return f"note: {event.text}"
     if isinstance(event, Finished):
-        idle = event.reason == "done" and event.summary.get("new_epochs") == 0
-        more = " (all epochs were done before; give a larger --epochs to go on)" if idle else ""
-        return f"finished: {event.reason}{more}; {json.dumps(event.outputs)}"
+        return _finished(event)
     return ""
 
 
@@ -34,12 +35,38 @@ def describe_check(event: Any) -> str:
     """The same for the check on one image."""
     if isinstance(event, Started):
         notes = "".join(f"\nnote: {note}" for note in event.notes)
-        return f"learning one image on {event.device}, at most {event.total} steps{notes}"
+        return (
+            f"learning one image on {event.device}, at most {_counted(event.total, 'step')}{notes}"
+        )
     if isinstance(event, OverfitStep) and (event.step % EVERY == 0 or event.step == 1):
         return f"step {event.step}/{event.steps}  loss {event.loss:.4f}  dice {event.dice:.4f}"
     if isinstance(event, OverfitDone):
         return f"{event.text} ({event.seconds:.1f} s)"
     return ""
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}{'s' * (count != 1)}"
+
+
+def _finished(event: Finished) -> str:
+    """How it ended, what the best model reaches, and what was written."""
+    found = event.summary
+    how = "stopped" if event.reason == "cancelled" else "finished"
+    lines = [f"{how} after {_counted(found.get('epochs', 0), 'epoch')}"]
+    if event.reason not in ("done", "cancelled"):
+        lines[0] += f": {event.reason}"
+    if event.reason == "done" and found.get("new_epochs") == 0:
+        lines[0] += " (all epochs were done before; give a larger --epochs to go on)"
+    if found.get("best_epoch"):
+        best = found["best_dice"]
+        lines.append(
+            f"best model: Dice {best:.3f} on {found['measured_on']}, epoch {found['best_epoch']}"
+        )
+        if best < NOTHING:
+            lines.append("the model marks no right pixel yet: train longer, or look with --check")
+    lines += [f"{word} written: {event.outputs[k]}" for k, word in FILES if k in event.outputs]
+    return "\n".join(lines)
 
 
 def _epoch(event: EpochDone) -> str:

@@ -196,9 +196,10 @@ def _dry_run(settings: TrainSettings, found: Preflight) -> None:
     notes: list[str] = []
     model = build_model(settings, notes)
     numbers = sum(p.numel() for p in model.parameters())
+    channels = settings.preprocessing.channels
     print(
-        f"model: {settings.model}, {numbers:,} parameters, {settings.preprocessing.channels} "
-        f"channels, classes {', '.join(settings.class_names)}"
+        f"model: {settings.model}, {numbers:,} parameters, {channels} "
+        f"channel{'s' * (channels != 1)}, classes {', '.join(settings.class_names)}"
     )
     for note in notes:
         print(f"note: {note}")

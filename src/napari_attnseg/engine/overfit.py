@@ -31,6 +31,10 @@ BY_HEART = 0.9
 """Dice from which an image counts as learnt; the check ends there."""
 FALLEN = 0.8
 """Part of the first loss below which a loss counts as falling."""
+FEW = 20
+"""Steps below which a loss that did not fall says nothing yet."""
+STILL = 0.99
+"""Part of the mean loss of the middle third below which that of the last third still falls."""
 COPIES = 2
 """Of the image in a batch: normalisation over a batch of one grid cell is not defined."""
 
@@ -135,7 +139,7 @@ class _Check:
         if self.dice >= BY_HEART:
             verdict = "learns"
         else:
-            verdict = "slow" if last < FALLEN * first else "stuck"
+            verdict = "slow" if last < FALLEN * first or self._undecided() else "stuck"
         return OverfitDone(
             verdict=verdict,
             text=self._sentence(verdict, first, last),
@@ -146,13 +150,28 @@ class _Check:
             seconds=seconds,
         )
 
+    def _falling(self) -> bool:
+        third = len(self.losses) // 3
+        if not third:
+            return False
+        middle, end = self.losses[-2 * third : -third], self.losses[-third:]
+        return bool(np.mean(end) < STILL * np.mean(middle))
+
+    def _undecided(self) -> bool:
+        """Whether more steps may still show that it learns."""
+        return len(self.losses) < FEW or self._falling()
+
     def _sentence(self, verdict: str, first: float, last: float) -> str:
+        steps = len(self.losses)
         figures = (
-            f"Dice {self.dice:.3f} on the image after {len(self.losses)} steps, "
-            f"loss {first:.3f} to {last:.3f}"
+            f"Dice {self.dice:.3f} on the image after {steps} step{'s' * (steps != 1)}, "
+            f"loss {first:.3f} at first, {last:.3f} as the mean of the last {min(3, steps)}"
         )
         if verdict == "learns":
             return f"learns: {figures}"
+        if verdict == "slow" and not last < FALLEN * first:
+            why = "the loss is still falling" if self._falling() else "too few steps to tell"
+            return f"not yet: {why}; give more --check-steps ({figures})"
         if verdict == "slow":
             return (
                 f"learns slowly: {figures}; the loss falls, so give more steps, or another lr than "
