@@ -141,6 +141,57 @@ def test_an_asked_pixel_brings_the_row_of_the_coarsest_level(
     qtbot.waitUntil(lambda: not np.array_equal(before, layer.data), timeout=WAIT)
     widget.after.ask.click()
     assert not layer.visible
+    widget.after.ask.click()  # on again
+    qtbot.waitUntil(lambda: layer.visible and key in hub.levels.chosen, timeout=WAIT)
+
+
+def test_another_model_is_asked_for_the_same_pixel(
+    docked: Any, qtbot: Any, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    import shutil
+
+    other = Path(shutil.copyfile(checkpoints["dense_unet"], tmp_path / "other.safetensors"))
+    widget = docked(checkpoints["dense_unet"], SegmentWidget)
+    hub = widget.hub
+    widget.after.ask.click()
+    qtbot.waitUntil(lambda: bool(hub.levels.chosen), timeout=WAIT)
+    first = hub.levels.layer(next(iter(hub.levels.chosen)))
+    hub.query.move(0, 3, 5)
+    hub.set_model(str(other))
+    assert not hub.levels.chosen
+    assert not first.visible
+    assert hub.query.on
+    qtbot.waitUntil(lambda: bool(hub.levels.chosen), timeout=WAIT)
+    assert hub.levels.at == (3, 5)
+    second = hub.levels.layer(next(iter(hub.levels.chosen)))
+    assert second is not first
+    assert second.visible
+
+
+def test_the_eye_of_a_layer_and_its_box_agree(
+    docked: Any, qtbot: Any, checkpoints: dict[str, Path]
+) -> None:
+    widget = docked(checkpoints["dense_unet"])
+    panel, maps = widget.levels, widget.hub.levels
+    panel.fold.setChecked(True)
+    qtbot.waitUntil(lambda: bool(maps.known), timeout=WAIT)
+    found = maps.known[0]
+    key = (found.place, found.name)
+    box = panel.boxes[key]
+    low, high = maps.ranges[key]
+    assert f"to {high:.2g}" in box.text()
+    box.click()
+    qtbot.waitUntil(lambda: maps.layer(key) is not None, timeout=WAIT)
+    layer = maps.layer(key)
+    assert (low, high) == (pytest.approx(layer.data.min()), pytest.approx(layer.data.max()))
+    middle = 0.5 if found.kind == "signed" else 0.0
+    assert layer.colormap.map(np.array([middle]))[0, 3] == 0  # the image is seen
+    layer.visible = False
+    assert not box.isChecked()
+    layer.visible = True
+    assert box.isChecked()
+    box.click()
+    assert not layer.visible
 
 
 def test_before_and_after_a_level(docked: Any, qtbot: Any, checkpoints: dict[str, Path]) -> None:

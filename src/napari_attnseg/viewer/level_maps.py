@@ -6,6 +6,7 @@ pixels: for another slice, other values, another asked pixel.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +29,16 @@ ROW = "row"
 _COLD_HOT = ((0.13, 0.45, 1.0, 1.0), (0.35, 0.6, 0.9, 0.0), (0.95, 0.6, 0.3, 0.0), (1, 0.4, 0, 1))
 """Blue for what is below zero, orange above; what is about zero lets the image through."""
 
+_CLEAR = 2.0
+"""The colours of a map grow from clear to full on the first half of its range."""
+
 
 class LevelLayers:
     """The chosen maps of the hub's image and model.
 
-    ``known``: all maps that the model has shown (rows only after a pixel was asked). ``changed``
-    tells that ``known`` or ``chosen`` is new.
+    ``known``: all maps that the model has shown (rows only after a pixel was asked). ``ranges``:
+    lowest and highest value of each on the slice seen last. ``chosen``: those in sight; the eye
+    in the layer list chooses too. ``changed`` tells that one of these is new.
     """
 
     changed = Signal()
@@ -42,9 +47,11 @@ class LevelLayers:
         self.hub = hub
         self.asker = LevelAsker(hub.live)
         self.known: tuple[LevelMapFile, ...] = ()
+        self.ranges: dict[Key, tuple[float, float]] = {}
         self.chosen: set[Key] = set()
         self.at: tuple[int, int] | None = None
         self._shown: set[Key] = set()
+        self._eyes: weakref.WeakKeyDictionary[Any, Key] = weakref.WeakKeyDictionary()
         self.asker.done.connect(self._on_done)
         self.asker.failed.connect(hub.live.failed.emit)
         hub.slice_changed.connect(self._on_slice)
@@ -111,30 +118,61 @@ class LevelLayers:
     def _forget(self, *_: Any) -> None:
         self.known, self.at = (), None
         self.chosen.clear()
+        self.ranges.clear()
         self._shown.clear()
+        for layer, key in list(self._eyes.items()):
+            if key[1] == ROW:  # of another model or image: no answer to what is asked now
+                layer.visible = False
         self.changed.emit()
 
     def _on_done(self, event: LevelMapsDone, maps: Sequence[npt.NDArray[Any]]) -> None:
         results = self.hub.answered
         if results is None:
             return
-        before = {(m.place, m.name) for m in self.known}
+        before = dict(self.ranges)
         rows = [m for m in event.maps if m.kind == ROW]
         kept = [m for m in self.known if m.kind == ROW] if event.y < 0 else []
         self.known = (*event.maps, *kept)
         if self.at is not None and event.y >= 0:
             self._choose_row(rows)
+        keys = {(m.place, m.name) for m in self.known}
+        self.ranges = {key: ends for key, ends in self.ranges.items() if key in keys}
         for found, values in zip(event.maps, maps, strict=True):
+            ends = float(values.min(initial=np.inf)), float(values.max(initial=-np.inf))
+            self.ranges[found.place, found.name] = ends
+            self._adopt(found)
             self._update(results, found, event.z, values)
-        if before != {(m.place, m.name) for m in self.known} or event.y >= 0:
+        if before != self.ranges or event.y >= 0:
             self.changed.emit()
+
+    def _adopt(self, found: LevelMapFile) -> None:
+        """A layer that stayed in sight while another model was chosen counts as chosen."""
+        key = (found.place, found.name)
+        layer = self.layer(key)
+        if layer is not None and layer.visible:
+            self.chosen.add(key)
+
+    def _on_eye(self, event: Any) -> None:
+        """The person pressed the eye of a layer."""
+        layer = event.source
+        key = self._eyes.get(layer)
+        if key is None or self.layer(key) is not layer or layer.visible == (key in self.chosen):
+            return
+        if layer.visible:
+            self.chosen.add(key)
+            self._ask()
+        else:
+            self.chosen.discard(key)
+        self.changed.emit()
 
     def _choose_row(self, rows: list[LevelMapFile]) -> None:
         """An asked pixel is answered where the person looks, or at the coarsest place."""
         if not rows:
             self.hub.live.failed.emit(Failed(0, "InputError", _no_rows(self.known)))
         elif not any(name == ROW for _, name in self.chosen):
-            self.chosen.add((rows[-1].place, ROW))
+            key = (rows[-1].place, ROW)
+            self.chosen.add(key)
+            self._show(key)
 
     def _update(
         self, results: ResultLayers, found: LevelMapFile, z: int, values: npt.NDArray[Any]
@@ -150,13 +188,14 @@ class LevelLayers:
             return
         h, w = values.shape
         signed = found.kind == "signed" or (found.kind == ROW and float(values.min()) < 0)
-        layer = results.ensure_map(what, MapGrid((h, w), found.scale, found.offset), **_look(found))
+        layer = results.ensure_map(what, MapGrid((h, w), found.scale, found.offset))
         results.write(what, z, values)
-        if key not in self._shown:
-            self._shown.add(key)
-            layer.visible = True
-            if signed:
-                _paint_signed(layer)
+        self._shown.add(key)
+        if layer not in self._eyes:
+            self._eyes[layer] = key
+            _paint(layer, found.kind, signed)
+            layer.events.visible.connect(self._on_eye)
+        layer.visible = True
         _fit(layer, values, signed)
 
     def _show(self, key: Key) -> None:
@@ -169,12 +208,6 @@ def word(found: LevelMapFile) -> str:
     """How a map is called in the layer list: ``"level 2 received"``."""
     place = found.level.replace("_", " ") or found.place
     return f"{place} {found.name}"
-
-
-def _look(found: LevelMapFile) -> dict[str, Any]:
-    if found.kind == ROW:
-        return {"colormap": "inferno", "blending": "additive"}
-    return {"colormap": "magma"}
 
 
 def _fit(layer: Any, values: npt.NDArray[Any], signed: bool) -> None:
@@ -191,11 +224,20 @@ def _fit(layer: Any, values: npt.NDArray[Any], signed: bool) -> None:
         layer.contrast_limits = limits
 
 
-def _paint_signed(layer: Any) -> None:
+def _paint(layer: Any, kind: str, signed: bool) -> None:
+    """Colours that let the image through where the attention is low."""
     from napari.utils import Colormap
 
-    layer.colormap = Colormap(_COLD_HOT, name="cold-hot", controls=(0, 0.45, 0.55, 1))
     layer.blending = "translucent"
+    if signed:
+        layer.colormap = Colormap(_COLD_HOT, name="cold-hot", controls=(0, 0.45, 0.55, 1))
+        return
+    from napari.utils.colormaps import ensure_colormap
+
+    name = "inferno" if kind == ROW else "magma"
+    colours = np.array(ensure_colormap(name).colors)
+    colours[:, 3] = np.minimum(1.0, np.linspace(0, _CLEAR, len(colours)))
+    layer.colormap = Colormap(colours, name=f"clear {name}")
 
 
 def _no_rows(known: tuple[LevelMapFile, ...]) -> str:

@@ -35,6 +35,7 @@ class AttentionQuery:
         self._setting = False
         hub.slice_changed.connect(self._on_slice)
         hub.source_changed.connect(self._on_source)
+        hub.model_changed.connect(self._on_model)
 
     @property
     def on(self) -> bool:
@@ -57,6 +58,7 @@ class AttentionQuery:
         if not self.on:
             self.hub.viewer.mouse_drag_callbacks.append(self._on_click)
             self.toggled.emit(True)
+        _show_row(results, True)
         self.move(z, rows // 2, columns // 2)
 
     def stop(self) -> None:
@@ -65,11 +67,9 @@ class AttentionQuery:
             self.hub.viewer.mouse_drag_callbacks.remove(self._on_click)
             self.toggled.emit(False)
         self.hub.levels.hide_rows()
-        results = self._results
-        row = results.layer("row") if results else None
-        for layer in (self.points, row):
-            if layer is not None and layer in self.hub.viewer.layers:
-                layer.visible = False
+        _show_row(self._results, False)
+        if self.points is not None and self.points in self.hub.viewer.layers:
+            self.points.visible = False
 
     def move(self, z: int, y: int, x: int) -> None:
         """Put the point on pixel (z, y, x) and ask what it attends to."""
@@ -130,6 +130,22 @@ class AttentionQuery:
         self.stop()
         self.points = None
 
+    def _on_model(self, checkpoint: str) -> None:
+        """What does the new model say of the same pixel?"""
+        if self.points is None or self.points not in self.hub.viewer.layers or not self.on:
+            return
+        if not checkpoint or self.hub.source is None:
+            self.stop()
+            return
+        _show_row(self._results, False)
+        *_, y, x = self.points.data[-1]
+
+        def again() -> None:
+            _show_row(self.hub.results, True)
+            self._ask(y, x)
+
+        self.hub.bring(again)
+
     def _on_slice(self, z: int) -> None:
         if self.points is not None and self.points in self.hub.viewer.layers and self.on:
             *_, y, x = self.points.data[-1]
@@ -152,3 +168,9 @@ class AttentionQuery:
     def _size(self) -> tuple[int, int]:
         results = self.hub.results
         return (0, 0) if results is None else (results.shape[1], results.shape[2])
+
+
+def _show_row(results: Any, on: bool) -> None:
+    row = results.layer("row") if results else None
+    if row is not None:
+        row.visible = on

@@ -46,6 +46,19 @@ def _discard(widget: QWidget) -> None:
     widget.deleteLater()
 
 
+def words_of(found: LevelMapFile) -> str:
+    """A map's words beside its box."""
+    return "row of the asked pixel" if found.kind == "row" else found.name
+
+
+def range_words(ends: tuple[float, float] | None) -> str:
+    """``", 0 to 0.0011"``: levels may differ by orders of magnitude, colours do not show it."""
+    if ends is None:
+        return ""
+    low, high = (0.0 if abs(end) < 1e-3 * max(map(abs, ends)) else end for end in ends)
+    return f", {low:.2g} to {high:.2g}"
+
+
 def level_names(card: Card | None) -> list[str]:
     """The tunables that scale attention at a level, finest first."""
     names = [str(t.get("name", "")) for t in card.tunables] if card else []
@@ -170,6 +183,7 @@ class LevelsPanel(QWidget):
         for key, box in self.boxes.items():
             with QSignalBlocker(box):
                 box.setChecked(key in self.maps.chosen)
+            box.setText(f"{words_of(known[key])}{range_words(self.maps.ranges.get(key))}")
         self.words.setText(
             "Tick a map to see it over the image, on its own grid."
             if known
@@ -186,21 +200,21 @@ class LevelsPanel(QWidget):
             self.grid.addWidget(self._place(mine))
 
     def _place(self, maps: list[LevelMapFile]) -> QWidget:
-        """Title of one place, and its maps two in a row."""
+        """Title of one place, and its maps below each other."""
         panel = QWidget()
         grid = QGridLayout(panel)
         grid.setContentsMargins(0, 2, 0, 0)
         grid.setVerticalSpacing(1)
         number = maps[0].level.replace("_", " ").capitalize()
         title = hint(f"<b>{number}</b>  {maps[0].title}" if number else maps[0].title)
-        grid.addWidget(title, 0, 0, 1, 2)
+        grid.addWidget(title, 0, 0)
         for i, found in enumerate(maps):
             key = (found.place, found.name)
-            box = QCheckBox("row of the asked pixel" if found.kind == "row" else found.name)
+            box = QCheckBox(words_of(found))
             box.setToolTip(TIPS.get(found.name, f"The map “{found.name}” of this place"))
             box.toggled.connect(lambda on, key=key: self._on_ticked(key, on))
             self.boxes[key] = box
-            grid.addWidget(box, 1 + i // 2, i % 2)
+            grid.addWidget(box, 1 + i, 0)
         return panel
 
     def _name_levels(self, known: tuple[LevelMapFile, ...]) -> None:
