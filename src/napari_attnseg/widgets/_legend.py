@@ -101,6 +101,8 @@ class ClassLegend(QWidget):
         names |= {int(i): f"label {i}" for i in used if int(i) not in names}
         for row in self.rows.values():
             self._box.removeWidget(row)
+            row.hide()  # deleted later, it would be seen under its successor until then
+            row.setParent(None)
             row.deleteLater()
         self.rows = {i: self._row(i, name) for i, name in sorted(names.items())}
         self._show()
