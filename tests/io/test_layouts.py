@@ -251,6 +251,9 @@ def test_plain_folders_ids_and_the_limit(tmp_path: Path) -> None:
     assert (len(layout.train), len(layout.test)) == (8, 2)
     assert names(layout.test) == ["16.png", "19.png"]
     assert "limited to 10 images" in layout.report()
+    one = layout.limited(1)
+    assert (len(one.train), len(one.test)) == (1, 1)
+    assert "limited to 2 images, spread evenly; training and test need one each" in one.report()
     assert "1 files in images and labels have no partner" in layout.report()
     np.testing.assert_array_equal(read_item(layout.train[0], layout.labels)[1][0], BLOCK)
 

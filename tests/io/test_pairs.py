@@ -110,6 +110,15 @@ def test_one_folder_may_hold_both(tmp_path):
     assert [p.name for p in pairing.unpaired_images] == ["c.png"]
 
 
+def test_one_folder_without_both_is_told(tmp_path):
+    images = fill(tmp_path / "x", "a.png", "b.png")
+    with pytest.raises(InputError, match=r"are the same folder .* and no name in it ends in _mask"):
+        pair_folders(images, images)
+    masks = fill(tmp_path / "y", "a_mask.png")
+    with pytest.raises(InputError, match=r"same folder .* and every name in it ends in _mask"):
+        pair_folders(masks, masks)
+
+
 def test_hidden_and_foreign_files_are_left_out_and_order_is_by_bytes(tmp_path):
     folder = fill(tmp_path / "d", "b.png", "a.png", "B.png", "._a.png")
     (folder / "notes.txt").write_text("hello")
@@ -127,7 +136,7 @@ def test_folders_that_cannot_be_used(tmp_path):
         pair_folders(images, empty)
     with pytest.raises(InputError, match="got no images in"):
         pair_folders(empty, images)
-    with pytest.raises(InputError, match="got no masks in"):
+    with pytest.raises(InputError, match="are the same folder"):
         pair_folders(images, images)
     with pytest.raises(InputError, match=r"none of 1 images and 1 masks pair.*a\.png and b\.png"):
         pair_folders(images, fill(tmp_path / "m", "b.png"))

@@ -57,6 +57,9 @@ def test_empty_masks_are_a_problem(folders: tuple[Path, Path]) -> None:
     for path in masks.iterdir():
         write(path, np.zeros((7, 11), np.uint8))
     assert "background only" in preflight_folders(images, masks).problems[0]
+    sampled = preflight_folders(images, masks, sample=2)  # the third may hold something
+    assert sampled.ok
+    assert "note: the 2 masks looked at hold background only" in "\n".join(sampled.lines())
 
 
 def test_colour_is_seen_in_the_pixels_not_in_the_format(folders: tuple[Path, Path]) -> None:
@@ -138,6 +141,7 @@ def test_types_and_colours_that_differ_are_told(folders: tuple[Path, Path]) -> N
     text = "\n".join(preflight_folders(images, masks).lines())
     assert "images of different types (1 uint16, 2 uint8)" in text
     assert "1 of 3 images are coloured, the rest grey" in text
+    assert "with three the grey ones are repeated" in text
 
 
 def test_a_recognised_data_set_speaks_in_its_classes(tmp_path: Path) -> None:

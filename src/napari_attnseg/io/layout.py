@@ -129,16 +129,19 @@ class Layout:
         raise InputError(f"got labels {name!r} for {self.title}, expected {known} or id=1+2")
 
     def limited(self, count: int) -> Layout:
-        """At most ``count`` images, spread evenly, four fifths of them for training (0: all)."""
+        """At most ``count`` images, spread evenly, four fifths of them for training (0: all).
+
+        Both parts keep one image at least, so 1 gives 2, which a note says.
+        """
         if not count or count >= len(self.train) + len(self.test):
             return self
         test = max(1, round(count / 5))
-        return replace(
-            self,
-            train=_spread(self.train, max(1, count - test)),
-            test=_spread(self.test, test),
-            notes=(*self.notes, f"limited to {count} images, spread evenly"),
-        )
+        train_part = _spread(self.train, max(1, count - test))
+        test_part = _spread(self.test, test)
+        found = len(train_part) + len(test_part)
+        why = "; training and test need one each" if found > count else ""
+        note = f"limited to {found} image{'s' * (found != 1)}, spread evenly{why}"
+        return replace(self, train=train_part, test=test_part, notes=(*self.notes, note))
 
     def report(self) -> str:
         """A few lines for people."""

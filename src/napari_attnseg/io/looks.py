@@ -82,17 +82,32 @@ class Looks:
         total = sum(self.pixels.values()) + self.unknown
         return self.unknown / total if total else 0.0
 
-    def problems(self) -> tuple[str, ...]:
-        """Nothing at all, or one class only, in every mask that was looked at."""
-        if not self.pixels or set(self.pixels) == {0}:
+    @property
+    def nothing_marked(self) -> bool:
+        """Whether no mask that was looked at holds more than background."""
+        return not self.pixels or set(self.pixels) == {0}
+
+    def problems(self, whole: bool = True) -> tuple[str, ...]:
+        """Nothing at all, or one class only, in every mask that was looked at.
+
+        ``whole``: whether these were all masks; of a sample, empty ones prove nothing.
+        """
+        if self.nothing_marked:
+            if not whole:
+                return ()
             return ("the masks hold background only; give masks in which something is marked",)
         if 0 not in self.pixels:
             return ("the masks mark every pixel and leave no background; 0 must be background",)
         return ()
 
-    def remarks(self) -> Iterator[str]:
-        """Sentences for the person."""
-        if self.empty:
+    def remarks(self, whole: bool = True) -> Iterator[str]:
+        """Sentences for the person; ``whole`` as in :meth:`problems`."""
+        if self.nothing_marked and self.images and not whole:
+            yield (
+                f"the {self.images} masks looked at hold background only; when objects are rare "
+                "this may be right, else look whether the masks belong to the images"
+            )
+        elif self.empty:
             yield f"{some(self.empty)} without anything marked (kept: it shows background)"
         if self.not_finite:
             yield f"NaN or infinite pixels in {some(self.not_finite)} (taken as 0)"
@@ -104,7 +119,8 @@ class Looks:
         if 0 < self.coloured < self.images:
             yield (
                 f"{self.coloured} of {self.images} images are coloured, the rest grey; with one "
-                "channel the coloured ones are used by their luminance"
+                "channel the coloured ones are used by their luminance, with three the grey ones "
+                "are repeated in each"
             )
         for number, share in self.shares():
             if number and share < RARE and len(self.pixels) <= 12:

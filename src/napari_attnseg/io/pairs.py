@@ -70,6 +70,7 @@ def pair_folders(images: str | Path, masks: str | Path) -> Pairing:
     if Path(images).resolve() == Path(masks).resolve():
         mask_files = tuple(p for p in image_files if MASK_AFFIX.search(stem_of(p)))
         image_files = tuple(p for p in image_files if p not in mask_files)
+        _check_one_folder(image_files, mask_files, images)
     for files, folder, what in ((image_files, images, "images"), (mask_files, masks, "masks")):
         if not files:
             raise InputError(
@@ -82,6 +83,20 @@ def pair_folders(images: str | Path, masks: str | Path) -> Pairing:
             f"(for example {image_files[0].name} and {mask_files[0].name}). {RULE}"
         )
     return pairing
+
+
+def _check_one_folder(
+    images: tuple[Path, ...], masks: tuple[Path, ...], folder: str | Path
+) -> None:
+    """Raise ``InputError`` when one folder for both holds files, but not of both kinds."""
+    if not (images or masks) or (images and masks):
+        return
+    every = "no" if images else "every"
+    raise InputError(
+        f"images and masks are the same folder ({folder}) and {every} name in it ends in _mask, "
+        "_seg, _label or the like; give the folder of the masks, or name masks as in a_mask.png "
+        "beside a.png"
+    )
 
 
 def pair_files(images: Iterable[Path], masks: Iterable[Path]) -> Pairing:

@@ -157,13 +157,14 @@ def _made(
     class_names: tuple[str, ...] = (),
 ) -> Preflight:
     """The report of what was found."""
+    whole = len(chosen) >= len(images)
     if not problems and chosen:
-        problems = found.problems()
+        problems = found.problems(whole)
     few = [f"only {len(images)} pairs; expect little from so few"] if len(images) < FEW else []
     return Preflight(
         pairs=len(images),
         problems=problems,
-        notes=(*notes, *found.remarks(), *few),
+        notes=(*notes, *found.remarks(whole), *few),
         ids=found.shares(),
         channels=found.channels,
         signed=found.signed,
