@@ -68,6 +68,25 @@ def test_a_model_with_itself_over_an_image_layer(
     table = json.loads((tmp_path / "kept.json").read_text())
     assert table["layers_a"] == list(shown.rows)
     assert (tmp_path / "kept.png").stat().st_size > 5000
+    dock.tabs.setCurrentIndex(FOLDER)
+    dock.folder.setText(str(tmp_path / "nowhere"))
+    dock.run_or_cancel()
+    assert dock.errors.message != ""
+    assert shown.isHidden()
+    assert not dock.save.isEnabled()
+
+
+def test_both_models_may_come_from_files(
+    dock: CkaWidget, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / "one.safetensors", tmp_path / "two.safetensors"]
+    for path, button in zip(paths, (dock.load, dock.load_second), strict=True):
+        path.write_bytes(tiny_checkpoint.read_bytes())
+        monkeypatch.setattr(
+            "napari_attnseg.widgets.cka.checked_model_file", lambda _, path=path: str(path)
+        )
+        button.click()
+    assert [dock.first.currentData(), dock.second.currentData()] == [str(p) for p in paths]
 
 
 def test_too_small_an_image_is_refused_by_the_engine(

@@ -67,7 +67,8 @@ class CkaWidget(QWidget):
 
     def _make_controls(self, viewer: Any) -> None:
         self.first, self.second = narrow(QComboBox()), narrow(QComboBox())
-        self.load = button("File...", "Load a checkpoint (.safetensors) of your own")
+        tip = "Load a checkpoint (.safetensors) of your own"
+        self.load, self.load_second = button("File...", tip), button("File...", tip)
         self.layer = LayerCombo(viewer, ("image",), empty="none: open an image first")
         self.folder = QLineEdit(str(recall("cka_folder", "")))
         self.folder.setPlaceholderText("folder of images")
@@ -110,7 +111,8 @@ class CkaWidget(QWidget):
         box.setContentsMargins(8, 8, 8, 8)
         box.setSpacing(7)
         box.addWidget(Field("Model A", row(self.first, self.load), "Its layers are the rows"))
-        box.addWidget(Field("Model B", self.second, "Its layers are the columns"))
+        second = row(self.second, self.load_second)
+        box.addWidget(Field("Model B", second, "Its layers are the columns"))
         box.addWidget(self.tabs)
         box.addWidget(Field("Images at most", self.limit))
         self.about = hint(ABOUT)
@@ -132,7 +134,8 @@ class CkaWidget(QWidget):
         self.run.clicked.connect(self.run_or_cancel)
         self.save.clicked.connect(self._choose_target)
         self.browse.clicked.connect(self._browse)
-        self.load.clicked.connect(self._load)
+        self.load.clicked.connect(lambda: self._load(self.first))
+        self.load_second.clicked.connect(lambda: self._load(self.second))
         work = self.work
         connect_alive(self, self.hub.models_changed, lambda _: self._fill_models())
         connect_alive(self, work.busy_changed, self._on_busy)
@@ -153,6 +156,9 @@ class CkaWidget(QWidget):
             self.run.setEnabled(False)
             return
         self.errors.clear()
+        self.heatmap.hide()  # a former answer must not pass for that of this comparison
+        self.about.show()
+        self.save.setEnabled(False)
         try:
             self._start()
         except (AttnSegError, MemoryError, OSError) as error:
@@ -180,7 +186,7 @@ class CkaWidget(QWidget):
         self.run.setText("Cancel" if busy else "Compare")
         self.progress.setVisible(busy)
         self.progress.setRange(0, 0)
-        self.save.setEnabled(bool(self.work.table))
+        self.save.setEnabled(not busy and not self.heatmap.isHidden())
         if busy:
             waits = self.hub.training.busy
             self._say("Waits until the training ends ..." if waits else "Starting the engine ...")
@@ -232,12 +238,12 @@ class CkaWidget(QWidget):
                 wanted = chosen if chosen is not None else ("" if none else self.hub.checkpoint)
                 combo.setCurrentIndex(max(0, combo.findData(wanted)))
 
-    def _load(self) -> None:
+    def _load(self, combo: QComboBox) -> None:
         try:
             path = checked_model_file(self)
             if path:
                 self.hub.add_model(path)
-                self.first.setCurrentIndex(max(0, self.first.findData(str(path))))
+                combo.setCurrentIndex(max(0, combo.findData(str(path))))
         except AttnSegError as error:
             self.errors.show_error(str(error))
 
