@@ -100,3 +100,10 @@ def test_the_question_about_dropped_files_is_one_row_and_asked_once(
     assert not dock.choose.consent.isVisible()
     again = SegmentWidget(dock.hub.viewer)
     assert again.choose.consent.isHidden()
+
+
+def test_the_line_under_the_model_names_its_architecture(dock: SegmentWidget) -> None:
+    from napari_attnseg.engine.describe import describe
+
+    dock.hub.live.described.emit(describe())
+    assert dock.choose.about.text().startswith("Smooth Attention U-Net. Finds ")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import QComboBox, QLabel, QPushButton, QToolButton, QVBoxLayout, QWidget
 
 from napari_attnseg.cards import Card, read_card, resolve_checkpoint
+from napari_attnseg.control.describing import read_description
 from napari_attnseg.errors import AttnSegError, plain_sentence
 from napari_attnseg.viewer.preferences import recall, remember
 from napari_attnseg.widgets import opening
@@ -45,6 +46,7 @@ class ChoosePanel(QWidget):
         self.diagnose = button("Diagnose", "Driver, torch build, device, memory and a self-test")
         self.dialog: DiagnoseDialog | None = None
         self.consent = self._consent()
+        self._titles = titles_of(read_description())
         self._lay_out()
         self._listen()
         self._on_source(hub.source)
@@ -78,7 +80,7 @@ class ChoosePanel(QWidget):
         connect_alive(self, hub.source_changed, self._on_source)
         connect_alive(self, hub.models_changed, lambda _: self._fill_models())
         connect_alive(self, hub.model_changed, lambda _: self._fill_models())
-        connect_alive(self, hub.live.described, lambda d: self._fill_devices(d.get("devices", [])))
+        connect_alive(self, hub.live.described, self._on_described)
         connect_alive(self, hub.live.diagnosed, self._on_diagnosed)
 
     def _on_source(self, layer: Any) -> None:
@@ -144,9 +146,18 @@ class ChoosePanel(QWidget):
             if not self.model.count():
                 self.model.addItem("none: load a file, or train one", "")
             self.model.setCurrentIndex(max(0, self.model.findData(self.hub.checkpoint)))
-        self.about.setText(about(self.hub.card))
-        self.about.setVisible(bool(self.about.text()))
+        self._tell()
         self.model.setToolTip(self.hub.card.text if self.hub.card else "")
+
+    def _tell(self) -> None:
+        """The line under the model."""
+        self.about.setText(about(self.hub.card, self._titles))
+        self.about.setVisible(bool(self.about.text()))
+
+    def _on_described(self, data: dict[str, Any]) -> None:
+        self._fill_devices(data.get("devices", []))
+        self._titles = titles_of(data)
+        self._tell()
 
     # --- device ---------------------------------------------------------------------------------
 
@@ -189,8 +200,15 @@ def complaining(complain: Callable[[str], None]) -> Any:
         complain(sentence)
 
 
-def about(card: Card | None) -> str:
-    """One line on a model: classes, channels, and how well it did on its test part."""
+def titles_of(description: dict[str, Any] | None) -> dict[str, str]:
+    """What each architecture is called, by the engine's description of itself."""
+    models = (description or {}).get("models", [])
+    return {m["name"]: m["title"] for m in models if m.get("title")}
+
+
+def about(card: Card | None, titles: Mapping[str, str] | None = None) -> str:
+    """One line on a model: its architecture, classes, channels, and how well it did on its test
+    part. ``titles``: words for the names of architectures."""
     if card is None:
         return ""
     names = ", ".join(card.class_names[1:]) or "foreground"
@@ -198,7 +216,9 @@ def about(card: Card | None) -> str:
     color = "in CT slices" if card.preprocessing.intensity == "window" else color
     dice = dict(card.metrics.get("test") or {}).get("dice")
     test = f"; test Dice {dice:.2f}" if isinstance(dice, int | float) else ""
-    return f"Finds {names} {color}{test}."
+    name = str(card.spec.get("name", ""))
+    kind = (titles or {}).get(name, name)
+    return f"{kind}. Finds {names} {color}{test}." if kind else f"Finds {names} {color}{test}."
 
 
 def device_label(device: dict[str, Any]) -> str:
