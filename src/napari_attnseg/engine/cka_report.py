@@ -163,15 +163,15 @@ def plot(result: CKAResult, path: str | Path, title_a: str = "", title_b: str = 
     _name(axes.set_xticks, result.layers_b, 90)
     _name(axes.set_yticks, result.layers_a, 0)
     axes.set(xlabel=f"layers of {title_b}", ylabel=f"layers of {title_a}")
-    axes.set_title(_title(result, title_a, title_b), fontsize=10)
+    figure.suptitle(_title(result, title_a, title_b), fontsize=9)
     figure.savefig(path, dpi=150)
 
 
 def _title(result: CKAResult, title_a: str, title_b: str) -> str:
     """What was compared, over how many images."""
     if title_a == title_b:
-        return f"CKA inside {title_a or 'a model'}, {result.images} images"
-    return f"CKA of {title_a} and {title_b}, {result.images} images"
+        return f"CKA inside {title_a or 'a model'}\n{result.images} images"
+    return f"CKA of {title_a} and {title_b}\n{result.images} images"
 
 
 def _name(set_ticks: Any, layers: tuple[str, ...], rotation: int) -> None:
