@@ -261,6 +261,7 @@ def test_train_from_folders_to_the_end(
     assert dock.curves.epochs == [1, 2]
     layers = dock.hub.viewer.layers
     assert [x.name for x in layers] == ["validation_image", "validation_preview"]
+    assert not any(x.visible for x in layers)  # they would lie over the person's image
     assert layers[0].data.shape == layers[1].data.shape == (40, 40)
     assert layers[0].data.max() > 100
     assert dock.checkpoint is not None

@@ -46,6 +46,25 @@ def test_a_recipe_is_shown_whole_and_given_back(form: SettingsForm, name: str) -
     assert form.model.combo.currentData() == RECIPES[name].model
 
 
+def test_the_recipe_s_own_model_comes_back_with_its_options(form: SettingsForm) -> None:
+    name = next(n for n in sorted(RECIPES) if RECIPES[n].options)
+    form.set_recipe(name)
+    combo = form.model.combo
+    for model in ("fcn8s", RECIPES[name].model):
+        combo.activated.emit(combo.findData(model))
+    assert form.settings == RECIPES[name]
+    assert form.changes == ()
+
+
+def test_options_are_explained_one_by_one(form: SettingsForm) -> None:
+    form.set_model("dense_unet")
+    tips = {name: editor.widget.toolTip() for name, editor in form.model.editors.items()}
+    assert tips["dropout"] == "Dropout before the classes"
+    assert tips["plan"].startswith("Plan 161, 121 or narrow")
+    assert not any("`" in tip or not tip for tip in tips.values())
+    assert form.recipe.toolTip()
+
+
 def test_every_described_model_can_be_chosen_with_its_own_options(
     form: SettingsForm, models: list[dict[str, Any]]
 ) -> None:

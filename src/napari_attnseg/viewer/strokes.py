@@ -133,6 +133,7 @@ class PreviewLayer:
         self.ground: Image | None = None
         self._ground_time = 0
         self.last: tuple[int, npt.NDArray[Any]] | None = None
+        self._away = False
 
     @property
     def name(self) -> str:
@@ -175,6 +176,20 @@ class PreviewLayer:
             self.layer.refresh(extent=False, highlight=False, thumbnail=False)
         else:
             self.layer.data = probability.astype(self.layer.data.dtype)
+        if self._away:
+            self._set_visible(True)
+
+    def step_back(self) -> None:
+        """The training has ended: a plane of its own no longer lies over the person's image, but
+        stays in the layer list. The next preview brings it back."""
+        if self.image is None:
+            self._set_visible(False)
+
+    def _set_visible(self, on: bool) -> None:
+        self._away = not on
+        for layer in (self.ground, self.layer):
+            if layer is not None and layer in self.viewer.layers:
+                layer.visible = on
 
     def _add(self, shape: tuple[int, ...]) -> Image:
         """Under the strokes, above the image; the person's choice of layer and tool stays."""

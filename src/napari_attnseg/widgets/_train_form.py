@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from qtpy.QtCore import Signal
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QComboBox, QVBoxLayout, QWidget
-from superqt import QCollapsible
 
 from napari_attnseg.settings import RECIPE_WORDS, RECIPES, TrainSettings, with_model
 from napari_attnseg.widgets._parts import Field, button, hint, narrow, row
@@ -22,7 +21,7 @@ from napari_attnseg.widgets._train_items import (
     same,
     with_value,
 )
-from napari_attnseg.widgets._train_model import ModelPanel
+from napari_attnseg.widgets._train_model import ModelPanel, folded
 
 WEIGHED_AT = 256
 """Side in pixels at which a network is weighed when images keep their own size."""
@@ -39,6 +38,8 @@ class SettingsForm(QWidget):
         self._base = RECIPES[recipe]
         self.recipe = narrow(QComboBox())
         self.recipe.addItems(list(RECIPES))
+        for i, words in enumerate(RECIPE_WORDS.get(known, "") for known in RECIPES):
+            self.recipe.setItemData(i, words, Qt.ItemDataRole.ToolTipRole)
         self.recipe.setCurrentText(recipe)
         self.recipe.activated.connect(lambda _: self.set_recipe(self.recipe.currentText()))
         self.about = hint()
@@ -57,11 +58,12 @@ class SettingsForm(QWidget):
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(6)
         tip = "A named set of all training values; change any of them below"
+        self.recipe.setToolTip(tip)
         box.addWidget(Field("Recipe", row(self.recipe, self.reset), tip))
         box.addWidget(self.about)
         box.addWidget(self.model)
         box.addWidget(grid_of(self.editors[item.path] for item in MAIN))
-        self.advanced = QCollapsible("Advanced")
+        self.advanced = folded("Advanced")
         self.advanced.toggleButton().setToolTip("Every other training value")
         self.advanced.setDuration(0)
         self.advanced.content().layout().setContentsMargins(0, 0, 0, 0)
@@ -108,7 +110,8 @@ class SettingsForm(QWidget):
         self.recipe.setCurrentText(name)
         for path, editor in self.editors.items():
             editor.show(get_value(self._base, path))
-        self.model.show(self._base.model, self._base.options, self._base.encoder_weights)
+        self.model.own = self._base.model, self._base.options, self._base.encoder_weights
+        self.model.show(*self.model.own)
         self._on_edit()
 
     def set_model(self, name: str, **options: Any) -> None:

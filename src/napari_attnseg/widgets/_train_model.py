@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,7 @@ class ModelPanel(QWidget):
         self.models: dict[str, dict[str, Any]] = {}
         self.values: dict[str, Any] = {}
         self.weights = ""
+        self.own: tuple[str, Mapping[str, Any], str] = ("", {}, "")  # of the recipe
         self.editors: dict[str, ItemEditor] = {}
         self._still = Still(self)
         self._name = "smooth_unet"
@@ -50,7 +52,7 @@ class ModelPanel(QWidget):
         tip = "Random, published ImageNet weights, or a file of them"
         self.start_field = Field("Encoder starts from", row(self.start, self.file), tip)
         self.start_field.hide()
-        self.main, self.more = QWidget(), QCollapsible("More options")
+        self.main, self.more = QWidget(), folded("More options")
         self.more.toggleButton().setToolTip("The model's fine print")
         self.more.setDuration(0)
         self.more.content().layout().setContentsMargins(0, 0, 0, 0)
@@ -142,7 +144,8 @@ class ModelPanel(QWidget):
 
     def _choose(self, name: str) -> None:
         if name != self._name:
-            self.show(name, {}, "")
+            mine, options, weights = self.own
+            self.show(name, *((options, weights) if name == mine else ({}, "")))
             self.changed.emit()
 
     def _fill_combo(self) -> None:
@@ -165,7 +168,9 @@ class ModelPanel(QWidget):
         for argument in model.get("arguments", []):
             name = argument["name"]
             if name not in ELSEWHERE:
-                made = item_of(name, argument["default"], argument["annotation"], choices, tip)
+                made = item_of(
+                    name, argument["default"], argument["annotation"], choices, tip_of(name, tip)
+                )
                 editor = ItemEditor(made, partial(self._edited, name), self._still)
                 editor.show(self.values.get(name, argument["default"]))
                 self.editors[name] = editor
@@ -235,6 +240,19 @@ def item_of(
     if optional:
         return Item(path, words, tip, 0, 100_000, 0, none=0, special="as published")
     return Item(path, words, tip, 0, 100_000, 0)
+
+
+def tip_of(name: str, doc: str) -> str:
+    """The part of a model's description that names this option, without code marks."""
+    parts = re.split(r"(?<=[.;])\s+", doc.replace(" (see the module)", ""))
+    mine = [part.rstrip(";.") for part in parts if f"``{name}``" in part]
+    words = "; ".join(mine).replace("``", "").replace('"', "")
+    return f"{words[:1].upper()}{words[1:]}" or f"{caption(name)}: as in the model's paper"
+
+
+def folded(title: str) -> QCollapsible:
+    """A group that opens; its arrow points to the right while it is closed."""
+    return QCollapsible(title, expandedIcon="▼", collapsedIcon="▶")
 
 
 def caption(name: str) -> str:

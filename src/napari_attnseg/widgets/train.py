@@ -190,15 +190,13 @@ class TrainWidget(QWidget):
         return self.layers.data() if self.from_layers else self.folders.data()
 
     def _begin(self, out: Path, resume: bool) -> None:
-        data, device = self._data(), self.hub.device
-        if not self.from_layers:
-            self.training.start(self.settings, out, device=device, resume=resume, **data)
-            self.preview = PreviewLayer(self.hub.viewer, None)
-            return
-        self.training.start_layers(
-            self.settings, out, device=device, preview_z=self._visible_z(), resume=resume, **data
-        )
-        image = self.layers.image.layer
+        told = {"device": self.hub.device, "resume": resume, **self._data()}
+        image = self.layers.image.layer if self.from_layers else None
+        if self.from_layers:
+            z = self._visible_z()
+            self.training.start_layers(self.settings, out, preview_z=z, **told)
+        else:
+            self.training.start(self.settings, out, **told)
         if self.preview is None or self.preview.image is not image:
             self.preview = PreviewLayer(self.hub.viewer, image)  # type: ignore[arg-type]
 
@@ -218,6 +216,8 @@ class TrainWidget(QWidget):
             self.say("Starting the training engine ...")
         else:
             self.progress.hide()
+            if self.preview is not None:
+                self.preview.step_back()
             self.out.show_path()
             self._show_ready()
 
