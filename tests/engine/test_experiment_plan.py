@@ -169,3 +169,22 @@ def test_equal_rows_are_called_equal_and_equal_networks_are_named() -> None:
     assert verdicts(plan.tables[0], lines) == ["All rows have the same Dice."]
     assert "**" not in markdown(plan.tables[0], lines)
     assert twins(plan, records) == ["Seed 0: a and c are the same network bit for bit."]
+
+
+def test_constant_masks_are_warned_of_and_never_lead() -> None:
+    plan = plan_of(("a", "b", "c"), (0, 1), baseline="a")
+    every = {"metrics": {"dice": 0.9, "recall": 1.0, "specificity": 0.0}, "digest": "e"}
+    records = {
+        "a": {0: record(0.5, 0.4), 1: record(0.6, 0.5)},
+        "b": {0: every, 1: every},
+        "c": {0: record(0.0, 0.0), 1: record(0.7, 0.6)},
+    }
+    lines = lines_of(plan, plan.tables[0], records, {})
+    rows = markdown(plan.tables[0], lines).splitlines()[2:]
+    assert "**" not in rows[1] + rows[2]
+    assert rows[1].startswith("| b | 0.9000")
+    said = verdicts(plan.tables[0], lines)
+    assert said[0].startswith("Warning: b marks every pixel (specificity 0); its figures say")
+    assert said[1].startswith("Warning: c marks no right pixel (recall 0) with 1 of 2 seeds; ")
+    assert said[2] == "Highest Dice: a (0.5500 ± 0.0707)."
+    assert len(said) == 3

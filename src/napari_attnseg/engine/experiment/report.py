@@ -107,6 +107,10 @@ def _facts(
     }
 
 
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}{'s' * (count != 1)}"
+
+
 def _head(facts: Mapping[str, Any]) -> str:
     data = facts["data"]
     part = "them" if facts["unit"] == "images" else "their slices"
@@ -117,7 +121,8 @@ def _head(facts: Mapping[str, Any]) -> str:
         f"- data: {data['title']}, {data['train']} training {facts['unit']} (a fifth of "
         f"{part} for validation) and {data['test']} test {facts['unit']}; {data['labels']}",
         f"- split: {data['split']}",
-        f"- {size}, {facts['channels']} channel(s), {facts['epochs']} epochs at most, "
+        f"- {size}, {_counted(facts['channels'], 'channel')}, "
+        f"{_counted(facts['epochs'], 'epoch')} at most, "
         f"seeds {', '.join(map(str, facts['seeds']))}",
         f"- {facts['done']} of {facts['of']} runs done, {facts['seconds']:.0f} s of training and "
         f"test on {', '.join(facts['devices']) or 'no device yet'}",

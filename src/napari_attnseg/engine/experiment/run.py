@@ -29,7 +29,7 @@ from napari_attnseg.engine.layout_data import LayoutSource, evaluate_layout
 from napari_attnseg.engine.session import Session
 from napari_attnseg.engine.train import train, versions
 from napari_attnseg.engine.trainer_state import state_path
-from napari_attnseg.errors import CheckpointError, InputError
+from napari_attnseg.errors import CheckpointError
 from napari_attnseg.io.image import read_image
 from napari_attnseg.io.layout import Layout
 from napari_attnseg.settings import Preprocessing
@@ -224,9 +224,3 @@ def _is_cost_of(path: Path, wanted: dict[str, Any]) -> bool:
         return bool(json.loads(path.read_text())["of"] == wanted)
     except (OSError, KeyError, TypeError, json.JSONDecodeError):
         return False
-
-
-def check_out(out: Path) -> None:
-    """Raise ``InputError`` when ``out`` cannot be a folder of runs."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"got --out {out}, which is a file; expected a folder")

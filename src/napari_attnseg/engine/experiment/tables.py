@@ -10,6 +10,8 @@ from typing import Any
 from napari_attnseg.engine.experiment.plan import Plan, Table
 from napari_attnseg.engine.experiment.records import Record
 
+NOTHING = 0.0005
+"""A share below this reads 0.000."""
 WORDS = {
     "iou": "IoU",
     "dice": "Dice",
@@ -46,12 +48,14 @@ class Figure:
 
 @dataclass(frozen=True)
 class Line:
-    """One row of a table. ``missing``: seeds without a record."""
+    """One row of a table. ``missing``: seeds without a record. ``constant``: what is wrong with
+    masks that are the same everywhere, in words; empty for a network that tells pixels apart."""
 
     label: str
     figures: Mapping[str, Figure]
     missing: tuple[int, ...]
     cost: Mapping[str, Any]
+    constant: str = ""
 
 
 Records = Mapping[str, Mapping[int, Record]]
@@ -66,13 +70,37 @@ def lines_of(plan: Plan, table: Table, records: Records, costs: Mapping[str, Any
         figures = {c: Figure.of(r["metrics"].get(c) for r in found) for c in table.columns}
         missing = tuple(s for s in plan.seeds if s not in records.get(key, {}))
         known = {c: f for c, f in figures.items() if f is not None}
-        lines.append(Line(label, known, missing, costs.get(key, {})))
+        lines.append(Line(label, known, missing, costs.get(key, {}), _constant(found)))
     return lines
 
 
+def _constant(records: Sequence[Record]) -> str:
+    """Words for the worst of a row's runs: no right pixel is marked, or none is left unmarked."""
+    for metric, words in (
+        ("recall", "marks no right pixel (recall 0)"),
+        ("specificity", "marks every pixel (specificity 0)"),
+    ):
+        values = [r["metrics"].get(metric) for r in records]
+        count = sum(v is not None and v < NOTHING for v in values)
+        if count:
+            return words if count == len(values) else f"{words} with {count} of {len(values)} seeds"
+    return ""
+
+
+def _warnings(lines: Sequence[Line]) -> list[str]:
+    return [
+        f"Warning: {x.label} {x.constant}; its figures say nothing about the network "
+        "(train longer)."
+        for x in lines
+        if x.constant
+    ]
+
+
 def markdown(table: Table, lines: Sequence[Line]) -> str:
-    """The table; the best mean of every column is bold, published figures stand beside."""
-    best = {c: _best([x.figures[c].mean for x in lines if c in x.figures]) for c in table.columns}
+    """The table; the best mean of every column is bold (never of constant masks), published
+    figures stand beside."""
+    sound = [x for x in lines if not x.constant]
+    best = {c: _best([x.figures[c].mean for x in sound if c in x.figures]) for c in table.columns}
     published = [c for c in table.columns if any(c in f for f in table.published.values())]
     head = ["", *(WORDS.get(c, c) for c in table.columns)]
     head += [f"published {WORDS.get(c, c)}" for c in published]
@@ -116,7 +144,7 @@ def _cell(line: Line, column: str, best: float | None) -> str:
     figure = line.figures.get(column)
     if figure is None:
         return "not run" if line.missing else "undefined"
-    text = f"**{figure}**" if figure.mean == best else str(figure)
+    text = f"**{figure}**" if figure.mean == best and not line.constant else str(figure)
     return text + (f" (seed {_and(line.missing)} missing)" if line.missing else "")
 
 
@@ -132,16 +160,19 @@ def _cost_cells(part: Mapping[str, Any] | None) -> list[str]:
 
 
 def verdicts(table: Table, lines: Sequence[Line]) -> list[str]:
-    """Sentences: which row leads, and whether it is apart from the baseline."""
+    """Sentences: rows that mask all or nothing, which row leads, and whether it is apart from the
+    baseline."""
     column = table.columns[0]
     word = WORDS.get(column, column)
-    known = {x.label: x.figures[column] for x in lines if column in x.figures}
+    sound = [x for x in lines if not x.constant]
+    known = {x.label: x.figures[column] for x in sound if column in x.figures}
+    said = _warnings(lines)
     if not known:
-        return []
+        return said
     top = max(known, key=lambda label: known[label].mean)
     if len(known) > 1 and len({figure.mean for figure in known.values()}) == 1:
-        return [f"All rows have the same {word}."]
-    said = [f"Highest {word}: {top} ({known[top]})."]
+        return [*said, f"All {'other ' if said else ''}rows have the same {word}."]
+    said.append(f"Highest {word}: {top} ({known[top]}).")
     base = known.get(table.baseline)
     if base is not None and top != table.baseline:
         said.append(_apart(top, known[top], table.baseline, base, word))
