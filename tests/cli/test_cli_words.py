@@ -219,3 +219,25 @@ def test_a_model_that_marks_nothing_is_told() -> None:
     said = describe(Finished(reason="cancelled", summary={**found, "best_dice": 0.5}))
     assert "stopped after 2 epochs" in said
     assert "marks no" not in said
+
+
+def test_refused_work_leaves_no_empty_folder(
+    tiny_checkpoint: Path, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "a" / "b"
+    both = ("--images", folders[0], "--masks", folders[1])
+    for wish in (
+        ("sweep", tmp_path / "none.safetensors", *both),
+        ("sweep", tiny_checkpoint, *both, "--cut", "0.5", "--tune", "level_9=0"),
+        ("sweep", tiny_checkpoint, *both, "--device", "cuda:99"),
+        ("cka", tiny_checkpoint, "--images", folders[0]),  # two images are too few
+    ):
+        found = run(*wish, "--out", out)
+        assert isinstance(found.exception, AttnSegError), found.output
+        assert not (tmp_path / "a").exists()
+    assert "napari-attnseg info" in str(
+        run("evaluate", tiny_checkpoint, *both, "--device", "cuda:99").exception
+    )
+    out.mkdir(parents=True)
+    assert run("cka", tiny_checkpoint, "--images", folders[0], "--out", out).exit_code
+    assert out.is_dir()  # it was there before

@@ -238,6 +238,17 @@ def test_notes_and_provenance_say_it() -> None:
     assert session.predict().step is not None
 
 
+def test_the_note_speaks_only_of_what_the_model_has() -> None:
+    from napari_attnseg import create_model
+
+    for name, attends in (("unet", False), ("attention_unet", True)):
+        model = create_model(name, in_channels=1, classes=1, width=0.06)
+        (note,) = make_session(model, ODD, 64).notes
+        assert "received maps" not in note
+        assert ("a global attention sees" in note) == attends
+        assert ("the network sees" in note) != attends
+
+
 def test_maps_of_a_slice_in_tiles_are_refused_with_a_sentence() -> None:
     session = make_session(lively_model(), ODD, 64)
     with pytest.raises(InputError, match="cut into tiles"):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -105,6 +106,20 @@ def _in_range(value: Any, word: str, of: Mapping[str, Any], name: str) -> Any:
     shown = f"{value:g}" if number else value
     kind = " (a whole number)" if whole else ""
     raise InputError(f"got {word}{shown}, expected {low:g} to {high:g}{kind}{more}")
+
+
+@contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """``ensure_folder`` for the work inside; if that fails, no empty new folder stays behind."""
+    new = [p for p in (folder, *folder.parents) if not p.exists()]
+    ensure_folder(folder)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # one that holds something stays, and so do those around it
+            for made in new:
+                made.rmdir()
+        raise
 
 
 def ensure_folder(folder: Path) -> None:

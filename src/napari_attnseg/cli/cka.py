@@ -5,11 +5,14 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from napari_attnseg.cli._common import Device, Model, ensure_folder, say
+from napari_attnseg.cli._common import Device, Model, made_folder, say
+
+if TYPE_CHECKING:
+    from napari_attnseg.engine.cka_report import CKARequest
 
 
 def cka(
@@ -35,12 +38,18 @@ def cka(
     from napari_attnseg.io.pairs import list_images
 
     files = list_images(images)
-    ensure_folder(out)
-    from napari_attnseg.engine.cka_report import CKARequest, compare_checkpoints, write_report
+    from napari_attnseg.engine.cka_report import CKARequest
 
     request = CKARequest(
         model_a, files, model_b or "", tuple(layers or ()), size, batch, limit, biased
     )
+    with made_folder(out):
+        _compare(request, out, device)
+
+
+def _compare(request: CKARequest, out: Path, device: str) -> None:
+    from napari_attnseg.engine.cka_report import compare_checkpoints, write_report
+
     steps = compare_checkpoints(request, device)
     while True:
         try:

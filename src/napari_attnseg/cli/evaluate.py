@@ -17,7 +17,7 @@ from napari_attnseg.cli._common import (
     Rule,
     Threshold,
     Tune,
-    ensure_folder,
+    made_folder,
     say,
     tuning_of,
 )
@@ -92,12 +92,23 @@ def sweep(
 ) -> None:
     """The paper's table: thresholds 0.1 to 0.9, the model's own and 2.0, from one encoder pass."""
     pairing = pairs_of(images, masks)
-    ensure_folder(out)
+    with made_folder(out):
+        _sweep(model, pairing, out, device, (rule, gamma, cut, tune))
+
+
+def _sweep(
+    model: str,
+    pairing: Pairing,
+    out: Path,
+    device: str,
+    given: tuple[str | None, float | None, float | None, list[str] | None],
+) -> None:
     from napari_attnseg.engine.sweep import THRESHOLDS, plot, to_markdown
     from napari_attnseg.engine.sweep import sweep as run
     from napari_attnseg.models.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(model)
+    rule, gamma, cut, tune = given
     tuning = tuning_of(checkpoint.card, None, rule, gamma, cut, None, tune)
     own = float(tuning.get("threshold", PLAIN_THRESHOLD))
     thresholds = sorted({*THRESHOLDS, own})

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from napari_attnseg.cli._common import Device, ensure_folder, say
-from napari_attnseg.cli.train import parse_pairs
+from napari_attnseg.cli._settings import check_threshold, parse_pairs
 from napari_attnseg.errors import InputError
 
 NAMES = ("smooth-attention", "joint-attention", "pam-unet")
@@ -49,10 +49,13 @@ def experiment(
     """Train and test every row of a paper's table; finished runs are kept and not run again."""
     if name not in NAMES:
         raise InputError(f"got experiment {name}, expected one of {', '.join(NAMES)}")
+    changed, options = parse_pairs(set_ or [], "--set"), parse_pairs(option or [], "--option")
+    if "threshold" in options:
+        check_threshold(options["threshold"], "--option threshold=")
+    prepared, numbers = parse_pairs(preprocessing or [], "--preprocessing"), parse_seeds(seeds)
     from napari_attnseg.io.layouts import find_layout
 
     layout = find_layout(data, labels, limit)
-    ensure_folder(out)
     from napari_attnseg.engine.experiment.plan import Scale, make_plan
     from napari_attnseg.engine.experiment.run import run_plan, suited
 
@@ -62,12 +65,13 @@ def experiment(
         epochs,
         batch,
         width,
-        parse_seeds(seeds),
-        parse_pairs(set_ or [], "--set"),
-        parse_pairs(option or [], "--option"),
-        parse_pairs(preprocessing or [], "--preprocessing"),
+        numbers,
+        changed,
+        options,
+        prepared,
     )
     plan = make_plan(name, scale, base)
+    ensure_folder(out)
     say(layout.report() + (f"\n{note}" if note else ""))
     for words in plan.left_out:
         say(f"left out: {words}")

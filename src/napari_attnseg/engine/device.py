@@ -87,7 +87,8 @@ def choose_device(name: str = "auto") -> torch.device:
     if wanted not in present:
         raise DeviceError(
             f"got device {name!r}, expected auto or one of {', '.join(present)}; "
-            "choose one of these, or press Diagnose to see what is missing"
+            "choose one of these, or run `napari-attnseg info` (in napari: press Diagnose) to see "
+            "what is missing"
         )
     return torch.device(wanted)
 

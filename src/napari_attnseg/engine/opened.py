@@ -132,7 +132,9 @@ class OpenImage:
         self._spacing = volume.spacing_mm if spacing_mm is None else spacing_mm
         plan = tiling.Plan.of(self._working_size(), self.tile, self.model.stride)
         self._tiler = tiling.Tiler(plan, self._working) if len(plan) > 1 else None
-        cut = tiling.tile_note(self.tile) if self.tile and self.tiled else None
+        maps = any(t.name == "threshold" for t in self.model.tunables)
+        told = bool(self.model.places), maps
+        cut = tiling.tile_note(self.tile, *told) if self.tile and self.tiled else None
         notes = (volume.note, note, nonfinite_note(view, volume.rgb), cut)
         self._image_notes = [text for text in notes if text]
         self._forget()

@@ -175,12 +175,17 @@ class Tiler:
         return answer
 
 
-def tile_note(tile: int) -> str:
-    """What the person should know about an answer from tiles."""
+def tile_note(tile: int, attends: bool = True, maps: bool = True) -> str:
+    """What the person should know about an answer from tiles.
+
+    ``attends``: whether the model has attention; ``maps``: whether it has step and received maps
+    where slices are not cut.
+    """
+    what = "a global attention" if attends else "the network"
     return (
-        f"slices are cut into overlapping tiles of {tile} pixels, as asked for: a global attention "
-        "sees one tile at a time, so the answer differs from that of the whole image, and there "
-        "are no step and received maps"
+        f"slices are cut into overlapping tiles of {tile} pixels, as asked for: {what} "
+        "sees one tile at a time, so the answer differs from that of the whole image"
+        + (", and there are no step and received maps" if maps else "")
     )
 
 
