@@ -165,6 +165,9 @@ def test_the_threshold_moves_the_mask_before_and_after_a_run_and_a_pixel_can_be_
     assert (rows[1][0].y, rows[1][0].x) == (200, 30)
     dock.after.ask.click()
     assert not row.visible
+    dock.after.ask.click()  # on again
+    qtbot.waitUntil(lambda: len(rows) == 3, timeout=WAIT_MS)
+    assert row.visible
 
 
 def test_removing_the_image_in_the_middle_stops_the_run(dock: SegmentWidget, qtbot: Any) -> None:
