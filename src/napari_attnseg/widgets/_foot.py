@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtWidgets import QFrame, QProgressBar, QVBoxLayout, QWidget
 
 from napari_attnseg.widgets._bridge import Paced, connect_alive, time_left
+from napari_attnseg.widgets._moving import MovingWords, move_bar
 from napari_attnseg.widgets._parts import hint, scrolling, separator
 
 if TYPE_CHECKING:
@@ -29,16 +30,18 @@ class WorkLine(QWidget):
         self._keep = keep
         self._began = 0.0
         self._preparing = ""
-        self._paced = Paced(1.5)
+        self._paced = Paced(2.0)
         self.progress = QProgressBar()
         self.progress.setTextVisible(False)
         self.progress.setFixedHeight(6)
         self.progress.setToolTip("Slices that are segmented")
+        self.moving = MovingWords()
         self.status = hint()
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(4)
         box.addWidget(self.progress)
+        box.addWidget(self.moving)
         box.addWidget(self.status)
         live = hub.live
         connect_alive(self, live.busy_changed, self._on_busy)
@@ -56,11 +59,13 @@ class WorkLine(QWidget):
     def idle(self) -> None:
         """Nothing runs and there is nothing to tell."""
         self.progress.hide()
+        self.moving.hide()
         self.say("")
 
     def _on_busy(self, busy: bool) -> None:
         if not busy:
             self.progress.hide()
+            self.moving.hide()
             kept = self._keep and self.status.text() != self._preparing
             self.say(self.status.text() if kept else "")
             return
@@ -75,15 +80,18 @@ class WorkLine(QWidget):
         self._began = time.monotonic()
         self.progress.setRange(0, event.total)
         self.progress.setValue(0)
-        self.say(f"Segmenting on {event.device} ...")
+        self.moving.setText(f"Segmenting on {event.device} ...")
+        self.moving.show()
+        self.say("")
 
     def _on_slice(self, event: Any) -> None:
         if not self._paced.due(event.done, event.total):
             return
-        self.progress.setValue(event.done)
+        move_bar(self.progress, event.done)
         seconds = time.monotonic() - self._began
         left = time_left(event.done, event.total, seconds)
-        self.say(f"Slice {event.done} of {event.total}" + (f", {left}" if left else ""))
+        words = f"Slice {event.done} of {event.total}"
+        self.moving.setText(f"{words}, {left}" if left else words)
 
     def _on_finished(self, event: Any) -> None:
         results = self.hub.results

@@ -11,12 +11,15 @@ from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSizePolicy, QVBoxL
 
 from napari_attnseg.viewer.measure import LABELS, counts_of, pixel_mm, size_words
 from napari_attnseg.widgets._bridge import connect_alive
+from napari_attnseg.widgets._parts import settle_layouts
 
 if TYPE_CHECKING:
     from napari_attnseg.viewer.hub import Hub
     from napari_attnseg.viewer.results import ResultLayers
 
 COUNT_AFTER_MS = 400
+COUNT_UNSEEN_MS = 3000
+"""While slices that nobody looks at come in: every new figure makes Qt compose the window anew."""
 _SWATCH = (
     "QPushButton {{ background: {color}; border: 1px solid rgba(128,128,128,160);"
     " border-radius: 3px; padding: 0px; margin: 0px; }}"
@@ -61,7 +64,6 @@ class ClassLegend(QWidget):
         self._box.setSpacing(2)
         self._soon = QTimer(self)
         self._soon.setSingleShot(True)
-        self._soon.setInterval(COUNT_AFTER_MS)
         self._soon.timeout.connect(self.count)
         connect_alive(self, hub.live.slice_done, lambda event: self._recount(event.z))
         connect_alive(self, hub.live.retuned, lambda event, *_: self._recount(event.z))
@@ -136,8 +138,10 @@ class ClassLegend(QWidget):
             return
         depth = self._results.shape[0]
         self._stale |= set(range(depth)) if z is None else {z}
-        if not self._soon.isActive():
-            self._soon.start()
+        unseen = self.hub.live.state.busy and z not in (None, self.hub.visible_z())
+        wait = COUNT_UNSEEN_MS if unseen else COUNT_AFTER_MS
+        if not self._soon.isActive() or self._soon.remainingTime() > wait:
+            self._soon.start(wait)
 
     def count(self) -> None:
         """Bring the sizes to the present mask: only slices that may have changed are counted."""
@@ -153,6 +157,7 @@ class ClassLegend(QWidget):
         self._stale.clear()
         unnamed = set(np.flatnonzero(self._counts.sum(axis=0)[1:]) + 1) - set(self.rows)
         self._rebuild() if unnamed else self._show()
+        settle_layouts()
 
     def _show(self) -> None:
         results = self._results

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSignalBlocker, Qt, QTimer, Signal
+from qtpy.QtCore import QCoreApplication, QEvent, QSignalBlocker, Qt, QTimer, Signal
 from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import (
     QComboBox,
@@ -24,6 +24,17 @@ from napari_attnseg.viewer.hub import is_result, unwrapped
 if TYPE_CHECKING:
     from napari.layers import Layer
     from napari.viewer import ViewerModel
+
+
+LAYOUT_DEPTH = 6
+"""Layouts between a label and the dock."""
+
+
+def settle_layouts() -> None:
+    """Every changed word moves a layout, one parent per turn of the event loop, and Qt composes
+    the whole window in each of these turns: all of them now, so that one frame shows the change."""
+    for _ in range(LAYOUT_DEPTH):
+        QCoreApplication.sendPostedEvents(None, QEvent.Type.LayoutRequest.value)
 
 
 class LayerCombo(QComboBox):

@@ -9,7 +9,7 @@ import napari.viewer
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.compat import isalive
-from qtpy.QtCore import QCoreApplication, QEvent, Qt, QTimer
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QButtonGroup, QPushButton, QVBoxLayout, QWidget
 
 from napari_attnseg.control.messages import Fingerprinted, Retuned
@@ -23,7 +23,7 @@ from napari_attnseg.widgets._compare import ComparePanel
 from napari_attnseg.widgets._foot import LEAST_WIDTH, with_foot
 from napari_attnseg.widgets._levels import LevelsPanel
 from napari_attnseg.widgets._maps import MapsPanel
-from napari_attnseg.widgets._parts import Section, button, hint, row
+from napari_attnseg.widgets._parts import Section, button, hint, row, settle_layouts
 from napari_attnseg.widgets._plots import Fingerprint
 from napari_attnseg.widgets._reference import ReferencePanel
 from napari_attnseg.widgets._scale import Kind
@@ -35,8 +35,6 @@ HOLD_MS = 100
 """How long the dock's own repaint waits for the answer, to share its frame: with OpenGL every
 frame composes the whole window, which costs more than the answer itself. Where answers take
 longer it does not wait."""
-LAYOUT_DEPTH = 6
-"""Layouts between a label and the dock."""
 CURVES_AFTER_MS = 250
 """The curves follow when values and slices have rested for this long."""
 
@@ -298,12 +296,10 @@ class TuneWidget(QWidget):
             self.setUpdatesEnabled(False)
 
     def _paint_again(self) -> None:
-        """Every changed word moves a layout, one parent per turn of the event loop: all of them
-        now, so that one frame shows the dock and the answer."""
+        """One frame shows the dock and the answer."""
         self._hold.stop()
         if not self.updatesEnabled():
-            for _ in range(LAYOUT_DEPTH):
-                QCoreApplication.sendPostedEvents(None, QEvent.Type.LayoutRequest.value)
+            settle_layouts()
             self.setUpdatesEnabled(True)
 
     def _on_released(self, name: str, value: Any) -> None:

@@ -1,0 +1,52 @@
+"""Words and a bar that change often without moving any layout.
+
+Every new text of a label makes each layout above it, and then Qt the whole window, work anew:
+five frames of tens of milliseconds without a graphics card. What changes while something runs is
+therefore painted on a place that keeps its size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qtpy.QtCore import QSize, Qt
+from qtpy.QtGui import QFontMetrics, QPainter
+from qtpy.QtWidgets import QProgressBar, QSizePolicy, QWidget
+
+
+class MovingWords(QWidget):
+    """One line of words, cut with an ellipsis where the dock is narrow (then in the tooltip)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._words = ""
+        self.setStyleSheet("font-size: 11px;")
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+
+    def text(self) -> str:
+        """What is shown."""
+        return self._words
+
+    def setText(self, words: str) -> None:
+        """Show ``words`` in the next frame."""
+        self._words = words
+        self.setToolTip(words)
+        self.update()
+
+    def sizeHint(self) -> QSize:
+        return QSize(0, QFontMetrics(self.font()).height() + 2)
+
+    def paintEvent(self, event: Any) -> None:
+        painter = QPainter(self)
+        words = painter.fontMetrics().elidedText(
+            self._words, Qt.TextElideMode.ElideRight, self.width()
+        )
+        painter.setPen(self.palette().windowText().color())
+        painter.drawText(self.rect(), Qt.AlignmentFlag.AlignVCenter, words)
+
+
+def move_bar(bar: QProgressBar, value: int) -> None:
+    """Bring the bar to ``value`` in the next frame (by itself it composes one at once)."""
+    bar.setUpdatesEnabled(False)
+    bar.setValue(value)
+    bar.setUpdatesEnabled(True)
