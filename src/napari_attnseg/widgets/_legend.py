@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from napari_attnseg.viewer.hub import Hub
     from napari_attnseg.viewer.results import ResultLayers
 
+AT_ONCE_S = 0.005
 COUNT_AFTER_MS = 400
 COUNT_UNSEEN_MS = 3000
 """While slices that nobody looks at come in: every new figure makes Qt compose the window anew."""
@@ -144,7 +146,8 @@ class ClassLegend(QWidget):
             self._soon.start(wait)
 
     def count(self) -> None:
-        """Bring the sizes to the present mask: only slices that may have changed are counted."""
+        """Bring the sizes to the present mask: only slices that may have changed are counted, and
+        those of a large volume a few at a time, so that the window stays awake."""
         results = self._results
         if results is None or not results.alive(self._labels):
             return
@@ -152,9 +155,14 @@ class ClassLegend(QWidget):
         if len(self._counts) != len(data):
             self._counts = np.zeros((len(data), LABELS), np.int64)
             self._stale = set(range(len(data)))
-        for z in self._stale & set(range(len(data))):  # others are of an image chosen before
+        self._stale &= set(range(len(data)))  # others are of an image chosen before
+        until = time.perf_counter() + AT_ONCE_S
+        while self._stale and time.perf_counter() < until:
+            z = self._stale.pop()
             self._counts[z] = counts_of(data[z])
-        self._stale.clear()
+        if self._stale:
+            self._soon.start(0)
+            return
         unnamed = set(np.flatnonzero(self._counts.sum(axis=0)[1:]) + 1) - set(self.rows)
         self._rebuild() if unnamed else self._show()
         settle_layouts()
