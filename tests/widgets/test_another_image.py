@@ -17,6 +17,8 @@ from napari_attnseg.viewer.query import query_for
 from napari_attnseg.widgets._compare import DIFFERENCE, TUNED
 from napari_attnseg.widgets._foot import WorkLine
 from napari_attnseg.widgets._legend import ClassLegend
+from napari_attnseg.widgets._train_layers import SETTLE_MS
+from napari_attnseg.widgets.train import TrainWidget
 from napari_attnseg.widgets.tune import TuneWidget
 
 pytestmark = pytest.mark.gui
@@ -166,3 +168,26 @@ def test_nothing_is_being_prepared_when_the_image_has_come(hub: Hub, qtbot: Any)
     hub.live.bring(False)
     assert line.status.text() == ""
     assert line.progress.isHidden()
+
+
+def test_the_mask_of_a_running_segmentation_is_counted_after_it(hub: Hub, qtbot: Any) -> None:
+    dock = TrainWidget(hub.viewer)
+    qtbot.addWidget(dock)
+    panel = dock.layers
+    mask = hub.results.layer("labels")
+    panel.labels.choose(mask)
+    panel._on_labels(mask)
+    mask.data[:] = 1
+    hub.client.hold()
+    hub.run()
+    assert hub.live.state.busy
+    before = panel.count
+    for _ in range(3):
+        panel._on_paint()
+        qtbot.wait(2 * SETTLE_MS)
+        assert panel.count == before
+    hub.client.let_go()
+    qtbot.waitUntil(lambda: not hub.live.state.busy, timeout=30_000)
+    mask.data[:] = 1
+    panel._on_paint()
+    qtbot.waitUntil(lambda: panel.count.counts[1:] == (mask.data.size,), timeout=30_000)

@@ -55,7 +55,7 @@ class LayerPanel(QWidget):
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(SETTLE_MS)
-        self._timer.timeout.connect(self.recount)
+        self._timer.timeout.connect(self._settled)
         self._lay_out()
         self._listen()
         self.image.choose(hub.source)
@@ -153,7 +153,7 @@ class LayerPanel(QWidget):
         layer.events.mode.connect(self._show_brush)
         with QSignalBlocker(self.reading):
             self.reading.setCurrentIndex(0 if strokes.is_strokes(layer) else 1)
-        self.recount()
+        self._settled()
         self._show_brush()
 
     def unwatch(self) -> None:
@@ -180,6 +180,15 @@ class LayerPanel(QWidget):
         held = layer is not None and str(getattr(layer.mode, "value", layer.mode)) != "pan_zoom"
         index = int(layer.selected_label) - int(self.sparse) if layer is not None and held else None
         self.classes.set_brush(index, layer is not None)
+
+    def _settled(self) -> None:
+        """Count, but the mask of a segmentation that still runs only after it."""
+        results = self.hub.results
+        made = results.layer("labels") if results is not None else None
+        if made is not None and made is self._watched and self.hub.live.state.busy:
+            self._timer.start()
+        else:
+            self.recount()
 
     def recount(self) -> None:
         """Count painted pixels, say what is missing, tell who trains on them."""
