@@ -16,7 +16,7 @@ from napari_attnseg.engine.experiment.tables import (
     verdicts,
 )
 from napari_attnseg.errors import InputError
-from napari_attnseg.models.base import create_model, list_models, model_options
+from napari_attnseg.models.base import create_model, model_options
 from napari_attnseg.settings import Preprocessing, TrainSettings
 
 
@@ -36,7 +36,6 @@ def test_smooth_attention_has_the_papers_ten_rows_and_one_without_attention() ->
     assert plan.tables[0].baseline == PLAIN == "2.0 (plain attention)"
 
 
-@pytest.mark.skipif("dense_unet" not in list_models(), reason="needs the model dense_unet")
 def test_joint_attention_has_four_forms_and_nine_structures() -> None:
     plan = make_plan("joint-attention", Scale(size=64, options={"plan": "narrow", "width": 9}))
     forms, structures = plan.tables
@@ -59,7 +58,6 @@ def test_joint_attention_has_four_forms_and_nine_structures() -> None:
         create_model(row.settings.model, in_channels=1, classes=1, **options)
 
 
-@pytest.mark.skipif("pam_unet" not in list_models(), reason="needs the model pam_unet")
 def test_pam_unet_shares_runs_between_its_tables() -> None:
     plan = make_plan("pam-unet", Scale(size=64, width=0.25))
     first, second = plan.tables

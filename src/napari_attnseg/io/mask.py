@@ -25,7 +25,6 @@ from napari_attnseg.io.sniff import sniff
 from napari_attnseg.io.volume import Volume
 
 MAX_ID = 65535
-MANY_COLOURS = 256
 
 
 def read_mask(path: Path, volume: int | None = None) -> Volume:
