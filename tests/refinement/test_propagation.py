@@ -60,6 +60,16 @@ def test_dyspn_equals_the_loop() -> None:
     assert np.allclose(last(case).numpy(), slow, atol=1e-12)
 
 
+@BOTH
+@pytest.mark.parametrize("tile", [None, 5])
+def test_without_gradients_it_is_the_same(name: str, tile: int | None) -> None:
+    """Prediction takes a form of its own, in place."""
+    case = random_case(name, iterations=3)
+    with torch.no_grad():
+        light = case[0].refine(*case[1:], tile=tile)
+    assert torch.allclose(light, last(case), atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("sign", "t", "corner", "edge", "centre"),
     [
