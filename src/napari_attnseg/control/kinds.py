@@ -12,8 +12,16 @@ from napari_attnseg.control.messages import (
     Train,
 )
 from napari_attnseg.control.questions import Cka, LevelMaps
+from napari_attnseg.control.refining import Affinity, Refine
 
-NEWEST_WINS: tuple[type[Request], ...] = (Retune, AttentionRow, LevelMaps, Fingerprint)
+NEWEST_WINS: tuple[type[Request], ...] = (
+    Retune,
+    Refine,
+    AttentionRow,
+    Affinity,
+    LevelMaps,
+    Fingerprint,
+)
 """Most urgent first; a newer request with the same :func:`place` replaces one that waits."""
 LONG: tuple[type[Request], ...] = (Predict, Train, Cka, Overfit)
 """Served in steps, with events on the way: only ``Finished`` and ``Failed`` end them."""

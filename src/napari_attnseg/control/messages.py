@@ -16,6 +16,7 @@ from napari_attnseg.control.checks import OverfitDone as OverfitDone
 from napari_attnseg.control.checks import OverfitStep as OverfitStep
 from napari_attnseg.control.message_base import Event, ImageRef, Request
 from napari_attnseg.control.questions import map_files
+from napari_attnseg.control.refining import offset_pairs
 from napari_attnseg.settings import TrainSettings, Tuning
 
 # --- requests ---------------------------------------------------------------------------------
@@ -370,6 +371,8 @@ def _revive(name: str, value: Any) -> Any:
         return None if value is None else Tuning.from_json(value)
     if name == "maps":
         return map_files(value)
+    if name == "offsets":
+        return offset_pairs(value)
     if name == "settings":
         return TrainSettings.from_json(value)
     if name == "image" and value is not None:
