@@ -11,6 +11,7 @@ from napari_attnseg import create_model
 from napari_attnseg.errors import InputError
 from napari_attnseg.models.pam_unet import PamUNet
 from napari_attnseg.models.refined import LIMIT, RefinedModel
+from napari_attnseg.refinement import create_refinement
 
 COARSE = json.dumps({"name": "smooth_unet", "options": {"width": 0.125, "stride": 8}})
 
@@ -120,6 +121,50 @@ def test_a_constant_image_gets_no_row_stripes() -> None:
         affinity, _ = model.guidance(torch.full((1, 1, 64, 64), 0.5), torch.zeros(1, 1, 64, 64))
     inner = affinity[..., 24:40, 24:40]
     assert torch.allclose(inner[..., ::2, :], inner[..., 1::2, :], atol=1e-4)
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_without_a_propagation_it_is_a_plain_second_u_net(classes: int) -> None:
+    model = tiny("none", classes).eval()
+    x = torch.rand(1, 1, 33, 29)
+    with torch.no_grad():
+        coarse = model.coarse(x).clamp(-LIMIT, LIMIT)
+        residual, _ = model.guidance(x, coarse / LIMIT)
+        assert residual.shape == coarse.shape
+        assert torch.allclose(model(x), coarse + residual, atol=1e-6)
+    like = sum(p.numel() for p in tiny("cspn", classes).guidance.parameters())
+    own = sum(p.numel() for p in model.guidance.parameters())
+    assert abs(own / like - 1) < 0.05  # but for the head, the same network
+
+
+def test_with_its_propagation_off_only_the_coarse_model_learns() -> None:
+    with pytest.raises(InputError, match="where nothing could learn; add --fine-tune"):
+        tiny("off")
+    model = tiny("off", frozen=False).eval()
+    x = torch.rand(1, 1, 33, 29)
+    with torch.no_grad():
+        assert torch.equal(model(x), model.coarse(x).clamp(-LIMIT, LIMIT))
+    model.train()(torch.rand(2, 1, 32, 32)).square().mean().backward()
+    assert all(p.grad is None for p in model.guidance.parameters())
+    assert any(p.grad is not None for p in model.coarse.parameters())
+
+
+@pytest.mark.parametrize("refine", ["cspn", "dyspn", "cspn_fold", "dyspn_fold"])
+def test_every_class_may_have_its_own_affinity(refine: str) -> None:
+    model = tiny(refine, 3, per_class=True, kernel=5).eval()
+    assert model.guidance.affinity.out_channels == 3 * (8 + 16)
+    x = torch.rand(1, 1, 33, 29)
+    with torch.no_grad():
+        guided = model.guide(model.encode(x))
+        last = list(model.steps(guided))[-1]
+        assert torch.allclose(model(x), last, atol=1e-5)
+        for k in range(3):
+            alone = create_refinement(refine, iterations=3, kernel=5)
+            part = slice(24 * k, 24 * k + 24)
+            one = alone.refine(
+                guided.start[:, k : k + 1], guided.affinity[:, part], guided.attention
+            )
+            assert torch.allclose(one[:, 0], last[:, k], atol=1e-5)
 
 
 @pytest.mark.parametrize(

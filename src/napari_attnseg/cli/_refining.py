@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 Refine = Annotated[
     str | None,
-    typer.Option(help="Train a refinement of the masks of --coarse: cspn or dyspn."),
+    typer.Option(
+        help="Train a refinement of the masks of --coarse: cspn or dyspn (to compare them with: "
+        "none, a plain second U-Net; off, the coarse model trained on; cspn_fold, dyspn_fold)."
+    ),
 ]
 Coarse = Annotated[
     str | None,

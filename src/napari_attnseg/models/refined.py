@@ -219,18 +219,31 @@ def refined(
     width: float = 0.25,
     levels: int = 3,
     frozen: bool = True,
+    kernel: int = 0,
+    per_class: bool = False,
 ) -> RefinedModel:
     """``coarse``: the model to refine, a name or JSON with name and options; ``refine`` cspn or
     dyspn, ``iterations`` of it; ``width`` and ``levels`` of the guidance U-Net; ``frozen``: the
-    coarse model stays as it was trained."""
-    if refine not in list_refinements():
+    coarse model stays as it was trained; ``kernel``: side of the neighbourhood (0: the
+    refinement's own, 3 for cspn and 7 for dyspn); ``per_class``: an affinity of its own for every
+    class instead of one for all.
+
+    For experiments ``refine`` may also be a control: none (the guidance network's output is added
+    to the coarse logits: a plain second U-Net), off (no propagation: the coarse model trained on,
+    only with ``frozen=False``), cspn_fold and dyspn_fold (the broken fold form)."""
+    if refine not in list_refinements(controls=True):
         raise InputError(f"got refine={refine!r}, expected {' or '.join(list_refinements())}")
+    if refine == "off" and frozen:
+        raise InputError(
+            "got refine='off' on a frozen coarse model, where nothing could learn; add --fine-tune"
+        )
     name, options = coarse_spec(coarse)
     if name == "refined":
         raise InputError("got a refined model as coarse model, expected one without refinement")
     model_builder(name)
     inner = create_model(name, in_channels=in_channels, classes=classes, **options)
-    refinement = create_refinement(refine, iterations=iterations)
+    maps = classes if per_class or refine == "none" else 1
+    refinement = create_refinement(refine, iterations=iterations, kernel=kernel or None, maps=maps)
     parts = (iterations, len(refinement.rings) + 1) if refinement.needs_attention else None
     guidance = Guidance(in_channels, classes, refinement.channels, parts, width, levels)
     return RefinedModel(inner, guidance, refinement, frozen)

@@ -1,7 +1,9 @@
 """Refinements of a coarse segmentation, one per file; importing the package registers them."""
 
+from napari_attnseg.refinement import controls as _controls  # noqa: F401 (registers)
 from napari_attnseg.refinement import cspn as _cspn  # noqa: F401 (registers)
 from napari_attnseg.refinement import dyspn as _dyspn  # noqa: F401 (registers)
+from napari_attnseg.refinement import fold as _fold  # noqa: F401 (registers)
 from napari_attnseg.refinement.base import (
     Anchors,
     Refinement,

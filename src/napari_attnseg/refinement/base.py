@@ -50,17 +50,25 @@ class Anchors:
 
 
 class Refinement(ABC):
-    """``iterations`` T of a stencil over a ``kernel`` neighbourhood in ``ndim`` dimensions."""
+    """``iterations`` T of a stencil over a ``kernel`` neighbourhood in ``ndim`` dimensions.
+
+    ``maps``: 1 for one affinity that all maps share; K for one of its own for each of K maps (the
+    affinity's channels then stand map by map).
+    """
 
     default_kernel = 3
     needs_attention = False
 
-    def __init__(self, iterations: int = 6, kernel: int | None = None, ndim: int = 2) -> None:
+    def __init__(
+        self, iterations: int = 6, kernel: int | None = None, ndim: int = 2, maps: int = 1
+    ) -> None:
         if iterations < 1:
             raise InputError(f"got iterations={iterations}, expected at least 1")
         if ndim not in (2, 3):
             raise InputError(f"got ndim={ndim}, expected 2 or 3")
-        self.iterations, self.ndim = iterations, ndim
+        if maps < 1:
+            raise InputError(f"got maps={maps}, expected at least 1")
+        self.iterations, self.ndim, self.maps = iterations, ndim, maps
         self.kernel = self.default_kernel if kernel is None else kernel
         self.rings = rings(self.kernel, ndim)
 
@@ -72,7 +80,7 @@ class Refinement(ABC):
     @property
     def channels(self) -> int:
         """Channels of the affinity."""
-        return len(self.offsets)
+        return self.maps * len(self.offsets)
 
     @property
     def reach(self) -> int:
@@ -101,6 +109,11 @@ class Refinement(ABC):
         Stopping early is done by not asking on. Raises ``InputError`` when shapes disagree.
         """
         self._check(logits_BKN, affinity, attention)
+        if self.maps > 1:
+            apart = _apart(logits_BKN, affinity, attention, anchors)
+            for x in self._for_one().steps(*apart):
+                yield x.reshape(logits_BKN.shape)
+            return
         x = logits_BKN if anchors is None else anchors.hold(logits_BKN)
         advance = self._advance(x, affinity, attention)
         for t in range(self.iterations):
@@ -121,6 +134,9 @@ class Refinement(ABC):
         memory and fewer passes over the affinity. With gradients, or ``tile=None``: in one piece.
         """
         self._check(logits_BKN, affinity, attention)
+        if self.maps > 1:
+            apart = _apart(logits_BKN, affinity, attention, anchors)
+            return self._for_one().refine(*apart, tile=tile).reshape(logits_BKN.shape)
         wanted = (logits_BKN, affinity, attention)
         with_gradient = torch.is_grad_enabled() and any(
             v is not None and v.requires_grad for v in wanted
@@ -136,6 +152,12 @@ class Refinement(ABC):
             out[inner] = last[kept]
         return out
 
+    def _for_one(self) -> Refinement:
+        """The same refinement for a single map."""
+        other = copy(self)
+        other.maps = 1
+        return other
+
     def _last(
         self, logits: Tensor, affinity: Tensor, attention: Tensor | None, anchors: Anchors | None
     ) -> Tensor:
@@ -149,6 +171,10 @@ class Refinement(ABC):
             raise InputError(
                 f"got logits of shape {tuple(logits.shape)}, expected (B, K) and {self.ndim} axes"
             )
+        if self.maps > 1 and logits.shape[1] != self.maps:
+            raise InputError(
+                f"got {logits.shape[1]} maps, expected {self.maps}, each with its own affinity"
+            )
         expected = (logits.shape[0], self.channels, *logits.shape[2:])
         if tuple(affinity.shape) != expected:
             raise InputError(f"got affinity {tuple(affinity.shape)}, expected {expected}")
@@ -161,6 +187,19 @@ class Refinement(ABC):
         self, coarse: Tensor, affinity: Tensor, attention: Tensor | None
     ) -> Callable[[Tensor, int], Tensor]:
         """Prepare what all iterations share; returns ``advance(x, t) -> x_next``."""
+
+
+def _apart(
+    logits: Tensor, affinity: Tensor, attention: Tensor | None, anchors: Anchors | None
+) -> tuple[Tensor, Tensor, Tensor | None, Anchors | None]:
+    """Every map as an image of its own, with its own affinity: (B * K, 1, N) and so on."""
+    b, k, *n = logits.shape
+    alone = affinity.reshape(b * k, -1, *n)
+    each = None if attention is None else attention.repeat_interleave(k, 0)
+    if anchors is not None:
+        held = anchors.logits.expand_as(logits).reshape(b * k, 1, *n)
+        anchors = Anchors(held, anchors.weight.expand(b, 1, *n).repeat_interleave(k, 0))
+    return logits.reshape(b * k, 1, *n), alone, each, anchors
 
 
 Window = tuple[slice, ...]
@@ -181,25 +220,33 @@ def _tiles(shape: tuple[int, ...], side: int, halo: int) -> Iterator[tuple[Windo
 
 R = TypeVar("R", bound=type[Refinement])
 _REGISTRY: dict[str, type[Refinement]] = {}
+_CONTROLS: set[str] = set()
 
 
-def register_refinement(name: str) -> Callable[[R], R]:
-    """Class decorator: the refinement becomes ``create_refinement("name", ...)``."""
+def register_refinement(name: str, control: bool = False) -> Callable[[R], R]:
+    """Class decorator: the refinement becomes ``create_refinement("name", ...)``.
+
+    ``control``: what experiments compare refinements with; it is not offered to users.
+    """
 
     def add(cls: R) -> R:
         _REGISTRY[name] = cls
+        if control:
+            _CONTROLS.add(name)
         return cls
 
     return add
 
 
-def list_refinements() -> list[str]:
-    """Names of all refinements, sorted."""
-    return sorted(_REGISTRY)
+def list_refinements(controls: bool = False) -> list[str]:
+    """Names of all refinements, sorted; with ``controls`` also those that experiments compare
+    them with."""
+    return sorted(n for n in _REGISTRY if controls or n not in _CONTROLS)
 
 
 def create_refinement(name: str, **options: Any) -> Refinement:
     """A refinement by name; ``options`` are those of its class (``iterations``, ``kernel`` ...)."""
     if name not in _REGISTRY:
-        raise InputError(f"got refinement {name!r}, expected one of {', '.join(_REGISTRY)}")
+        known = ", ".join(list_refinements())
+        raise InputError(f"got refinement {name!r}, expected one of {known}")
     return _REGISTRY[name](**options)

@@ -38,8 +38,9 @@ class CSPN(Refinement):
         ndim: int = 2,
         norm: str = "8sum",
         eps: float = 1e-8,
+        maps: int = 1,
     ) -> None:
-        super().__init__(iterations, kernel, ndim)
+        super().__init__(iterations, kernel, ndim, maps)
         if norm not in NORMS:
             raise InputError(f"got norm={norm!r}, expected {' or '.join(NORMS)}")
         self.norm, self.eps = norm, eps

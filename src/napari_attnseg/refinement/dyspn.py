@@ -33,9 +33,14 @@ class DySPN(Refinement):
     needs_attention = True
 
     def __init__(
-        self, iterations: int = 6, kernel: int | None = None, ndim: int = 2, eps: float = 1e-4
+        self,
+        iterations: int = 6,
+        kernel: int | None = None,
+        ndim: int = 2,
+        eps: float = 1e-4,
+        maps: int = 1,
     ) -> None:
-        super().__init__(iterations, kernel, ndim)
+        super().__init__(iterations, kernel, ndim, maps)
         self.eps = eps
 
     def _check(self, logits: Tensor, affinity: Tensor, attention: Tensor | None) -> None:
