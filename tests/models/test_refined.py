@@ -9,6 +9,7 @@ import torch
 
 from napari_attnseg import create_model
 from napari_attnseg.errors import InputError
+from napari_attnseg.models.guided import Guided, GuidedCache
 from napari_attnseg.models.pam_unet import PamUNet
 from napari_attnseg.models.refined import LIMIT, RefinedModel
 from napari_attnseg.refinement import create_refinement
@@ -70,6 +71,42 @@ def test_iterations_cost_no_second_guidance() -> None:
         assert len(calls) == 1
         model.gate(encoded, attended, threshold=0.2, iterations=3)
         assert len(calls) == 2
+
+
+def test_going_back_to_an_image_costs_no_second_guidance() -> None:
+    model = tiny().eval()
+    calls = []
+    model.guidance.register_forward_hook(lambda *_: calls.append(1))
+    with torch.no_grad():
+        slices = [model.encode(torch.rand(1, 1, 24, 24)) for _ in range(4)]
+        first = [model.guide(s) for s in slices]
+        assert len(calls) == 4
+        assert all(model.guide(s) is g for s, g in zip(slices, first, strict=True))
+        assert len(calls) == 4
+        model.forget()
+        assert model.guide(slices[2]) is not first[2]
+        assert len(calls) == 5
+
+
+def test_what_is_kept_has_a_limit_and_ends_with_the_features() -> None:
+    features = [torch.rand(2) for _ in range(5)]
+    guided = [Guided(torch.zeros(1, 1, 4, 4), torch.zeros(1, 8, 4, 4), None) for _ in features]
+    assert guided[0].nbytes == 9 * 16 * 4
+    kept = GuidedCache(3 * guided[0].nbytes)
+    for f, g in zip(features, guided, strict=True):
+        kept.put(f, (), g)
+        assert kept.get(f, ()) is g
+        assert kept.get(f, (("threshold", 1.0),)) is None
+        assert kept.used <= kept.limit
+    assert [kept.get(f, ()) is not None for f in features] == [False, False, True, True, True]
+    kept.get(features[2], ())  # the youngest now
+    kept.put(features[0], (), guided[0])
+    assert [kept.get(f, ()) is not None for f in features] == [True, False, True, False, True]
+    del f, features[2]
+    assert len(kept) == 2
+    small = GuidedCache(1)
+    small.put(features[0], (), guided[0])
+    assert small.get(features[0], ()) is guided[0]  # the last one always stays
 
 
 def test_the_coarse_models_values_reach_it() -> None:

@@ -26,12 +26,16 @@ from napari_attnseg.models.base import (
     register_model,
 )
 from napari_attnseg.models.guidance import Guidance
+from napari_attnseg.models.guided import Guided, GuidedCache
 from napari_attnseg.refinement import Anchors, Refinement, create_refinement, list_refinements
 from napari_attnseg.settings import Tunable, Tuning
 
 LIMIT = 6.0
 """Coarse logits are cut at this size (a probability of 0.9975): a coarse model that is sure and
 wrong can still be moved."""
+KEEP_BYTES = 512 << 20
+"""Guidance of slices seen before takes at most so much memory (one slice of 512 x 512 pixels:
+10 MB with CSPN, 80 MB with DySPN)."""
 MORE = 4
 """CSPN may be run this many times longer than it was trained."""
 
@@ -43,25 +47,6 @@ class RefinedEncoded(Encoded):
 
     coarse: Encoded | None = None
     image: Tensor | None = None
-
-
-@dataclass
-class Guided:
-    """What the iterations start from: coarse logits ``start`` (B, K, H, W), ``affinity`` and
-    ``attention`` as :class:`Refinement` takes them."""
-
-    start: Tensor
-    affinity: Tensor
-    attention: Tensor | None
-
-
-@dataclass
-class _Kept:
-    """What was guided last, and from what."""
-
-    encoded: Encoded
-    values: tuple[tuple[str, Any], ...]
-    guided: Guided
 
 
 class RefinedModel(SegmentationModel):
@@ -80,7 +65,7 @@ class RefinedModel(SegmentationModel):
         self.stride = coarse.stride
         if frozen:
             coarse.requires_grad_(False).eval()
-        self._kept: _Kept | None = None
+        self._kept = GuidedCache(KEEP_BYTES)
 
     def train(self, mode: bool = True) -> RefinedModel:
         super().train(mode)
@@ -116,8 +101,8 @@ class RefinedModel(SegmentationModel):
         self.iterations = round(float(tuning.get("iterations", self.iterations)))
 
     def forget(self) -> None:
-        """Let go of the last image's guidance, and of what the coarse model keeps."""
-        self._kept = None
+        """Let go of the guidance of all images, and of what the coarse model keeps."""
+        self._kept.clear()
         self.coarse.forget()
 
     def encode(self, x_BCHW: Tensor) -> RefinedEncoded:
@@ -151,21 +136,25 @@ class RefinedModel(SegmentationModel):
         return refinement.steps(guided.start, guided.affinity, attention, anchors)
 
     def guide(self, encoded: Encoded, attended: Attended | None = None, **values: Any) -> Guided:
-        """Everything before the first iteration. Kept for the last image and values, so that
-        the number of iterations and strokes cost only the iterations."""
+        """Everything before the first iteration. Kept for the images seen last, so that the
+        number of iterations, strokes and scrolling back cost only the iterations."""
         wanted = tuple(sorted(values.items()))
         keep = not (self.training or torch.is_grad_enabled())
-        kept = self._kept
-        if keep and kept is not None and kept.encoded is encoded and kept.values == wanted:
-            return kept.guided
+        if keep and (kept := self._kept.get(encoded, wanted)) is not None:
+            return kept
         coarse, image = _own(encoded)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             features = self.coarse.gate(coarse, attended, **values)
-            start = self.coarse.decode(features, encoded.size).clamp(-LIMIT, LIMIT)
-        affinity, attention = self.guidance(image, start / LIMIT)
-        guided = Guided(start, affinity, attention)
-        self._kept = _Kept(encoded, wanted, guided) if keep else None
+            start = self.coarse.decode(features, encoded.size)
+        guided = self.guide_from(image, start)
+        if keep:
+            self._kept.put(encoded, wanted, guided)
         return guided
+
+    def guide_from(self, image_BCHW: Tensor, coarse_BKHW: Tensor) -> Guided:
+        """The same for coarse logits from anywhere; kept by nobody."""
+        start = coarse_BKHW.clamp(-LIMIT, LIMIT)
+        return Guided(start, *self.guidance(image_BCHW, start / LIMIT))
 
     def decode(self, features: Tensor, size: tuple[int, int]) -> Tensor:
         return features
