@@ -1,95 +1,79 @@
-"""What every registered attention must keep; a new file in ``attention/`` is tested by joining."""
+"""The list of attentions: names, order, options, other packages, what is told of each."""
 
 from __future__ import annotations
 
+import json
+import warnings
 from importlib.metadata import EntryPoint, EntryPoints
 
 import pytest
 import torch
-from torch import Tensor
 
 from napari_attnseg import create_attention, list_attentions
-from napari_attnseg.attention import base
-from napari_attnseg.attention.base import AttentionModule, attention_class, register_attention
+from napari_attnseg.attention import attention_info, registry, sample_attention
+from napari_attnseg.attention.base import (
+    AttentionModule,
+    attention_class,
+    plugin_problems,
+    register_attention,
+)
+from napari_attnseg.attention.info import items, sections
 from napari_attnseg.attention.smooth import SmoothAttention
 from napari_attnseg.errors import InputError
 
-C = 6
+
+class Outside(AttentionModule):
+    """Doubles everything.
+
+    Formula:
+        y = factor * x
+    Symbols:
+        x: features (B, C, H, W)
+    Args:
+        factor: what all
+            features are multiplied by
+        mode: which way
+
+    Words that belong to no section.
+    """
+
+    choices = {"mode": ("up", "down")}  # noqa: RUF012 (as a stranger writes it)
+
+    def __init__(self, channels: int, factor: float = 2.0, mode: str = "up") -> None:
+        super().__init__()
+        self.channels, self.factor, self.mode = channels, factor, self.checked("mode", mode)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.factor * x
 
 
-def randomised(name: str) -> AttentionModule:
-    """In evaluation mode, float64, with every parameter random (zero-initialised ones too)."""
-    torch.manual_seed(5)
-    module = create_attention(name, C).double().eval()
-    with torch.no_grad():
-        for p in module.parameters():
-            p.copy_(torch.randn_like(p) * 0.7)
-    return module
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Changes of the registry last one test."""
+    for name in ("_REGISTRY", "_ALIASES", "_PROBLEMS"):
+        monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
 
 
-def answer(module: AttentionModule, x: Tensor) -> Tensor:
-    """The module on ``x``; a gate hears ``x`` turned about as its context."""
-    return module(x, x.flip(-1, -2)) if module.role == "gate" else module(x)
+def bring(monkeypatch: pytest.MonkeyPatch, *found: tuple[str, str]) -> None:
+    entries = EntryPoints(EntryPoint(name, value, registry.GROUP) for name, value in found)
+    monkeypatch.setattr(registry, "entry_points", lambda **kw: entries.select(**kw))
 
 
-@pytest.fixture(params=list_attentions())
-def module(request: pytest.FixtureRequest) -> AttentionModule:
-    return randomised(request.param)
+def test_the_catalogue_comes_first_and_in_order(fresh: None) -> None:
+    register_attention("aaa_other")(Outside)
+    names = list_attentions()
+    ids = [attention_info(n)["id"] for n in names]
+    known = [i for i in ids if i]
+    assert known == sorted(known)
+    assert len(set(known)) == len(known)
+    assert ids == known + [""] * (len(ids) - len(known))
+    assert names[-1] == "aaa_other"
+    assert "smooth" in names
 
 
-def test_the_list_holds_smooth() -> None:
-    assert "smooth" in list_attentions()
-    assert all(isinstance(name, str) for name in list_attentions())
-
-
-@pytest.mark.parametrize("size", [(7, 11), (1, 1), (13, 2)])
-def test_refiners_and_gates_keep_the_shape(module: AttentionModule, size: tuple[int, int]) -> None:
-    if module.role not in ("refiner", "gate"):
-        pytest.skip("of another shape by its role")
-    x = torch.randn(2, C, *size, dtype=torch.float64)
-    y = answer(module, x)
-    assert y.shape == x.shape
-    assert y.dtype == x.dtype
-    assert y.isfinite().all()
-
-
-def test_items_are_independent(module: AttentionModule) -> None:
-    x = torch.randn(3, C, 7, 11, dtype=torch.float64)
-    torch.testing.assert_close(answer(module, x)[1:2], answer(module, x[1:2]))
-
-
-def test_every_parameter_learns_but_the_inert(module: AttentionModule) -> None:
-    x = torch.randn(2, C, 7, 11, dtype=torch.float64)
-    out = answer(module, x)
-    (out * torch.randn_like(out)).sum().backward()
-    for name, p in module.named_parameters():
-        assert p.grad is not None, name
-        assert p.grad.isfinite().all(), name
-        biggest = p.grad.abs().max()
-        if name in module.inert:
-            assert biggest <= 1e-7, name
-        else:
-            assert biggest > 1e-9, name
-    assert set(module.inert) <= {name for name, _ in module.named_parameters()}
-
-
-def test_weights_round_trip(module: AttentionModule) -> None:
-    x = torch.randn(1, C, 7, 11, dtype=torch.float64)
-    other = type(module)(C).double().eval()
-    other.load_state_dict(module.state_dict())
-    assert torch.equal(answer(other, x), answer(module, x))
-
-
-def test_declarations(module: AttentionModule) -> None:
-    assert module.places
-    names = [t.name for t in module.tunables]
-    assert len(names) == len(set(names))
-    for t in module.tunables:
-        assert t.doc
-        if t.kind == "choice":
-            assert t.default in t.choices
-        else:
-            assert t.minimum <= float(t.default) <= t.maximum
+def test_former_names_are_understood_but_not_listed() -> None:
+    assert attention_class("additive") is attention_class("attention_gate")
+    assert "additive" not in list_attentions()
 
 
 def test_create_passes_options_on() -> None:
@@ -104,26 +88,122 @@ def test_unknown_names_are_answered_with_the_known() -> None:
         create_attention("smoth", 4)
 
 
-class Outside(AttentionModule):
-    """An attention of another package."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.channels = channels
+def test_unknown_options_are_answered_with_the_known() -> None:
+    with pytest.raises(InputError, match=r"got option 'rul' for attention 'smooth'.*'rule'\?"):
+        create_attention("smooth", 4, rul="paper")
 
 
-def test_other_packages_join_by_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = EntryPoint("outside", f"{__name__}:Outside", base.GROUP)
-    monkeypatch.setattr(base, "entry_points", lambda **kw: EntryPoints([entry]).select(**kw))
-    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
-    assert list_attentions() == sorted({*base._REGISTRY, "outside"})
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"structure": "3"}, r"got structure='3' for attention 'joint', expected int"),
+        ({"structure": True}, r"got structure=True for attention 'joint', expected int"),
+        ({"inner_channels": 1.5}, r"got inner_channels=1.5 .* expected int or None"),
+    ],
+)
+def test_values_of_another_type_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        create_attention("joint", 4, **options)
+
+
+def test_axes_a_module_does_not_have_are_refused() -> None:
+    with pytest.raises(InputError, match="got 3 spatial axes for 'smooth', expected 2"):
+        create_attention("smooth", 4, ndim=3)
+
+
+def test_other_packages_join_by_entry_point(monkeypatch: pytest.MonkeyPatch, fresh: None) -> None:
+    bring(monkeypatch, ("outside", f"{__name__}:Outside"))
+    before = [*registry._REGISTRY]
+    assert list_attentions() == [*sorted(before, key=lambda n: registry._REGISTRY[n].id), "outside"]
     assert attention_class("outside").__name__ == "Outside"
-    assert create_attention("outside", 4).channels == 4
+    assert create_attention("outside", 4, factor=3).channels == 4
+    assert attention_info("outside")["role"] == "refiner"
 
 
-def test_a_name_is_given_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("no_such_package_at_all:Thing", "ModuleNotFoundError"),
+        (f"{__name__}:bring", "expected a class derived from AttentionModule"),
+        (f"{__name__}:Missing", "AttributeError"),
+    ],
+)
+def test_a_failing_package_is_told_and_left_out(
+    monkeypatch: pytest.MonkeyPatch, fresh: None, value: str, reason: str
+) -> None:
+    bring(monkeypatch, ("broken", value), ("outside", f"{__name__}:Outside"))
+    with pytest.warns(RuntimeWarning, match="attention 'broken' of .* was left out"):
+        names = list_attentions()
+    assert "broken" not in names
+    assert "outside" in names
+    assert reason in plugin_problems()["broken"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        list_attentions()  # told once
+    with pytest.raises(InputError, match=f"got attention 'broken' .*{reason}"):
+        create_attention("broken", 4)
+
+
+def test_a_package_cannot_take_a_name_that_is_given(
+    monkeypatch: pytest.MonkeyPatch, fresh: None
+) -> None:
+    bring(monkeypatch, ("smooth", f"{__name__}:Outside"))
+    with pytest.warns(RuntimeWarning, match="'smooth'.*taken"):
+        assert attention_class(list_attentions()[-1]) is SmoothAttention
+    assert "taken" in plugin_problems()["smooth"]
+
+
+def test_a_name_and_a_number_are_given_once(fresh: None) -> None:
     register_attention("outside")(Outside)
     register_attention("outside")(Outside)  # the same class again is no clash
     with pytest.raises(ValueError, match="second attention called 'outside'"):
         register_attention("outside")(SmoothAttention)
+    with pytest.raises(ValueError, match="got id A36 for 'other', it is 'smooth' already"):
+        register_attention("other", id="A36")(Outside)
+    with pytest.raises(ValueError, match="second attention called 'additive'"):
+        register_attention("other", aliases=("additive",))(Outside)
+    with pytest.raises(ValueError, match=r"got kinds \['heat'\]"):
+        register_attention("other", kinds=("heat",))
+
+
+@pytest.mark.parametrize("name", list_attentions())
+def test_all_is_told_as_plain_data(name: str) -> None:
+    told = attention_info(name)
+    assert json.loads(json.dumps(told)) == told
+    assert told["title"]
+    assert told["paper"]
+    assert told["doc"]["summary"]
+    assert told["kinds"]
+    assert told["places"]
+    made = sample_attention(name)
+    assert list(made.places) == told["places"]
+    assert made.bypassable == told["bypassable"]
+    for argument in told["arguments"]:
+        if argument["choices"]:
+            assert argument["default"] in argument["choices"]
+            for value in argument["choices"]:
+                sample_attention(name, **{argument["name"]: value})
+
+
+def test_a_docstring_is_read_in_sections(fresh: None) -> None:
+    register_attention("outside", title="Outside", paper="none", kinds=("spatial",))(Outside)
+    told = attention_info("outside")
+    assert told["doc"] == {
+        "summary": "Doubles everything.",
+        "formula": "y = factor * x",
+        "symbols": "x: features (B, C, H, W)",
+        "cost": "",
+        "notes": "",
+    }
+    first, second = told["arguments"]
+    assert first == {
+        "name": "factor",
+        "type": "float",
+        "default": 2.0,
+        "choices": [],
+        "doc": "what all features are multiplied by",
+    }
+    assert (second["doc"], second["choices"]) == ("which way", ["up", "down"])
+    assert set(items(sections(Outside)["args"])) == {"factor", "mode"}
+    with pytest.raises(InputError, match="got mode='left', expected one of 'up', 'down'"):
+        create_attention("outside", 4, mode="left")

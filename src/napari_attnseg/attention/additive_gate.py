@@ -21,7 +21,14 @@ from torch.nn import functional as F
 from napari_attnseg.attention.base import AttentionModule, Role, register_attention
 
 
-@register_attention("additive")
+@register_attention(
+    "attention_gate",
+    id="A09",
+    title="Attention gate",
+    paper="Oktay et al.: Attention U-Net: Learning Where to Look for the Pancreas (MIDL 2018)",
+    kinds=("spatial",),
+    aliases=("additive",),
+)
 class AdditiveGate(AttentionModule):
     """(skip (B, channels, h, w), context (B, context_channels, h/r, w/r)) to the skip's shape.
 

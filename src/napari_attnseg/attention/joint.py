@@ -29,8 +29,8 @@ no more; the map of 2 and 8 sees x itself.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -125,8 +125,14 @@ class _Refiner(AttentionModule):
         return w_B1HW
 
 
-@register_attention("nonlocal")
-@register_attention("self_attention")
+@register_attention(
+    "nonlocal",
+    id="A18",
+    title="Non-local block",
+    paper="Wang, Girshick, Gupta & He: Non-local Neural Networks (CVPR 2018)",
+    kinds=("signed", "row"),
+    aliases=("self_attention",),
+)
 class SelfAttention(_Refiner):
     """``A(x) + x`` (equation 5 with the residual of the non-local block).
 
@@ -134,6 +140,7 @@ class SelfAttention(_Refiner):
     """
 
     maps: ClassVar[tuple[str, ...]] = ("received", "row")
+    identity_at_start: ClassVar[bool] = True
 
     def __init__(self, channels: int, inner_channels: int | None = None) -> None:
         super().__init__()
@@ -143,7 +150,13 @@ class SelfAttention(_Refiner):
         return self.a(x_BCHW, self.probe) + x_BCHW
 
 
-@register_attention("pointwise")
+@register_attention(
+    "pointwise",
+    id="A08",
+    title="Point-wise attention",
+    paper="Joint Attention for Medical Image Segmentation, equations 2 to 4",
+    kinds=("spatial", "signed"),
+)
 class PointWiseAttention(_Refiner):
     """``x * w(x)`` (equation 4). ``sigma``: ``"sigmoid"`` or ``"none"``."""
 
@@ -157,7 +170,13 @@ class PointWiseAttention(_Refiner):
         return x_BCHW * self._noted(self.w(x_BCHW), self.w.sigma)
 
 
-@register_attention("joint")
+@register_attention(
+    "joint",
+    id="A35",
+    title="Joint Attention",
+    paper="Joint Attention for Medical Image Segmentation",
+    kinds=("spatial", "signed", "row"),
+)
 class JointAttention(_Refiner):
     """One of the nine structures (see the module's table).
 
@@ -167,6 +186,12 @@ class JointAttention(_Refiner):
     """
 
     maps: ClassVar[tuple[str, ...]] = ("pointwise", "received", "row")
+    identity_at_start: ClassVar[bool] = True
+    choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "structure": STRUCTURES,
+        "parallel_merge": MERGES,
+        "sigma": SIGMAS,
+    }
 
     def __init__(
         self,
@@ -178,13 +203,13 @@ class JointAttention(_Refiner):
     ) -> None:
         super().__init__()
         form_of(structure, parallel_merge)  # refuses what does not exist
-        self.structure = structure
+        self.number = structure
         self.parallel_merge = parallel_merge
         self.a = NonLocal(channels, inner_channels)
         self.w = PointWiseMap(channels, sigma)
 
     def attended(self, x_BCHW: Tensor) -> Tensor:
-        form = form_of(self.structure, self.parallel_merge)
+        form = form_of(self.number, self.parallel_merge)
         return form(
             x_BCHW,
             lambda v: self.a(v, self.probe),
@@ -192,4 +217,4 @@ class JointAttention(_Refiner):
         )
 
     def extra_repr(self) -> str:
-        return f"structure={self.structure}, parallel_merge={self.parallel_merge!r}"
+        return f"structure={self.number}, parallel_merge={self.parallel_merge!r}"

@@ -12,9 +12,10 @@ encoder knows (Luong's own direction), ``"self"`` asks the encoder's feature abo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,15 @@ from napari_attnseg.settings import Tunable
 DIRECTIONS = ("progressive", "cross", "self")
 
 
-@register_attention("luong")
+@register_attention(
+    "luong",
+    id="A28",
+    title="Luong attention",
+    paper="Luong, Pham & Manning: Effective Approaches to Attention-based Neural Machine "
+    "Translation (EMNLP 2015); PAM-UNet: Shifting Attention on Region of Interest in Medical "
+    "Images",
+    kinds=("spatial", "row"),
+)
 class LuongAttention(AttentionModule):
     """``(skip, context) -> skip + strength * V_att``, all (B, C, h, w).
 
@@ -41,6 +50,10 @@ class LuongAttention(AttentionModule):
 
     role = "gate"
     maps: ClassVar[tuple[str, ...]] = ("received", "row")
+    choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "sigma": mixing.SIGMAS,
+        "direction": DIRECTIONS,
+    }
     inert: ClassVar[dict[str, str]] = {
         "key.bias": "adds q_i . b to all scores of row i, and softmax ignores a row constant "
         "(it acts under sigma='sigmoid')"

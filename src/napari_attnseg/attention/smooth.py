@@ -24,7 +24,8 @@ it moves.
 
 from __future__ import annotations
 
-from typing import ClassVar, TypeAlias
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,13 @@ VALUE_STRIP = 16
 NEIGHBOURS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0))
 
 
-@register_attention("smooth")
+@register_attention(
+    "smooth",
+    id="A36",
+    title="Smooth Attention",
+    paper="Smooth Attention: Improving Image Semantic Segmentation",
+    kinds=("spatial", "row"),
+)
 class SmoothAttention(AttentionModule):
     """Smooth Attention over a feature map (B, C, H, W).
 
@@ -55,6 +62,8 @@ class SmoothAttention(AttentionModule):
     """
 
     maps: ClassVar[tuple[str, ...]] = ("step", "received", "row")
+    identity_at_start: ClassVar[bool] = True
+    choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"rule": RULES, "border": BORDERS}
     inert: ClassVar[dict[str, str]] = {
         "key.bias": "adds q_i . b to all scores of row i, and softmax ignores a row constant"
     }

@@ -119,9 +119,9 @@ def weigh(
 
 
 def _attentions() -> list[dict[str, Any]]:
-    from napari_attnseg.attention import create_attention, list_attentions
+    from napari_attnseg.attention import list_attentions, sample_attention
 
-    modules = {name: create_attention(name, 8) for name in list_attentions()}
+    modules = {name: sample_attention(name) for name in list_attentions()}
     return [_entry(name, type(module), module) for name, module in modules.items()]
 
 

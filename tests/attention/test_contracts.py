@@ -1,0 +1,294 @@
+"""What every registered attention must keep; a new file in ``attention/`` is tested by joining."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from napari_attnseg import list_attentions
+from napari_attnseg.attention.base import AttentionModule, sample_attention
+from napari_attnseg.attention.recording import PICTURES, recording
+from napari_attnseg.attention.registry import attention_entry
+from napari_attnseg.errors import InputError
+
+C = 8
+SIZES: dict[int, list[tuple[int, ...]]] = {
+    2: [(17, 23), (1, 1), (13, 2)],
+    3: [(3, 5, 7), (1, 1, 1)],
+}
+SMALL: dict[int, tuple[int, ...]] = {2: (7, 11), 3: (3, 5, 4)}
+TINY: dict[int, tuple[int, ...]] = {2: (4, 5), 3: (2, 3, 4)}
+CASES = [(name, ndim) for name in list_attentions() for ndim in attention_entry(name).ndim]
+IDS = [f"{name}-{ndim}d" for name, ndim in CASES]
+
+
+def fill(module: nn.Module, seed: int) -> None:
+    """Every parameter random, zero-initialised ones too; running statistics too."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for p in module.parameters():
+            p.copy_(torch.randn_like(p) * 0.7)
+        for name, b in module.named_buffers():
+            if name.endswith("running_mean"):
+                b.copy_(torch.randn_like(b) * 0.1)
+            elif name.endswith("running_var"):
+                b.copy_(torch.rand_like(b) + 0.5)
+
+
+def made(name: str, ndim: int, seed: int = 5) -> AttentionModule:
+    """In evaluation mode, float64, with random numbers everywhere."""
+    torch.manual_seed(seed)
+    module = sample_attention(name, C, ndim=ndim).double().eval()
+    fill(module, seed)
+    return module
+
+
+def inputs(role: str, size: tuple[int, ...], batch: int = 2, **kw: Any) -> tuple[Any, ...]:
+    """What a module of this role is called with, C channels everywhere."""
+    kw = {"dtype": torch.float64, **kw}
+    x = torch.randn(batch, C, *size, **kw)
+    if role == "gate":
+        return x, torch.randn(batch, C, *size, **kw)
+    if role == "class-aware":
+        return x, torch.randn(batch, 2, *size, **kw)
+    if role == "fuser":
+        sizes = [tuple(max(1, n // 2**i) for n in size) for i in range(4)]
+        return ([torch.randn(batch, C, *s, **kw) for s in sizes],)
+    return (x,)
+
+
+def part(args: tuple[Any, ...], items: slice) -> tuple[Any, ...]:
+    """Some items of the batch."""
+    return tuple([t[items] for t in a] if isinstance(a, list) else a[items] for a in args)
+
+
+@pytest.fixture(params=CASES, ids=IDS)
+def case(request: pytest.FixtureRequest) -> tuple[AttentionModule, int]:
+    name, ndim = request.param
+    return made(name, ndim), ndim
+
+
+def test_the_shape_is_kept(case: tuple[AttentionModule, int]) -> None:
+    module, ndim = case
+    for size in SIZES[ndim]:
+        y = module(*inputs(module.role, size))
+        assert tuple(y.shape) == (2, C, *size)
+        assert y.dtype == torch.float64
+        assert y.isfinite().all()
+
+
+def test_items_are_independent(case: tuple[AttentionModule, int]) -> None:
+    module, ndim = case
+    args = inputs(module.role, SMALL[ndim], 3)
+    torch.testing.assert_close(module(*args)[1:2], module(*part(args, slice(1, 2))))
+
+
+def test_every_parameter_learns_but_the_inert(case: tuple[AttentionModule, int]) -> None:
+    module, ndim = case
+    biggest = {name: 0.0 for name, p in module.named_parameters() if p.requires_grad}
+    for seed in (5, 6, 7):  # a ReLU may be dead under one draw
+        fill(module, seed)
+        module.zero_grad()
+        out = module(*inputs(module.role, SMALL[ndim]))
+        (out * torch.randn_like(out)).sum().backward()
+        for name, p in module.named_parameters():
+            if name not in biggest:
+                continue
+            assert p.grad is not None, name
+            assert p.grad.isfinite().all(), name
+            biggest[name] = max(biggest[name], float(p.grad.abs().max()))
+    for name, most in biggest.items():
+        if name in module.inert:
+            assert most <= 1e-7, name
+        else:
+            assert most > 1e-9, name
+    assert set(module.inert) <= set(biggest)
+    assert all(module.inert.values())
+
+
+def test_weights_round_trip(case: tuple[AttentionModule, int]) -> None:
+    module, ndim = case
+    args = inputs(module.role, SMALL[ndim], 1)
+    name = next(n for n in list_attentions() if attention_entry(n).cls is type(module))
+    other = sample_attention(name, C, ndim=ndim).double().eval()
+    other.load_state_dict(module.state_dict())
+    assert torch.equal(other(*args), module(*args))
+
+
+def test_training_on_one_item_works(case: tuple[AttentionModule, int]) -> None:
+    module, ndim = case
+    out = module.train()(*inputs(module.role, SMALL[ndim], 1))
+    assert out.isfinite().all()
+    out.sum().backward()
+
+
+def test_memory_order_does_not_matter(case: tuple[AttentionModule, int]) -> None:
+    module, ndim = case
+    args = inputs(module.role, SMALL[ndim])
+    turned = tuple(
+        [t.mT.contiguous().mT for t in a] if isinstance(a, list) else a.mT.contiguous().mT
+        for a in args
+    )
+    torch.testing.assert_close(module(*turned), module(*args))
+
+
+def test_shapes_alone_are_enough(case: tuple[AttentionModule, int]) -> None:
+    module, ndim = case
+    y = module.to("meta")(*inputs(module.role, SMALL[ndim], device="meta"))
+    assert y.is_meta
+    assert tuple(y.shape) == (2, C, *SMALL[ndim])
+
+
+def test_declarations(case: tuple[AttentionModule, int]) -> None:
+    module, _ = case
+    assert module.places
+    assert module.emits
+    assert module.maps
+    names = [t.name for t in module.tunables]
+    assert len(names) == len(set(names))
+    for t in module.tunables:
+        assert t.doc
+        if t.kind == "choice":
+            assert t.default in t.choices
+        else:
+            assert t.minimum <= float(t.default) <= t.maximum
+
+
+@pytest.mark.parametrize(("name", "ndim"), CASES, ids=IDS)
+def test_a_fresh_module_is_the_identity_where_claimed(name: str, ndim: int) -> None:
+    torch.manual_seed(3)
+    module = sample_attention(name, C, ndim=ndim).double().eval()
+    args = inputs(module.role, SMALL[ndim])
+    same = module.bypassable and torch.allclose(module(*args), args[0])
+    assert same == module.identity_at_start
+
+
+# --- recording ------------------------------------------------------------------------------------
+
+
+class _Counted(TorchDispatchMode):
+    """How many operations ran."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def held(module: nn.Module) -> Iterator[tuple[str, int]]:
+    """Tensors that hang on a module besides its parameters and buffers."""
+    for name, part_ in module.named_modules():
+        for key, value in vars(part_).items():
+            if isinstance(value, Tensor):
+                yield f"{name}.{key}", id(value)
+
+
+def test_recording_changes_nothing_and_costs_nothing_when_off(
+    case: tuple[AttentionModule, int],
+) -> None:
+    module, ndim = case
+    args = inputs(module.role, SMALL[ndim])
+    before, keys = dict(held(module)), set(module.state_dict())
+    with torch.no_grad(), _Counted() as off:
+        plain = module(*args)
+    query = (0.3, 0.7, 0.9)[:ndim]
+    with torch.no_grad(), recording(module, query) as tape, _Counted() as on:
+        seen = module(*args)
+    assert torch.equal(plain, seen)
+    assert dict(held(module)) == before
+    assert set(module.state_dict()) == keys
+    assert module.probe is None
+    assert tape.records
+    assert off.count <= on.count - 2 * len(tape.records)  # each is detached and cloned
+
+
+def test_records_are_what_the_module_declares(case: tuple[AttentionModule, int]) -> None:
+    module, ndim = case
+    queries = [(0.3, 0.7, 0.9)[:ndim], (0.0, 0.0, 0.5)[:ndim]]
+    with torch.no_grad(), recording(module, queries=queries) as tape:
+        module(*inputs(module.role, SMALL[ndim]))
+    assert {r.name for r in tape.records} <= set(module.maps)
+    assert {r.kind for r in tape.records} <= set(module.emits)
+    for r in tape.records:
+        assert r.values.shape[0] == 2
+        assert r.values.isfinite().all()
+        assert not r.values.requires_grad
+        if r.kind in PICTURES and r.values.ndim > 2 + (r.kind == "branch"):
+            assert r.values.ndim >= 1 + ndim
+            assert len(r.geometry.stride) in (0, ndim)
+        if r.kind == "spatial":
+            assert (r.values >= 0).all()
+        if r.kind == "branch":
+            total = r.values.sum(1)
+            torch.testing.assert_close(total, torch.ones_like(total))
+        assert not r.labels or len(r.labels) == r.values.shape[1]
+
+
+# --- bypass ---------------------------------------------------------------------------------------
+
+
+def test_it_is_let_through_as_far_as_asked(case: tuple[AttentionModule, int]) -> None:
+    module, ndim = case
+    args = inputs(module.role, SMALL[ndim])
+    with pytest.raises(InputError, match=r"got effect=1\.5"):
+        module.let_through(1.5)
+    if not module.bypassable:
+        with pytest.raises(InputError, match="stands in place of a layer"):
+            module.let_through(0.0)
+        return
+    whole = module(*args)
+    module.let_through(0.25)
+    torch.testing.assert_close(module(*args), 0.75 * args[0] + 0.25 * whole)
+    module.let_through(0.0)
+    assert torch.equal(module(*args), args[0])
+    with recording(module) as tape:
+        assert torch.equal(module(*args), args[0])
+    assert tape.records
+    module.let_through(1.0)
+    assert torch.equal(module(*args), whole)
+
+
+# --- the unified formula --------------------------------------------------------------------------
+
+
+def chebyshev(size: tuple[int, ...]) -> Tensor:
+    """Steps between all pairs of positions of a grid: (N, N)."""
+    at = torch.cartesian_prod(*(torch.arange(n) for n in size))
+    return (at[:, None] - at[None]).abs().amax(-1)
+
+
+LINEAR = [(n, d) for n, d in CASES if attention_entry(n).cls.structure]
+
+
+@pytest.mark.parametrize(("name", "ndim"), LINEAR, ids=[f"{n}-{d}d" for n, d in LINEAR])
+def test_the_materialised_operator_reproduces_the_forward(name: str, ndim: int) -> None:
+    module = made(name, ndim)
+    size = TINY[ndim]
+    with torch.no_grad():
+        args = inputs(module.role, size)
+        op, values = module.operator(*args), module.values(*args)
+        n = torch.Size(size).numel()
+        assert op.shape == (2, values.shape[1], n, n)
+        mixed = torch.einsum("bmij,bmcj->bmci", op, values)
+        torch.testing.assert_close(module.collect(mixed, *args), module(*args))
+    far = chebyshev(size)
+    if module.stochastic:
+        torch.testing.assert_close(op.sum(-1), torch.ones_like(op.sum(-1)))
+    if module.structure == "diagonal":
+        assert (op[..., far > 0] == 0).all()
+    elif module.structure == "banded":
+        assert (op[..., far > module.reach] == 0).all()
+    elif module.structure == "lowrank":
+        assert int(torch.linalg.matrix_rank(op).max()) <= module.rank < n
+    elif module.structure == "sparse":
+        assert (op == 0).double().mean() > 0.3
+    else:
+        assert (op != 0).all()
