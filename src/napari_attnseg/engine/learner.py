@@ -22,6 +22,9 @@ from napari_attnseg.settings import TrainSettings
 if TYPE_CHECKING:
     from napari_attnseg.models.base import SegmentationModel
 
+AUXILIARY = 0.4
+"""Weight of the auxiliary segmentation loss of class-aware attention (Yuan et al., ECCV 2020)."""
+
 
 def build_model(
     settings: TrainSettings, notes: list[str] | None = None, pretrained: bool = True
@@ -206,7 +209,7 @@ class Learner:
             values = self.values(self.drawn_threshold(step, np.random.default_rng(seed)))
             features = self.model.gate(encoded, attended, **values)
             logits = self.model.decode(features, encoded.size)
-        loss = self._regularised(self.loss(logits, targets.to(self.device)))
+        loss = self._regularised(self._with_auxiliary(logits, targets.to(self.device)))
         yield
         self.optimizer.zero_grad(set_to_none=True)
         self.precision.backward(loss)
@@ -223,6 +226,13 @@ class Learner:
         """Balance the classes by their labelled pixels ``counts``, if the settings say so."""
         if self.settings.class_weights == "balanced":
             self.weights = balanced(torch.from_numpy(counts))
+
+    def _with_auxiliary(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """The loss, and that of the logits from which class-aware attention begins."""
+        loss = self.loss(logits, target)
+        for scores in self.model.auxiliary:
+            loss = loss + AUXILIARY * self.loss(scores, target)
+        return loss
 
     def _regularised(self, loss: torch.Tensor) -> torch.Tensor:
         """``loss + weight * regulariser`` where the model has one."""

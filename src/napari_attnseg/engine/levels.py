@@ -68,7 +68,10 @@ def place_of(module: str, places: Iterable[Place]) -> Place | None:
 
 
 def level_of(place: Place, model: SegmentationModel) -> str:
-    """The tunable that scales what attention adds at ``place``: both lists run finest first."""
+    """The tunable that scales what attention adds at ``place``: the place says it, or both lists
+    run finest first."""
+    if place.level:
+        return place.level
     names = [t.name for t in model.tunables if re.fullmatch(LEVEL, t.name)]
     names.sort(key=lambda name: int(name.rpartition("_")[2]))
     places = model.places

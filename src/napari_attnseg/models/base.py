@@ -54,11 +54,13 @@ class ModelSpec:
 @dataclass(frozen=True)
 class Place:
     """Where an attention module stands: its ``module`` name inside the model (as in a recording),
-    a ``title`` for people ("skip 1, 1/2 resolution") and the ``stride`` of its grid in pixels."""
+    a ``title`` for people ("skip 1, 1/2 resolution") and the ``stride`` of its grid in pixels.
+    ``level``: the tunable that scales it, where that does not follow from the order."""
 
     module: str
     title: str
     stride: int
+    level: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,9 @@ class SegmentationModel(nn.Module):
     regulariser: Tensor | None = None
     """A scalar that the last forward in training mode adds to the loss, weighted by
     ``TrainSettings.regulariser_weight``; ``None`` for models without one."""
+    auxiliary: tuple[Tensor, ...] = ()
+    """Further logits (B, classes, H, W) of the last forward in training mode, which learn the
+    same target (class-aware attention begins from them)."""
 
     def __init__(self) -> None:
         super().__init__()
