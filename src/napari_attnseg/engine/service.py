@@ -13,6 +13,7 @@ import numpy as np
 
 from napari_attnseg.control import messages as m
 from napari_attnseg.control import questions as q
+from napari_attnseg.control import refining as r
 from napari_attnseg.control.checks import Overfit
 from napari_attnseg.engine.pace import LivePace
 from napari_attnseg.engine.results import LiveFiles, ResultFiles, save_array
@@ -20,11 +21,12 @@ from napari_attnseg.errors import EngineError, InputError
 from napari_attnseg.settings import PLAIN_THRESHOLD
 
 if TYPE_CHECKING:
+    from napari_attnseg.engine.refine_answers import Refiner
     from napari_attnseg.engine.session import MapScale, Prediction, Session
 
 MAX_SESSIONS = 2
 """Models kept loaded; the one unused for longest leaves first."""
-Work = m.Predict | m.Retune | m.Fingerprint | m.AttentionRow | q.LevelMaps
+Work = m.Predict | m.Retune | m.Fingerprint | m.AttentionRow | q.LevelMaps | r.Refine | r.Affinity
 
 
 def open_scratch(path: str) -> np.ndarray:
@@ -74,6 +76,7 @@ class Engine:
         self._stopping: set[int] = set()
         self._live: tuple[str, LiveFiles] | None = None
         self._pace = LivePace()
+        self._refiner: Refiner | None = None
         self._preview_z: Callable[[int], None] = lambda z: None
 
     def handle(self, request: m.Request) -> Iterator[m.Event | None]:
@@ -84,6 +87,8 @@ class Engine:
             m.Fingerprint: self._fingerprint,
             m.AttentionRow: self._row,
             q.LevelMaps: self._levels,
+            r.Refine: self._refine,
+            r.Affinity: self._refine,
             q.Cka: self._cka,
             q.Weigh: self._weigh,
             m.SplitObjects: self._split,
@@ -107,7 +112,7 @@ class Engine:
         self._sessions.clear()
         self._images.clear()
         self._told.clear()
-        self._live = None
+        self._live = self._refiner = None
 
     # --- sessions --------------------------------------------------------------------------------
 
@@ -327,6 +332,15 @@ class Engine:
         session = self._session(work)
         yield from level_maps(session, work)
         yield from self._news(session, work.id)
+
+    def _refine(self, work: r.Refine | r.Affinity) -> Iterator[m.Event]:
+        from napari_attnseg.engine.refine_answers import Refiner
+
+        session = self._session(work)
+        self._refiner = self._refiner or Refiner()
+        events = self._refiner.events(session, work)
+        yield from self._news(session, work.id)
+        yield from events
 
     # --- other questions -------------------------------------------------------------------------
 

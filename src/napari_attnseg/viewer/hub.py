@@ -17,6 +17,7 @@ from psygnal import Signal
 from napari_attnseg.cards import Card, read_card, resolve_checkpoint
 from napari_attnseg.control.child import ChildClient
 from napari_attnseg.control.live import LiveController
+from napari_attnseg.control.refiner import RefineController
 from napari_attnseg.control.scratch import Scratch
 from napari_attnseg.control.training import TrainingController
 from napari_attnseg.errors import AttnSegError, InputError
@@ -96,6 +97,7 @@ class Hub:
         self.scratch = Scratch()
         self.client = ChildClient("live", dispatch)
         self.live = LiveController(self.client, self.scratch)
+        self.refine = RefineController(self.client, self.scratch, self.live)
         self._training: TrainingController | None = None
         self.source: Image | None = None
         self.checkpoint = self._offered = ""  # the second: what the hub itself chose
@@ -294,6 +296,7 @@ class Hub:
         self.closed = True
         self._bringing.cancel()
         self.levels.close()
+        self.refine.close()
         self.live.close()
         self.client.close()
         if self._training is not None:

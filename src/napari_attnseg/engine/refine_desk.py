@@ -1,0 +1,248 @@
+"""Refining one slice by hand: any coarse map, any number of iterations, strokes that are held.
+
+Heavy once, light often: the guidance of a slice and coarse map is kept, then its iterates, then
+the answer with strokes. A new stroke wakes only the window it can change. Every answer is a pure
+function of image, coarse map, strokes and values: taking a stroke back gives the same bits again.
+
+Legend: K = classes, H, W = working pixels, Y, X = pixels of the slice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from napari_attnseg.control.refining import Affinity, Refine
+from napari_attnseg.engine import anchoring
+from napari_attnseg.engine.affinity_at import PixelWeights, weights_at
+from napari_attnseg.engine.iterates import Iterates, Start, thread_for
+from napari_attnseg.engine.opened import OpenImage
+from napari_attnseg.engine.preprocess import resize
+from napari_attnseg.engine.refining import refined_model
+from napari_attnseg.errors import InputError
+from napari_attnseg.refinement import strokes
+
+MOST = 200
+"""Iterations that can be asked for. DySPN goes on with the attention of its last iteration."""
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A refined slice in view orientation: ``labels`` uint8 (Y, X), ``probability`` float32
+    (Y, X), ``logits`` (1, K, H, W) as the network stands; ``anchored``: painted pixels."""
+
+    labels: np.ndarray
+    probability: np.ndarray
+    logits: torch.Tensor
+    anchored: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Scene:
+    """The last answer at working size, the strokes and the iterate it was made with."""
+
+    key: Hashable
+    strokes: np.ndarray
+    logits: torch.Tensor
+    plain: torch.Tensor
+
+
+class RefineDesk:
+    """Refinements of the image that a session of a refined model holds.
+
+    Raises ``InputError`` for another model, for slices cut into tiles, and for arrays that do not
+    fit the image; then everything stays as it was.
+    """
+
+    def __init__(self, session: OpenImage) -> None:
+        self.session = session
+        self._iterates = Iterates(session)
+        self._scene: _Scene | None = None
+
+    @property
+    def woken(self) -> tuple[str, ...]:
+        """What the last answer had to compute: coarse, guidance, iterations, strokes."""
+        return tuple(self._iterates.woken)
+
+    # --- asking --------------------------------------------------------------------------------
+
+    def show(self, work: Refine) -> Shown:
+        """The answer after ``work.iterations`` with the strokes of now."""
+        self._check(work)
+        painted = self._strokes(work)
+        return self.session._guarded(lambda: self._show(work, painted))
+
+    def steps(self, work: Refine) -> list[Shown]:
+        """Iterates 0 (the coarse map as it is) to ``work.iterations``, each with the strokes."""
+        self._check(work)
+        painted = self._strokes(work)
+        return self.session._guarded(lambda: self._steps(work, painted))
+
+    def attention(self, work: Refine) -> np.ndarray | None:
+        """Attention of every iteration, float32 (T, parts, Y, X), parts = centre, ring 1, 2, 3;
+        ``None`` for a refinement without."""
+        self._check(work)
+        return self.session._guarded(lambda: self._attention(work))
+
+    def weights(self, work: Affinity) -> PixelWeights:
+        """With which weights the pixel (z, y, x) takes from its neighbours, in the view."""
+        self._check(work)
+        height, width = self.session.shape[1:]
+        if not (0 <= work.y < height and 0 <= work.x < width):
+            raise InputError(
+                f"pixel ({work.y}, {work.x}) lies outside the slice of {height} x {width}"
+            )
+        return self.session._guarded(lambda: self._weights(work))
+
+    def reference(self, work: Refine) -> np.ndarray | None:
+        """Class ids (Y, X) to measure against, if any; all objects are one class for a model of
+        one."""
+        if not work.reference:
+            return None
+        advice = "choose labels made on this image as reference"
+        found = self._iterates.slice_of(work.reference, work.z, "a reference", advice)
+        return (found > 0).astype(np.uint8) if self._iterates.channels == 1 else found
+
+    # --- checks --------------------------------------------------------------------------------
+
+    @property
+    def classes(self) -> int:
+        """Class ids that labels may have, the background included."""
+        return max(self._iterates.channels, 2)
+
+    def _check(self, work: Refine | Affinity) -> None:
+        refined_model(self.session.model)
+        self.session._check_slice(work.z)
+        self.session._need_whole("refinement by hand")
+        if isinstance(work, Refine):
+            self._check_values(work)
+
+    @staticmethod
+    def _check_values(work: Refine) -> None:
+        if not 0 <= work.iterations <= MOST:
+            raise InputError(f"got iterations={work.iterations}, expected 0 to {MOST}")
+        if not 0 <= work.strength <= 1:
+            raise InputError(f"got strength={work.strength}, expected 0 (ignored) to 1 (held)")
+
+    def _strokes(self, work: Refine) -> np.ndarray | None:
+        """Strokes of the slice (Y, X) uint8; ``None`` when there are none or none count."""
+        if not work.strokes or work.strength == 0:
+            return None
+        advice = "press New strokes to begin a layer of the right size"
+        found = self._iterates.slice_of(work.strokes, work.z, "strokes", advice)
+        if found.dtype != np.uint8:
+            raise InputError(f"got strokes of type {found.dtype}, expected uint8; {advice}")
+        anchoring.check_strokes(found, self._iterates.channels)
+        return found
+
+    # --- strokes -------------------------------------------------------------------------------
+
+    def _show(self, work: Refine, painted: np.ndarray | None) -> Shown:
+        self._iterates.woken.clear()
+        start = self._iterates.start(work)
+        plain = self._iterates.plain(start, work.iterations)
+        if painted is None:
+            return self._finish(plain, work, None)
+        with thread_for(plain[0, 0].numel()):
+            logits = self._held(start, plain, work, self._cells(painted))
+        return self._finish(logits, work, painted)
+
+    def _cells(self, painted: np.ndarray) -> np.ndarray:
+        """Strokes at working size, standing as in training."""
+        s = self.session
+        standing = np.ascontiguousarray(s._standing(painted))
+        return anchoring.at_working_size(standing, s._working_size())
+
+    def _held(
+        self, start: Start, plain: torch.Tensor, work: Refine, cells: np.ndarray
+    ) -> torch.Tensor:
+        """``plain`` with strokes; what another stroke cannot have changed is taken over."""
+        key = (start.key, work.iterations, work.strength)
+        scene = self._scene
+        if scene is None or scene.key != key or scene.plain is not plain:
+            scene = _Scene(key, np.zeros_like(cells), plain, plain)
+        box = anchoring.changed_box(scene.strokes, cells)
+        if box is not None:
+            size = cells.shape[0], cells.shape[1]
+            inner = anchoring.grown(box, strokes.REACH, size)
+            outer = anchoring.grown(inner, strokes.REACH + 1, size)
+            part = self._carried(start, plain, work, cells, outer)
+            kept = tuple(
+                slice(i.start - o.start, i.stop - o.start)
+                for i, o in zip(inner, outer, strict=True)
+            )
+            logits = scene.logits.clone()
+            logits[(..., *inner)] = part[(..., *kept)]
+            scene = _Scene(key, cells, logits, plain)
+            self._iterates.woken.append("strokes")
+        self._scene = scene
+        return scene.logits
+
+    def _carried(
+        self,
+        start: Start,
+        plain: torch.Tensor,
+        work: Refine,
+        cells: np.ndarray,
+        box: anchoring.Box,
+    ) -> torch.Tensor:
+        """The answer with strokes inside a window, which must be wider than what is used."""
+        window = (slice(None), slice(None), *box)
+        refinement, attention = self._iterates.lasting(max(work.iterations, 1), start)
+        held = anchoring.anchors(cells[box], self._iterates.channels, work.strength, plain.device)
+        return strokes.carry(
+            start.guided.start[window],
+            start.guided.affinity[window],
+            None if attention is None else attention[(slice(None), *window)],
+            refinement,
+            held,
+            answer=plain[window],
+        )
+
+    # --- answers -------------------------------------------------------------------------------
+
+    def _finish(self, logits: torch.Tensor, work: Refine, painted: np.ndarray | None) -> Shown:
+        """Logits at working size as labels and probability of the slice."""
+        s = self.session
+        answer = s.pipeline.finish(logits, s._values(work.tuning))
+        labels, probability = s._back(answer.labels), s._back(answer.probability)
+        if painted is not None and work.strength == 1:
+            anchoring.hold_pixels(painted, labels, probability, self._iterates.channels)
+        anchored = 0 if painted is None else int(np.count_nonzero(painted))
+        return Shown(labels, probability, logits, anchored)
+
+    def _steps(self, work: Refine, painted: np.ndarray | None) -> list[Shown]:
+        self._iterates.woken.clear()
+        start = self._iterates.start(work)
+        found = [self._finish(start.guided.start, work, None)]
+        cells = None if painted is None else self._cells(painted)
+        for logits in self._iterates.all(start, work.iterations)[1:]:
+            if cells is not None:
+                with thread_for(cells.size):
+                    whole = (slice(0, cells.shape[0]), slice(0, cells.shape[1]))
+                    logits = self._carried(start, logits, work, cells, whole)
+            found.append(self._finish(logits, work, painted))
+        return found
+
+    def _attention(self, work: Refine) -> np.ndarray | None:
+        start = self._iterates.start(work)
+        if start.guided.attention is None or work.iterations == 0:
+            return None
+        _, attention = self._iterates.lasting(work.iterations, start)
+        assert attention is not None
+        return self.session._back(resize(attention[0], self.session.shape[1:], antialias=False))
+
+    def _weights(self, work: Affinity) -> PixelWeights:
+        s, start = self.session, self._iterates.start(work)
+        size = start.guided.start.shape[-2:]
+        _, *flips = s._flips
+        at = []
+        for place, flip, full, n in zip((work.y, work.x), flips, s.shape[1:], size, strict=True):
+            cell = min(int((place + 0.5) * n / full), n - 1)
+            at.append(n - 1 - cell if flip else cell)
+        found = weights_at(refined_model(s.model).refinement, start.guided, at[0], at[1])
+        sy, sx = (-1 if flip else 1 for flip in flips)
+        return replace(found, offsets=tuple((sy * dy, sx * dx) for dy, dx in found.offsets))
