@@ -1,4 +1,4 @@
-"""The command line: train, predict, evaluate, sweep, experiment, cka, models, info, demo.
+"""The command line: train, predict, evaluate, sweep, experiment, cka, models, attentions, ...
 
 Exit code 0 only when everything asked for was written and verified.
 """
@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from napari_attnseg.cli import cka, demo, evaluate, experiment, models, predict, train
+from napari_attnseg.cli import attentions, cka, demo, evaluate, experiment, models, predict, train
 from napari_attnseg.errors import AttnSegError, plain_sentence
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command("sweep")(evaluate.sweep)
 app.command("experiment")(experiment.experiment)
 app.command("cka")(cka.cka)
 app.command("models")(models.models)
+app.command("attentions")(attentions.attentions)
 app.command("info")(models.info)
 app.command("demo")(demo.demo)
 

@@ -22,6 +22,7 @@ from napari_attnseg.cli._refining import (
     refined,
 )
 from napari_attnseg.cli._settings import parse_pairs, settings_from
+from napari_attnseg.cli.attentions import Placed, with_attention
 from napari_attnseg.control.checks import OverfitDone
 from napari_attnseg.errors import InputError
 from napari_attnseg.settings import RECIPE_ALIASES, RECIPES, TrainSettings
@@ -52,6 +53,7 @@ def train(
     model: Annotated[
         str | None, typer.Option(help="Another model than the recipe's (see models).")
     ] = None,
+    attention: Placed = None,
     refine: Refine = None,
     coarse: Coarse = None,
     fine_tune: FineTune = False,
@@ -94,6 +96,7 @@ def train(
     check_steps: Annotated[int, typer.Option(min=1, help="Steps of --check at most.")] = 100,
 ) -> None:
     """Train a model; Ctrl+C keeps the best one and --resume goes on bit-exactly on CPU."""
+    model, option = with_attention(model, option, attention)
     check_options(refine, coarse, fine_tune, model, preprocessing)
     if not (dry_run or check):
         out = checkpoint_to_write(out, resume or overwrite)
