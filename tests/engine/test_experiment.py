@@ -18,8 +18,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from napari_attnseg.cli import app
-from napari_attnseg.engine.experiment.plan import Plan, Scale, make_plan
-from napari_attnseg.engine.experiment.run import run_plan, suited
+from napari_attnseg.engine.experiment.plan import Plan, Scale
+from napari_attnseg.engine.experiment.plans import make_plan
+from napari_attnseg.engine.experiment.run import run_plan
+from napari_attnseg.engine.experiment.suited import suited
 from napari_attnseg.errors import InputError
 from napari_attnseg.io.layout import Layout
 from napari_attnseg.io.layouts import find_layout

@@ -6,7 +6,9 @@ from statistics import stdev
 
 import pytest
 
-from napari_attnseg.engine.experiment.plan import PLAIN, Plan, Row, Scale, Table, make_plan
+from napari_attnseg.engine.experiment.plan import Plan, Row, Scale, Table
+from napari_attnseg.engine.experiment.plan_smooth import PLAIN
+from napari_attnseg.engine.experiment.plans import make_plan
 from napari_attnseg.engine.experiment.tables import (
     Figure,
     costs_markdown,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +13,11 @@ from napari_attnseg.cli._common import Device, ensure_folder, say
 from napari_attnseg.cli._settings import check_threshold, parse_pairs
 from napari_attnseg.errors import InputError
 
-NAMES = ("smooth-attention", "joint-attention", "pam-unet")
+if TYPE_CHECKING:
+    from napari_attnseg.engine.experiment.plan import Scale
+    from napari_attnseg.io.layout import Layout
+
+NAMES = ("smooth-attention", "joint-attention", "pam-unet", "refinement")
 
 
 def experiment(
@@ -30,6 +34,9 @@ def experiment(
     ] = 0,
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0",
     width: Annotated[float, typer.Option(min=0.0, help="Width of the networks (0: full).")] = 0.0,
+    coarse_epochs: Annotated[
+        int, typer.Option(min=0, help="Of the coarse model that a refinement stands on (0: 3).")
+    ] = 0,
     labels: Annotated[
         str, typer.Option(help="Reading of the masks (border-ignored, liver, id=1, ...).")
     ] = "",
@@ -53,23 +60,22 @@ def experiment(
     if "threshold" in options:
         check_threshold(options["threshold"], "--option threshold=")
     prepared, numbers = parse_pairs(preprocessing or [], "--preprocessing"), parse_seeds(seeds)
+    from napari_attnseg.engine.experiment.plan import Scale
     from napari_attnseg.io.layouts import find_layout
 
-    layout = find_layout(data, labels, limit)
-    from napari_attnseg.engine.experiment.plan import Scale, make_plan
-    from napari_attnseg.engine.experiment.run import run_plan, suited
+    scale = Scale(size, epochs, batch, width, numbers, changed, options, prepared, coarse_epochs)
+    _run(name, scale, find_layout(data, labels, limit), out, device, keep_models)
+
+
+def _run(
+    name: str, scale: Scale, layout: Layout, out: Path, device: str, keep_models: bool
+) -> None:
+    """Plan, say what is ahead, run and print the report."""
+    from napari_attnseg.engine.experiment.plans import make_plan
+    from napari_attnseg.engine.experiment.run import run_plan
+    from napari_attnseg.engine.experiment.suited import suited
 
     base, note = suited(layout)
-    scale = Scale(
-        size,
-        epochs,
-        batch,
-        width,
-        numbers,
-        changed,
-        options,
-        prepared,
-    )
     plan = make_plan(name, scale, base)
     ensure_folder(out)
     say(layout.report() + (f"\n{note}" if note else ""))

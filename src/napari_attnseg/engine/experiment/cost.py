@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from statistics import median
 from typing import Any
 
+import psutil
 import torch
 
+from napari_attnseg.engine.experiment.plan import Row, Run
+from napari_attnseg.engine.experiment.records import record_path, write_json
 from napari_attnseg.models.base import SegmentationModel, create_model
 from napari_attnseg.models.macs import count_macs
 from napari_attnseg.settings import TrainSettings
 
 REPEATS = 5
+
+
+def row_costs(row: Row, seed: int, out: Path) -> Iterator[bool]:
+    """Measure a row as trained and at full size and keep it in ``out/costs``, unless that is
+    there; yields ``False`` as a heartbeat and ``True`` once it is written.
+
+    A peer costs what its coarse model does and, as trained, the time of the run with ``seed``.
+    """
+    path = out / "costs" / f"{row.key}.json"
+    wanted = {"run": _words(row.settings), "full": _words(row.full)}
+    if _is_of(path, wanted):
+        return
+    found: dict[str, Any] = {"of": wanted, "load": round(psutil.getloadavg()[0], 2)}
+    parts = {"run": row.settings} if row.peer else {"run": row.settings, "full": row.full}
+    for name, settings in parts.items():
+        found[name] = cost_of(settings, settings.preprocessing.size or 128)
+        yield False
+    if row.peer:
+        record = json.loads(record_path(out, Run(row, seed)).read_text())
+        found["run"]["ms"] += record["summary"]["ms"]
+    write_json(path, found)
+    yield True
 
 
 def cost_of(settings: TrainSettings, size: int) -> dict[str, Any]:
@@ -44,3 +72,19 @@ def forward_ms(model: SegmentationModel, channels: int, size: int) -> float:
         model(image)
         times.append(1000 * (time.perf_counter() - start))
     return median(times[1:])
+
+
+def _words(settings: TrainSettings) -> dict[str, Any]:
+    """What a cost depends on."""
+    return {"model": settings.model, "options": dict(settings.options)} | {
+        "size": settings.preprocessing.size,
+        "channels": settings.preprocessing.channels,
+        "classes": settings.classes,
+    }
+
+
+def _is_of(path: Path, wanted: dict[str, Any]) -> bool:
+    try:
+        return bool(json.loads(path.read_text())["of"] == wanted)
+    except (OSError, KeyError, TypeError, json.JSONDecodeError):
+        return False

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from napari_attnseg.engine.experiment import published
 from napari_attnseg.errors import InputError
-from napari_attnseg.models.base import list_models, model_options
-from napari_attnseg.settings import PLAIN_THRESHOLD, Preprocessing, TrainSettings, recipe
+from napari_attnseg.models.base import model_options
+from napari_attnseg.settings import Preprocessing, TrainSettings
 
-THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, PLAIN_THRESHOLD)
-PLAIN = f"{PLAIN_THRESHOLD:.1f} (plain attention)"
-STRUCTURES = tuple(range(1, 10))
 Figures = Mapping[str, float]
 
 
@@ -23,7 +19,8 @@ class Scale:
 
     ``size``: working size in pixels (square). ``width``: for models that have this option.
     ``changes``: fields of ``TrainSettings``; ``options``: model options, given to the models that
-    know them; ``preprocessing``: fields of ``Preprocessing``.
+    know them; ``preprocessing``: fields of ``Preprocessing``. ``coarse_epochs``: of a coarse model
+    that others refine.
     """
 
     size: int = 0
@@ -34,19 +31,24 @@ class Scale:
     changes: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    coarse_epochs: int = 0
 
 
 @dataclass(frozen=True)
 class Row:
     """One network or setting; ``key`` names its files, ``settings`` lack the seed.
 
-    ``full``: the same before it was scaled down, for its costs as published.
+    ``full``: the same before it was scaled down, for its costs as published. ``coarse``: key of
+    the row whose network this one stands on, seed by seed. ``peer``: what is done to that
+    network's answers instead of training one more (see ``judge``).
     """
 
     key: str
     label: str
     settings: TrainSettings
     full: TrainSettings
+    coarse: str = ""
+    peer: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,15 +65,21 @@ class Run:
 
     @property
     def settings(self) -> TrainSettings:
-        """The row's settings with this seed."""
-        return replace(self.row.settings, seed=self.seed)
+        """The row's settings with this seed; ``coarse`` is the key of a run, not a path."""
+        return replace(self.row.settings, seed=self.seed, coarse=self.coarse)
+
+    @property
+    def coarse(self) -> str:
+        """Key of the run whose network this one stands on, or empty."""
+        return f"{self.row.coarse}_seed{self.seed}" if self.row.coarse else ""
 
 
 @dataclass(frozen=True)
 class Table:
     """A table of the report. ``entries``: (label, row key). ``published``: label to figures as
     printed by the paper. ``costs``: whether parameters, MACs and time are shown. ``baseline``:
-    label of the row that the others are compared with."""
+    label of the row that the others are compared with. ``curve``: the columns are one figure at
+    successive iterations."""
 
     title: str
     entries: tuple[tuple[str, str], ...]
@@ -80,6 +88,7 @@ class Table:
     published_note: str = ""
     costs: bool = False
     baseline: str = ""
+    curve: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,22 +104,14 @@ class Plan:
     left_out: tuple[str, ...] = ()
 
     @property
+    def closely(self) -> bool:
+        """Whether a table shows what only a close test measures (see ``judge``)."""
+        return any("boundary" in table.columns for table in self.tables)
+
+    @property
     def runs(self) -> tuple[Run, ...]:
         """Seed by seed, so that a table of an unfinished experiment compares equals."""
         return tuple(Run(row, seed) for seed in self.seeds for row in self.rows)
-
-
-def make_plan(name: str, scale: Scale, base: Preprocessing | None = None) -> Plan:
-    """The plan of ``smooth-attention``, ``joint-attention`` or ``pam-unet``.
-
-    ``base``: preprocessing that suits the data (see ``suited``), instead of the recipe's.
-    Raises ``InputError`` for unknown names, settings and empty or repeated seeds.
-    """
-    if name not in EXPERIMENTS:
-        raise InputError(f"got experiment {name}, expected one of {', '.join(EXPERIMENTS)}")
-    if not scale.seeds or len(set(scale.seeds)) != len(scale.seeds):
-        raise InputError(f"got seeds {scale.seeds}, expected different ones, as in 0,1,2")
-    return EXPERIMENTS[name](scale, base)
 
 
 def scaled(settings: TrainSettings, scale: Scale, base: Preprocessing | None) -> TrainSettings:
@@ -132,128 +133,3 @@ def scaled(settings: TrainSettings, scale: Scale, base: Preprocessing | None) ->
         return replace(settings, **changes, options={**settings.options, **options})
     except TypeError as error:
         raise InputError(f"got a setting that does not exist: {error}") from error
-
-
-def smooth_attention(scale: Scale, base: Preprocessing | None) -> Plan:
-    """Thresholds 0.1 to 0.9 and 2.0 (the paper's rows), and gamma held at 0: no attention."""
-    full = recipe("smooth-attention")
-    start = replace(scaled(full, scale, base), threshold_draw="fixed")
-    rows = []
-    for t in THRESHOLDS:
-        label = PLAIN if t >= PLAIN_THRESHOLD else f"{t:g}"
-        rows.append(Row(f"threshold_{t:g}", label, replace(start, threshold=t), full))
-    off = replace(start, threshold=PLAIN_THRESHOLD, gamma_start=0.0, gamma_lr_factor=0.0)
-    rows.append(Row("no_attention", "no attention (gamma 0)", off, full))
-    table = Table(
-        "Thresholds",
-        tuple((row.label, row.key) for row in rows),
-        ("iou", "dice", "accuracy", "precision", "recall", "f1"),
-        baseline=PLAIN,
-    )
-    title = "Smooth Attention: the threshold (the paper's Tables 1 to 5)"
-    return Plan("smooth-attention", title, tuple(rows), (table,), scale.seeds)
-
-
-def joint_attention(scale: Scale, base: Preprocessing | None) -> Plan:
-    """DenseUNet, -SA, -PWA, -JA; then the nine structures (the default one is the JA row)."""
-    start = recipe("joint-attention")
-    default = int(model_options("dense_unet")["structure"])
-
-    def row(key: str, label: str, **options: Any) -> Row:
-        full = replace(start, options={**start.options, **options})
-        return Row(key, label, scaled(full, scale, base), full)
-
-    forms = [("DenseUNet", "none"), ("DenseUNet-SA", "sa"), ("DenseUNet-PWA", "pwa")]
-    rows = [row(key, label, attention=key) for label, key in forms]
-    structures = [(f"structure {n}", f"ja_{n}") for n in STRUCTURES]
-    first = sorted(STRUCTURES, key=lambda n: n != default)  # the JA row before its ablation
-    rows += [row(f"ja_{n}", f"structure {n}", attention="ja", structure=n) for n in first]
-    forms.append(("DenseUNet-JA", f"ja_{default}"))
-    columns = ("dice", "precision", "recall", "specificity", "accuracy", "auc")
-    note = "published: ISIC-2017"
-    tables = (
-        Table(
-            f"Forms of attention (JA: structure {default})",
-            tuple(forms),
-            columns,
-            published.JOINT_ISIC,
-            note,
-            costs=True,
-            baseline="DenseUNet",
-        ),
-        Table("The nine structures of Joint Attention", tuple(structures), columns),
-    )
-    title = "Joint Attention in DenseUNet"
-    return Plan("joint-attention", title, tuple(rows), tables, scale.seeds)
-
-
-TABLE_1: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    ("PAM-UNet", "pam_unet", {"gate": "pla"}),
-    ("Mobile-UNet", "mobile_unet", {}),
-    ("U-Net (ResNet-50)", "unet_resnet50", {}),
-    ("DeepLabv3+", "deeplabv3plus", {}),
-    ("FCN-8s", "fcn8s", {}),
-    ("HRNet", "hrnet", {}),
-    ("ResUNet", "resunet", {}),
-    ("Attention U-Net", "attention_unet", {}),
-)
-TABLE_2: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    ("M encoder", "mobile_unet", {}),
-    ("M encoder-decoder", "pam_unet", {"gate": "none"}),
-    ("+ self", "pam_unet", {"gate": "self"}),
-    ("+ cross", "pam_unet", {"gate": "cross"}),
-    ("+ additive", "pam_unet", {"gate": "additive"}),
-    ("+ PLA", "pam_unet", {"gate": "pla"}),
-)
-
-
-def pam_unet(scale: Scale, base: Preprocessing | None) -> Plan:
-    """Table I (against seven networks) and Table II (ablation of the gate)."""
-    rows: dict[str, Row] = {}
-    entries: list[tuple[tuple[str, str], ...]] = []
-    here, left_out = set(list_models()), []
-    for table in (TABLE_1, TABLE_2):
-        found = []
-        for label, model, options in table:
-            if model not in here:
-                left_out.append(f"{label}: there is no model {model} in this installation")
-                continue
-            key = "_".join((model, *options.values()))
-            start = replace(recipe("pam-unet"), model=model, options=options)
-            rows.setdefault(key, Row(key, label, scaled(start, scale, base), start))
-            found.append((label, key))
-        entries.append(tuple(found))
-    columns, note = ("dice", "iou", "miou", "recall"), "published: LiTS (liver), FLOPS in 10^9"
-    first = Table(
-        "Table I: against other networks",
-        entries[0],
-        columns,
-        published.PAM_TABLE_1,
-        note,
-        costs=True,
-        baseline="PAM-UNet",
-    )
-    second = Table(
-        "Table II: what each part adds",
-        entries[1],
-        columns,
-        published.PAM_TABLE_2,
-        note,
-        costs=True,
-        baseline="M encoder-decoder",
-    )
-    return Plan(
-        "pam-unet",
-        "PAM-UNet: Tables I and II",
-        tuple(rows.values()),
-        (first, second),
-        scale.seeds,
-        tuple(left_out),
-    )
-
-
-EXPERIMENTS: dict[str, Callable[[Scale, Preprocessing | None], Plan]] = {
-    "smooth-attention": smooth_attention,
-    "joint-attention": joint_attention,
-    "pam-unet": pam_unet,
-}

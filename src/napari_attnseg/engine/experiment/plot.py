@@ -9,22 +9,28 @@ from typing import Any
 from napari_attnseg.engine.experiment.plan import Plan, Table
 from napari_attnseg.engine.experiment.tables import WORDS, Line
 
+CURVE = 2.8
+"""Height in inches of a panel of curves."""
+
 
 def picture(plan: Plan, tables: Sequence[tuple[Table, list[Line]]]) -> bytes:
-    """PNG: metrics against the threshold, or points of the first metric for every table."""
+    """PNG: metrics against the threshold, or for every table points of its first metric, or
+    curves."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    rows = sum(len(lines) for _, lines in tables)
-    height = 4.6 if plan.name == "smooth-attention" else 1.2 + 0.34 * rows
-    figure = Figure(figsize=(7.5, height), layout="constrained")
+    alone = plan.name == "smooth-attention"
+    heights = [4.2 if alone else CURVE if t.curve else 0.34 * len(x) for t, x in tables]
+    size = (7.5, (0.4 if alone else 1.2) + sum(heights))
+    figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
-    if plan.name == "smooth-attention":
-        _against_threshold(figure.add_subplot(), tables[0][1])
-    else:
-        ratios = [len(lines) for _, lines in tables]
-        panels = figure.subplots(len(tables), 1, squeeze=False, height_ratios=ratios)
-        for panel, (table, lines) in zip(panels[:, 0], tables, strict=True):
+    panels = figure.subplots(len(tables), 1, squeeze=False, height_ratios=heights)
+    for panel, (table, lines) in zip(panels[:, 0], tables, strict=True):
+        if alone:
+            _against_threshold(panel, lines)
+        elif table.curve:
+            _curves(panel, table, lines)
+        else:
             _points(panel, table, lines)
     figure.suptitle(plan.title)
     buffer = io.BytesIO()
@@ -70,3 +76,17 @@ def _points(axes: Any, table: Table, lines: list[Line]) -> None:
     note = "; diamond: published" if marks else ""
     axes.set_title(f"{table.title}: {WORDS.get(metric, metric)}{note}", fontsize=9)
     axes.grid(alpha=0.3)
+
+
+def _curves(axes: Any, table: Table, lines: list[Line]) -> None:
+    """One line per row over the columns, with a bar of one sd."""
+    for line in lines:
+        known = {i: line.figures[c] for i, c in enumerate(table.columns) if c in line.figures}
+        means, bars = [f.mean for f in known.values()], [f.sd or 0.0 for f in known.values()]
+        style = "o--" if "fold" in line.label else "o-"
+        axes.errorbar(list(known), means, bars, fmt=style, capsize=3, label=line.label)
+    axes.set_title(table.title, fontsize=9)
+    axes.set(xlabel="iteration (0: the coarse map)")
+    axes.grid(alpha=0.3)
+    if lines:
+        axes.legend(fontsize=8)

@@ -59,3 +59,10 @@ PAM_TABLE_2: dict[str, dict[str, float]] = {
     "+ PLA": {"dice": 0.8287, "miou": 0.7465, "gmacs": 1.32},
 }
 """PAM-UNet, Table II, LiTS."""
+
+REFINEMENT: dict[str, dict[str, float]] = {
+    "coarse U-Net": {"iou": 0.69},
+    "CSPN": {"iou": 0.77},
+    "DySPN": {"iou": 0.48},
+}
+"""CSPN and DySPN refinement on Oxford-IIIT Pet, validation part; the report calls it mIoU."""

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from napari_attnseg.engine.experiment import published
-from napari_attnseg.engine.experiment.plan import THRESHOLDS, Plan, Table
+from napari_attnseg.engine.experiment.plan import Plan, Table
+from napari_attnseg.engine.experiment.plan_smooth import THRESHOLDS
 from napari_attnseg.engine.experiment.plot import picture
 from napari_attnseg.engine.experiment.records import (
     Record,
@@ -20,6 +21,7 @@ from napari_attnseg.engine.experiment.records import (
 )
 from napari_attnseg.engine.experiment.tables import (
     Line,
+    Records,
     costs_markdown,
     lines_of,
     markdown,
@@ -35,8 +37,19 @@ def write_report(plan: Plan, layout: Layout, out: Path, command: str = "") -> tu
     costs = {row.key: _read(out / "costs" / f"{row.key}.json") or {} for row in plan.rows}
     tables = [(table, lines_of(plan, table, records, costs)) for table in plan.tables]
     facts = _facts(plan, layout, records, command)
-    data = {
-        **facts,
+    paths = tuple(out / f"{plan.name}{suffix}" for suffix in (".json", ".md", ".png"))
+    write_json(paths[0], {**facts, **_data(plan, tables, records)})
+    write_whole(paths[1], _text(plan, tables, records, facts))
+    write_whole(paths[2], picture(plan, tables))
+    return paths
+
+
+Tables = list[tuple[Table, list[Line]]]
+
+
+def _data(plan: Plan, tables: Tables, records: Records) -> dict[str, Any]:
+    """Tables, published figures and all records as plain values."""
+    return {
         "tables": [
             {"title": t.title, "rows": [_plain(line) for line in lines], "said": verdicts(t, lines)}
             for t, lines in tables
@@ -45,6 +58,10 @@ def write_report(plan: Plan, layout: Layout, out: Path, command: str = "") -> tu
         "published": {t.title: t.published for t in plan.tables if t.published},
         "runs": [r for by_seed in records.values() for r in by_seed.values()],
     }
+
+
+def _text(plan: Plan, tables: Tables, records: Records, facts: Mapping[str, Any]) -> str:
+    """The report as Markdown."""
     text = _head(facts)
     for table, lines in tables:
         text += f"\n## {table.title}\n\n{markdown(table, lines)}\n"
@@ -52,12 +69,7 @@ def write_report(plan: Plan, layout: Layout, out: Path, command: str = "") -> tu
         text += f"({table.published_note}.)\n" if table.published_note else ""
         text += _costs(table, lines) if table.costs else ""
     text += "".join(f"\n{sentence}\n" for sentence in twins(plan, records))
-    text += _published_thresholds() if plan.name == "smooth-attention" else ""
-    paths = tuple(out / f"{plan.name}{suffix}" for suffix in (".json", ".md", ".png"))
-    write_json(paths[0], data)
-    write_whole(paths[1], text)
-    write_whole(paths[2], picture(plan, tables))
-    return paths
+    return text + (_published_thresholds() if plan.name == "smooth-attention" else "")
 
 
 def _records(plan: Plan, out: Path) -> dict[str, dict[int, Record]]:
@@ -76,12 +88,9 @@ def _read(path: Path) -> Any:
         return None
 
 
-def _facts(
-    plan: Plan, layout: Layout, records: Mapping[str, Mapping[int, Record]], command: str
-) -> dict[str, Any]:
+def _facts(plan: Plan, layout: Layout, records: Records, command: str) -> dict[str, Any]:
     """Data, split, seeds, device, versions and time."""
     runs = [r for by_seed in records.values() for r in by_seed.values()]
-    settings = plan.rows[0].settings
     return {
         "experiment": plan.name,
         "title": plan.title,
@@ -89,9 +98,7 @@ def _facts(
         "data": data_words(layout),
         "unit": "volumes" if _is_volume(layout.train[0].image) else "images",
         "seeds": list(plan.seeds),
-        "size": settings.preprocessing.size,
-        "channels": settings.preprocessing.channels,
-        "epochs": settings.epochs,
+        **_size(plan),
         "done": len(runs),
         "of": len(plan.runs),
         "missing": [
@@ -107,23 +114,35 @@ def _facts(
     }
 
 
+def _size(plan: Plan) -> dict[str, Any]:
+    """Pixels, channels and epochs; ``coarse_epochs`` of a model that others refine, or ``None``."""
+    settings = plan.rows[0].settings
+    below = {row.coarse for row in plan.rows}
+    coarse = [row.settings.epochs for row in plan.rows if row.key in below]
+    others = [row.settings.epochs for row in plan.rows if row.key not in below and not row.peer]
+    return {
+        "size": settings.preprocessing.size,
+        "channels": settings.preprocessing.channels,
+        "epochs": max(others, default=settings.epochs),
+        "coarse_epochs": coarse[0] if coarse else None,
+    }
+
+
 def _counted(count: int, word: str) -> str:
     return f"{count} {word}{'s' * (count != 1)}"
 
 
 def _head(facts: Mapping[str, Any]) -> str:
+    """Everything about the runs that is no figure."""
     data = facts["data"]
     part = "them" if facts["unit"] == "images" else "their slices"
-    size = f"{facts['size']} x {facts['size']} pixels" if facts["size"] else "images as they are"
     lines = [
         f"# {facts['title']}",
         "",
         f"- data: {data['title']}, {data['train']} training {facts['unit']} (a fifth of "
         f"{part} for validation) and {data['test']} test {facts['unit']}; {data['labels']}",
         f"- split: {data['split']}",
-        f"- {size}, {_counted(facts['channels'], 'channel')}, "
-        f"{_counted(facts['epochs'], 'epoch')} at most, "
-        f"seeds {', '.join(map(str, facts['seeds']))}",
+        f"- {_scale_words(facts)}, seeds {', '.join(map(str, facts['seeds']))}",
         f"- {facts['done']} of {facts['of']} runs done, {facts['seconds']:.0f} s of training and "
         f"test on {', '.join(facts['devices']) or 'no device yet'}",
         f"- {', '.join(f'{k} {v}' for k, v in facts['versions'].items())}; {facts['date']}",
@@ -137,6 +156,15 @@ def _head(facts: Mapping[str, Any]) -> str:
         "(a seed also draws the validation images). The best mean is bold.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _scale_words(facts: Mapping[str, Any]) -> str:
+    size = f"{facts['size']} x {facts['size']} pixels" if facts["size"] else "images as they are"
+    words = f"{size}, {_counted(facts['channels'], 'channel')}"
+    words += f", {_counted(facts['epochs'], 'epoch')} at most"
+    if facts["coarse_epochs"] is None:
+        return words
+    return f"{words} after {_counted(facts['coarse_epochs'], 'epoch')} of the coarse model"
 
 
 def _is_volume(path: Path) -> bool:
@@ -158,7 +186,7 @@ def _costs(table: Table, lines: list[Line]) -> str:
     parts = [line.cost for line in lines if line.cost]
     if not parts:
         return ""
-    run, full = parts[0]["run"], parts[0]["full"]
+    run, full = parts[0]["run"], parts[0]["full"]  # a peer, without "full", is never first
     busy = max(part["load"] for part in parts)
     return (
         f"\n{costs_markdown(table, lines)}\nOne image: as trained here {run['channels']} x "

@@ -23,6 +23,10 @@ WORDS = {
     "f1": "F1",
     "auc": "AUC",
     "gmacs": "GMACs",
+    "gain": "IoU gained",
+    "better": "images better",
+    "boundary": "boundary IoU",
+    **{f"iou@{t}": f"at {t}" for t in range(25)},
 }
 
 
@@ -161,7 +165,9 @@ def _cost_cells(part: Mapping[str, Any] | None) -> list[str]:
 
 def verdicts(table: Table, lines: Sequence[Line]) -> list[str]:
     """Sentences: rows that mask all or nothing, which row leads, and whether it is apart from the
-    baseline."""
+    baseline. None of a curve, whose last column is judged elsewhere."""
+    if table.curve:
+        return []
     column = table.columns[0]
     word = WORDS.get(column, column)
     sound = [x for x in lines if not x.constant]
