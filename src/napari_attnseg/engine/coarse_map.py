@@ -79,7 +79,7 @@ def _masks(ids: np.ndarray, channels: int) -> np.ndarray:
         )
     if channels == 1:
         return (ids > 0).astype(np.float32)[None]
-    low, high = int(ids.min(initial=0)), int(ids.max(initial=0))
+    low, high = int(ids.min()), int(ids.max())
     if low < 0 or high >= channels:
         raise InputError(
             f"got labels with ids from {low} to {high}, expected 0 to {channels - 1}, the classes "
@@ -96,7 +96,7 @@ def _probability(values: np.ndarray, channels: int) -> np.ndarray:
             "choose a labels layer with their ids"
         )
     found = np.nan_to_num(np.asarray(values, np.float32), nan=0.0)
-    low, high = float(found.min(initial=0)), float(found.max(initial=0))
+    low, high = float(found.min()), float(found.max())
     if low < 0 or high > 1:
         raise InputError(
             f"got values from {low:.3g} to {high:.3g}, expected a probability from 0 to 1; "
