@@ -9,12 +9,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from napari_attnseg.attention.base import AttentionModule, Role
+from napari_attnseg.attention.base import PLACES, AttentionModule, Role
 from napari_attnseg.attention.recording import recording
-from napari_attnseg.attention.registry import _REGISTRY, register_attention
+from napari_attnseg.attention.registry import (
+    _REGISTRY,
+    attention_entry,
+    list_attentions,
+    register_attention,
+)
 from napari_attnseg.errors import InputError
 from napari_attnseg.models import create_model
 from napari_attnseg.models.placed_unet import PlacedUNet
+from napari_attnseg.placement import SINGLE
 
 SMALL: dict[str, Any] = {"width": 0.125, "levels": 3}
 SIZE = (29, 43)
@@ -259,3 +265,17 @@ def test_what_cannot_stand_there_is_refused_with_its_place(attention: str, told:
     with pytest.raises(InputError) as refused:
         made(attention)
     assert told in str(refused.value)
+
+
+@pytest.mark.parametrize("name", [n for n in list_attentions() if 2 in attention_entry(n).ndim])
+def test_every_attention_can_stand_wherever_its_role_may(name: str) -> None:
+    parts = PLACES[attention_entry(name).cls.role]
+    x = torch.randn(1, 1, 21, 13)
+    for part in parts:
+        at = part if part in SINGLE else f"{part}[-1]"
+        model = made(f"{at}={name}", levels=2).train()
+        assert model(x).shape == (1, 1, 21, 13), at
+        assert len(model.places) == 1
+        with torch.no_grad(), recording(model.eval()) as tape:
+            model(x)
+        assert all(r.place.startswith(model.places[0].module) for r in tape.records), at

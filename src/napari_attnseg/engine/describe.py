@@ -11,7 +11,7 @@ from typing import Any
 from napari_attnseg import __version__
 from napari_attnseg.settings import CUT, RECIPES
 
-FORMAT = 2
+FORMAT = 3
 FIXED = ("in_channels", "classes", "channels")
 """Arguments that the data decides, not the person."""
 
@@ -35,12 +35,12 @@ def summary(thing: Any) -> str:
 def describe() -> dict[str, Any]:
     """Everything that docks show about the engine.
 
-    Layout: ``format``, ``version``, ``models`` and ``attentions`` (each ``name``, ``doc``,
-    ``arguments``, ``tunables``; models also ``title``, ``paper``, ``ndim``, ``parameters`` and
-    ``places`` of their defaults, ``choices`` of arguments that have a few, and ``needs_coarse``:
-    no architecture to start from, it is trained on top of a trained model), ``checkpoints``
-    (``name``, ``path``, ``card``), ``devices`` (see ``device.list_devices``), ``cut`` (the
-    probability cut as a tunable), ``recipes``.
+    Layout: ``format``, ``version``, ``attentions`` (as ``attention.attention_info``, and their
+    ``tunables``), ``models`` (each ``name``, ``doc``, ``arguments``, ``tunables``, ``title``,
+    ``paper``, ``ndim``, ``parameters`` and ``places`` of their defaults, ``choices`` of arguments
+    that have a few, and ``needs_coarse``: no architecture to start from, it is trained on top of a
+    trained model), ``checkpoints`` (``name``, ``path``, ``card``), ``devices`` (see
+    ``device.list_devices``), ``cut`` (the probability cut as a tunable), ``recipes``.
     """
     from napari_attnseg.engine.device import list_devices
 
@@ -119,10 +119,12 @@ def weigh(
 
 
 def _attentions() -> list[dict[str, Any]]:
-    from napari_attnseg.attention import list_attentions, sample_attention
+    from napari_attnseg.attention import attention_info, list_attentions, sample_attention
 
-    modules = {name: sample_attention(name) for name in list_attentions()}
-    return [_entry(name, type(module), module) for name, module in modules.items()]
+    return [
+        attention_info(name) | {"tunables": [asdict(t) for t in sample_attention(name).tunables]}
+        for name in list_attentions()
+    ]
 
 
 def _entry(name: str, maker: Any, module: Any) -> dict[str, Any]:

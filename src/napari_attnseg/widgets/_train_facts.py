@@ -52,7 +52,7 @@ class ModelFacts:
 
     def _on_described(self, data: dict[str, Any]) -> None:
         if data.get("format", 0) >= FORMAT:
-            self.form.model.describe(data["models"])
+            self.form.model.describe(data["models"], data["attentions"])
             self.form.refresh()
 
     def _soon(self) -> None:

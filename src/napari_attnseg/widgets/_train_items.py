@@ -14,6 +14,7 @@ from qtpy.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
     QFormLayout,
+    QLabel,
     QLineEdit,
     QSpinBox,
     QWidget,
@@ -135,7 +136,10 @@ class Still(QObject):
 
 
 class ItemEditor:
-    """The widget of one item, with one way to read and write it."""
+    """The widget of one item, with one way to read and write it. ``wide``: it has the caption
+    above it and the whole width."""
+
+    wide = False
 
     def __init__(self, item: Item, changed: Callable[[], None], still: QObject) -> None:
         self.item = item
@@ -214,7 +218,7 @@ class ItemEditor:
                 part.setVisible(on)
 
 
-def grid_of(editors: Iterable[ItemEditor]) -> QWidget:
+def grid_of(editors: Iterable[Any]) -> QWidget:
     """Captions and editors in two columns."""
     panel = QWidget()
     form = QFormLayout(panel)
@@ -223,6 +227,10 @@ def grid_of(editors: Iterable[ItemEditor]) -> QWidget:
     form.setHorizontalSpacing(6)
     form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
     for editor in editors:
+        if editor.wide:
+            form.addRow(QLabel(editor.item.caption))
+            form.addRow(editor.widget)
+            continue
         form.addRow(editor.item.caption, editor.widget)
         editor.label = form.labelForField(editor.widget)
         if editor.label is not None:

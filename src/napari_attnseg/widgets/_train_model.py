@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from superqt import QCollapsible
 
 from napari_attnseg.viewer.preferences import recall, remember
 from napari_attnseg.widgets._parts import Field, button, hint, narrow, row
+from napari_attnseg.widgets._placing import PlacingEditor
 from napari_attnseg.widgets._train_items import Item, ItemEditor, Still, grid_of, same
 
 QUIET = (
@@ -38,7 +39,8 @@ class ModelPanel(QWidget):
         self.values: dict[str, Any] = {}
         self.weights = ""
         self.own: tuple[str, Mapping[str, Any], str] = ("", {}, "")  # of the recipe
-        self.editors: dict[str, ItemEditor] = {}
+        self.attentions: dict[str, dict[str, Any]] = {}
+        self.editors: dict[str, ItemEditor | PlacingEditor] = {}
         self._still = Still(self)
         self._name = "smooth_unet"
         self.combo = narrow(QComboBox())
@@ -83,8 +85,11 @@ class ModelPanel(QWidget):
             return self._name == "smooth_unet"
         return any(t["name"] == "threshold" for t in known["tunables"])
 
-    def describe(self, models: list[dict[str, Any]]) -> None:
-        """Take the engine's description of all models (see ``engine.describe``)."""
+    def describe(
+        self, models: list[dict[str, Any]], attentions: Sequence[dict[str, Any]] = ()
+    ) -> None:
+        """Take the engine's description of all models and attentions (see ``engine.describe``)."""
+        self.attentions = {a["name"]: a for a in attentions if 2 in a["ndim"]}
         fit = [m for m in models if m.get("ndim", 2) == 2 and not m.get("needs_coarse")]
         self.models = {m["name"]: m for m in fit}
         self._fill_combo()
@@ -99,6 +104,7 @@ class ModelPanel(QWidget):
             self._rebuild()
         for option, editor in self.editors.items():
             editor.show(self.values.get(option, self.default(option)))
+        self._tell_levels()
         self._fill_start()
 
     def set_option(self, option: str, value: Any) -> None:
@@ -171,9 +177,10 @@ class ModelPanel(QWidget):
                 made = item_of(
                     name, argument["default"], argument["annotation"], choices, tip_of(name, tip)
                 )
-                editor = ItemEditor(made, partial(self._edited, name), self._still)
+                editor = self._editor(name, made)
                 editor.show(self.values.get(name, argument["default"]))
                 self.editors[name] = editor
+        self._tell_levels()
         self._swap(self.main, [e for n, e in self.editors.items() if n not in QUIET])
         quiet = [e for n, e in self.editors.items() if n in QUIET]
         _discard(self._quiet)
@@ -182,13 +189,26 @@ class ModelPanel(QWidget):
         self.more.setVisible(bool(quiet))
         self._about([where(model["places"])] if model else [])
 
-    def _swap(self, old: QWidget, editors: list[ItemEditor]) -> None:
+    def _editor(self, name: str, item: Item) -> ItemEditor | PlacingEditor:
+        edited = partial(self._edited, name)
+        if name == "attention" and item.text:
+            return PlacingEditor(item, edited, self._still, self.attentions, placing_item)
+        return ItemEditor(item, edited, self._still)
+
+    def _tell_levels(self) -> None:
+        """Where attention is placed, the places follow the number of levels."""
+        placing, levels = self.editors.get("attention"), self.editors.get("levels")
+        if isinstance(placing, PlacingEditor) and levels is not None:
+            placing.set_levels(int(levels.value))
+
+    def _swap(self, old: QWidget, editors: list[ItemEditor | PlacingEditor]) -> None:
         self.main = grid_of(editors)
         self._box.replaceWidget(old, self.main)
         _discard(old)
 
     def _edited(self, name: str) -> None:
         self.values[name] = self.editors[name].value
+        self._tell_levels()
         self.changed.emit()
 
     # --- encoder weights ----------------------------------------------------------------------
@@ -240,6 +260,13 @@ def item_of(
     if optional:
         return Item(path, words, tip, 0, 100_000, 0, none=0, special="as published")
     return Item(path, words, tip, 0, 100_000, 0)
+
+
+def placing_item(name: str, argument: Mapping[str, Any]) -> Item:
+    """The editor of an attention's option (see ``attention_info``)."""
+    choices = {name: list(argument["choices"])} if argument["choices"] else {}
+    tip = str(argument["doc"]).replace("``", "").replace('"', "") or caption(name)
+    return item_of(name, argument["default"], str(argument["type"]), choices, tip)
 
 
 def tip_of(name: str, doc: str) -> str:
