@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_attnseg.viewer.memory import empty_volume
+
 if TYPE_CHECKING:
     from napari.layers import Labels
 
@@ -61,7 +63,7 @@ class HandEdits:
         self.layer = layer
         self.shape = shape
         self._visible = visible or (lambda: range(shape[0]))
-        self.model = np.zeros(shape, np.uint8)
+        self.model = empty_volume(shape, np.uint8)
         self._slices: dict[int, _Slice] = {}
         self._undo: deque[_Stroke] = deque(maxlen=HISTORY)
         self._redo: deque[_Stroke] = deque(maxlen=HISTORY)

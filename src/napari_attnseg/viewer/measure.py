@@ -17,9 +17,21 @@ LABELS = 256
 """Class ids are uint8."""
 
 
+FEW_CLASSES = 12
+"""Up to here one look per class is quicker than a histogram, which first makes wide integers."""
+
+
 def counts_of(labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     """Pixels per class id, (256,), of one slice."""
-    return np.bincount(np.asarray(labels).ravel(), minlength=LABELS)[:LABELS]
+    labels = np.asarray(labels)
+    top = int(labels.max(initial=0))
+    if top > FEW_CLASSES:
+        return np.bincount(labels.ravel(), minlength=LABELS)[:LABELS]
+    counts = np.zeros(LABELS, np.int64)
+    for i in range(1, top + 1):
+        counts[i] = np.count_nonzero(labels == i)
+    counts[0] = labels.size - counts.sum()
+    return counts
 
 
 def pixel_mm(layer: Layer) -> float | None:

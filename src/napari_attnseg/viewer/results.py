@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from napari_attnseg.viewer.edits import HandEdits
 from napari_attnseg.viewer.layers import METADATA, layer_source, map_transform, transform_of
+from napari_attnseg.viewer.memory import empty_volume
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels, Layer
@@ -242,7 +243,7 @@ class ResultLayers:
         return layers.index(self.labels) if self.alive(self.labels) else len(layers)
 
     def _empty(self, dtype: Any, shape: tuple[int, ...] | None = None) -> npt.NDArray[Any]:
-        array = np.zeros(shape or self.shape, dtype)
+        array = empty_volume(shape or self.shape, dtype)
         return array[0] if self.source.ndim == 2 else array
 
     def _pixels(self, layer: Layer) -> npt.NDArray[Any]:

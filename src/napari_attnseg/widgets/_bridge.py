@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from psygnal import Signal as Told
 from qtpy.compat import isalive
 from qtpy.QtCore import QCoreApplication, QObject, Qt, Signal, Slot
 
@@ -14,6 +16,8 @@ from napari_attnseg.widgets._spinner import StillSpinner
 
 if TYPE_CHECKING:
     from napari_attnseg.control.live import LiveController
+
+PULSE_SECONDS = 3.0
 
 
 class _Courier(QObject):
@@ -108,6 +112,36 @@ class Paced:
         return True
 
 
+class Pulse:
+    """When the docks change their words on a run: all in one turn, so that one frame shows it.
+
+    Passes on the ``slice_done`` of the first slice, of the last, and one in a while between; the
+    slice is in the layers by then. With an OpenGL canvas every frame composes the whole window,
+    whoever asked for it: two docks, the class sizes and napari's activity dock, each at a pace of
+    its own, held the mouse up four times as often.
+    """
+
+    beat = Told(object)  # SliceDone
+
+    def __init__(self, live: LiveController, seconds: float = PULSE_SECONDS) -> None:
+        self._paced = Paced(seconds)
+        live.slice_done.connect(self._on_slice)
+
+    def _on_slice(self, event: Any) -> None:
+        if self._paced.due(event.done, event.total):
+            self.beat.emit(event)
+
+
+_pulses: weakref.WeakKeyDictionary[Any, Pulse] = weakref.WeakKeyDictionary()
+
+
+def pulse_for(live: LiveController) -> Pulse:
+    """The one of ``live``; whoever tells of its runs asks for it."""
+    if live not in _pulses:
+        _pulses[live] = Pulse(live)
+    return _pulses[live]
+
+
 class ActivityProgress:
     """Shows the runs of one live controller in napari's activity dock, with its own Cancel.
 
@@ -121,10 +155,9 @@ class ActivityProgress:
         self._began = 0.0
         self._state: tuple[int, int] | None = None
         self._posted = self._showing = self._again = False
-        self._paced = Paced(3.0)
         self._spinner = StillSpinner()
         live.started.connect(self._start)
-        live.slice_done.connect(self._step)
+        pulse_for(live).beat.connect(self._step)
         live.finished.connect(self._end)
         live.failed.connect(self._end)
         live.engine_lost.connect(self._end)
@@ -134,8 +167,7 @@ class ActivityProgress:
         self._post((0, event.total))
 
     def _step(self, event: Any) -> None:
-        if self._paced.due(event.done, event.total):
-            self._post((event.done, event.total))
+        self._post((event.done, event.total))
 
     def _end(self, event: Any = None) -> None:
         if not self._live.state.busy:  # else a small question failed and the run goes on

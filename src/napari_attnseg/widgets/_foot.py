@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QFrame, QProgressBar, QVBoxLayout, QWidget
 
-from napari_attnseg.widgets._bridge import Paced, connect_alive, time_left
+from napari_attnseg.widgets._bridge import connect_alive, pulse_for, time_left
 from napari_attnseg.widgets._moving import MovingWords, move_bar
 from napari_attnseg.widgets._parts import hint, scrolling, separator
 
@@ -30,7 +30,6 @@ class WorkLine(QWidget):
         self._keep = keep
         self._began = 0.0
         self._preparing = ""
-        self._paced = Paced(2.0)
         self.progress = QProgressBar()
         self.progress.setTextVisible(False)
         self.progress.setFixedHeight(6)
@@ -46,7 +45,7 @@ class WorkLine(QWidget):
         live = hub.live
         connect_alive(self, live.busy_changed, self._on_busy)
         connect_alive(self, live.started, self._on_started)
-        connect_alive(self, live.slice_done, self._on_slice)
+        connect_alive(self, pulse_for(live).beat, self._on_slice)
         connect_alive(self, live.finished, self._on_finished)
         self.idle()
 
@@ -70,7 +69,7 @@ class WorkLine(QWidget):
             self.say(self.status.text() if kept else "")
             return
         self._began = time.monotonic()
-        self.progress.setRange(0, 0)
+        self.progress.reset()  # one that runs to and fro would compose 60 frames a second
         self.progress.show()
         cold = self.hub.client.pid is None
         self._preparing = "Starting the engine ..." if cold else "Preparing ..."
@@ -79,14 +78,12 @@ class WorkLine(QWidget):
     def _on_started(self, event: Any) -> None:
         self._began = time.monotonic()
         self.progress.setRange(0, event.total)
-        self.progress.setValue(0)
+        move_bar(self.progress, 0)
         self.moving.setText(f"Segmenting on {event.device} ...")
         self.moving.show()
         self.say("")
 
     def _on_slice(self, event: Any) -> None:
-        if not self._paced.due(event.done, event.total):
-            return
         move_bar(self.progress, event.done)
         seconds = time.monotonic() - self._began
         left = time_left(event.done, event.total, seconds)

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.compat import isalive
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_attnseg.viewer.measure import LABELS, counts_of, pixel_mm, size_words
-from napari_attnseg.widgets._bridge import connect_alive
+from napari_attnseg.widgets._bridge import connect_alive, pulse_for
+from napari_attnseg.widgets._moving import MovingFigure
 from napari_attnseg.widgets._parts import settle_layouts
 
 if TYPE_CHECKING:
     from napari_attnseg.viewer.hub import Hub
     from napari_attnseg.viewer.results import ResultLayers
 
-AT_ONCE_S = 0.005
+AT_ONCE_S = 0.0015
+"""Counting in one turn of the event loop, and one slice at least."""
 COUNT_AFTER_MS = 400
-COUNT_UNSEEN_MS = 3000
-"""While slices that nobody looks at come in: every new figure makes Qt compose the window anew."""
 _SWATCH = (
     "QPushButton {{ background: {color}; border: 1px solid rgba(128,128,128,160);"
     " border-radius: 3px; padding: 0px; margin: 0px; }}"
@@ -40,8 +40,7 @@ class _Row(QWidget):
         self.name = QLabel(f"{label}  {name}")
         self.name.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.name.setToolTip(f"{name} has the number {label} in the labels and in exported masks")
-        self.size = QLabel()
-        self.size.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        self.size = MovingFigure()
         line = QHBoxLayout(self)
         line.setContentsMargins(0, 0, 0, 0)
         line.setSpacing(6)
@@ -67,7 +66,8 @@ class ClassLegend(QWidget):
         self._soon = QTimer(self)
         self._soon.setSingleShot(True)
         self._soon.timeout.connect(self.count)
-        connect_alive(self, hub.live.slice_done, lambda event: self._recount(event.z))
+        connect_alive(self, hub.live.slice_done, lambda event: self._count_soon(event.z))
+        connect_alive(self, pulse_for(hub.live).beat, lambda _: self._show_counted())
         connect_alive(self, hub.live.retuned, lambda event, *_: self._recount(event.z))
         connect_alive(self, hub.live.finished, lambda _: self._recount())
         self.hide()
@@ -135,21 +135,33 @@ class ClassLegend(QWidget):
             self._recount(self.hub.visible_z() if flat else None)
 
     def _recount(self, z: int | None = None) -> None:
-        """Count slice ``z`` (or all) soon."""
+        """Count slice ``z`` (or all) and show it soon."""
         if self._results is None:
             return
         depth = self._results.shape[0]
         self._stale |= set(range(depth)) if z is None else {z}
-        unseen = self.hub.live.state.busy and z not in (None, self.hub.visible_z())
-        wait = COUNT_UNSEEN_MS if unseen else COUNT_AFTER_MS
-        if not self._soon.isActive() or self._soon.remainingTime() > wait:
-            self._soon.start(wait)
+        if not self._soon.isActive() or self._soon.remainingTime() > COUNT_AFTER_MS:
+            self._soon.start(COUNT_AFTER_MS)
+
+    def _count_soon(self, z: int) -> None:
+        """Slice ``z`` of a run came in: it is counted now and shown with the progress."""
+        self._stale.add(z)
+        self._count_some()
 
     def count(self) -> None:
         """Bring the sizes to the present mask: only slices that may have changed are counted, and
         those of a large volume a few at a time, so that the window stays awake."""
+        self._count_some()
+        if self._stale and self._results is not None:
+            self._soon.start(0)
+        else:
+            self._show_counted()
+
+    def _count_some(self) -> None:
+        """Count stale slices for as long as nobody notices."""
         results = self._results
         if results is None or not results.alive(self._labels):
+            self._stale.clear()
             return
         data = np.asarray(self._labels.data).reshape(results.shape)
         if len(self._counts) != len(data):
@@ -157,11 +169,15 @@ class ClassLegend(QWidget):
             self._stale = set(range(len(data)))
         self._stale &= set(range(len(data)))  # others are of an image chosen before
         until = time.perf_counter() + AT_ONCE_S
-        while self._stale and time.perf_counter() < until:
+        while self._stale:
             z = self._stale.pop()
             self._counts[z] = counts_of(data[z])
-        if self._stale:
-            self._soon.start(0)
+            if time.perf_counter() >= until:
+                return
+
+    def _show_counted(self) -> None:
+        """The sizes of what is counted so far, in one frame."""
+        if self._labels is None:
             return
         unnamed = set(np.flatnonzero(self._counts.sum(axis=0)[1:]) + 1) - set(self.rows)
         self._rebuild() if unnamed else self._show()

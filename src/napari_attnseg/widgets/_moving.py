@@ -17,6 +17,8 @@ from qtpy.QtWidgets import QProgressBar, QSizePolicy, QWidget
 class MovingWords(QWidget):
     """One line of words, cut with an ellipsis where the dock is narrow (then in the tooltip)."""
 
+    side = Qt.AlignmentFlag.AlignLeft
+
     def __init__(self) -> None:
         super().__init__()
         self._words = ""
@@ -29,9 +31,10 @@ class MovingWords(QWidget):
 
     def setText(self, words: str) -> None:
         """Show ``words`` in the next frame."""
-        self._words = words
-        self.setToolTip(words)
-        self.update()
+        if words != self._words:
+            self._words = words
+            self.setToolTip(words)
+            self.update()
 
     def sizeHint(self) -> QSize:
         return QSize(0, QFontMetrics(self.font()).height() + 2)
@@ -42,11 +45,36 @@ class MovingWords(QWidget):
             self._words, Qt.TextElideMode.ElideRight, self.width()
         )
         painter.setPen(self.palette().windowText().color())
-        painter.drawText(self.rect(), Qt.AlignmentFlag.AlignVCenter, words)
+        painter.drawText(self.rect(), self.side | Qt.AlignmentFlag.AlignVCenter, words)
+
+
+class MovingFigure(MovingWords):
+    """A figure at the right end of a row: as wide as the widest so far, so that layouts rest."""
+
+    side = Qt.AlignmentFlag.AlignRight
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._wide = 0
+        self.setStyleSheet("")
+        self.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
+
+    def setText(self, words: str) -> None:
+        super().setText(words)
+        needed = QFontMetrics(self.font()).horizontalAdvance(words) + 2
+        if needed > self._wide:
+            self._wide = needed
+            self.updateGeometry()
+
+    def sizeHint(self) -> QSize:
+        return QSize(self._wide, super().sizeHint().height())
 
 
 def move_bar(bar: QProgressBar, value: int) -> None:
     """Bring the bar to ``value`` in the next frame (by itself it composes one at once)."""
+    if not bar.isVisible():  # behind another tab: allowing updates would compose a frame
+        bar.setValue(value)
+        return
     bar.setUpdatesEnabled(False)
     bar.setValue(value)
     bar.setUpdatesEnabled(True)

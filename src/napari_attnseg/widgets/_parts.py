@@ -37,6 +37,12 @@ def settle_layouts() -> None:
         QCoreApplication.sendPostedEvents(None, QEvent.Type.LayoutRequest.value)
 
 
+def behind(dock: QWidget) -> bool:
+    """Whether the window is open but ``dock`` is not seen: closed, or behind another tab."""
+    window = dock.window()
+    return window is not dock and window.isVisible() and not dock.isVisible()
+
+
 class LayerCombo(QComboBox):
     """A choice of layers that follows the layer list; nobody types a name.
 

@@ -211,7 +211,7 @@ class TrainWidget(QWidget):
         self.classes.more.setEnabled(not busy)
         self.classes.less.setEnabled(not busy and len(self.classes.names) > 2)
         if busy:
-            self.progress.setRange(0, 0)
+            self.progress.reset()  # one that runs to and fro would compose 60 frames a second
             self.progress.show()
             self.say("Starting the training engine ...")
         else:

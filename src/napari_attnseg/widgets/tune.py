@@ -23,7 +23,7 @@ from napari_attnseg.widgets._compare import ComparePanel
 from napari_attnseg.widgets._foot import LEAST_WIDTH, with_foot
 from napari_attnseg.widgets._levels import LevelsPanel
 from napari_attnseg.widgets._maps import MapsPanel
-from napari_attnseg.widgets._parts import Section, button, hint, row, settle_layouts
+from napari_attnseg.widgets._parts import Section, behind, button, hint, row, settle_layouts
 from napari_attnseg.widgets._plots import Fingerprint
 from napari_attnseg.widgets._reference import ReferencePanel
 from napari_attnseg.widgets._scale import Kind
@@ -191,6 +191,8 @@ class TuneWidget(QWidget):
         if self._moving:
             self._timer.start()
             return
+        if behind(self):  # they are drawn when the dock comes to the front
+            return
         if "threshold" not in self.rows or not self.hub.at_hand:
             return
         if not self._try(self.hub.prepare):
@@ -201,6 +203,12 @@ class TuneWidget(QWidget):
         except InputError as error:
             self.error.show_error(str(error))
         self.hub.live.request_fingerprint(reference)
+
+    def showEvent(self, event: Any) -> None:
+        """Whatever came while the dock was behind another one is drawn now."""
+        super().showEvent(event)
+        if self.hub.live.state.results is not None:
+            self.follow_up()
 
     def follow_up(self) -> None:
         """Curves soon: once values and slices have come to rest."""
@@ -358,6 +366,7 @@ class TuneWidget(QWidget):
         self._step = np.asarray(event.step, dtype=np.float32)
         self._show_curves()
         self._say_once()
+        settle_layouts()
 
     def _show_curves(self) -> None:
         shown = self.rows.get("threshold")
