@@ -127,11 +127,11 @@ class RefineController:
         ``InputError`` for another size than the image's.
         """
         with self._lock:
+            shape = None if array is None else self._checked_shape(array, "strokes")
             self.generation += 1
-            if array is None:
+            if shape is None:
                 self._forget_strokes()
                 return
-            shape = self._checked_shape(array, "strokes")
             if self._strokes is None or self._strokes.shape != shape:
                 self.scratch.ensure_room(int(np.prod(shape, dtype=np.int64)))
                 path = self.scratch.folder("strokes") / "strokes.npy"
@@ -282,7 +282,7 @@ class RefineController:
             if isinstance(event, Note):
                 self.note.emit(event.text)
             elif isinstance(event, (Failed, Finished)):
-                latest.drop()
+                latest.answered(event.id)
                 self._settle()
                 if isinstance(event, Failed):
                     self.failed.emit(event)
