@@ -40,10 +40,10 @@ def fill(module: nn.Module, seed: int) -> None:
                 b.copy_(torch.rand_like(b) + 0.5)
 
 
-def made(name: str, ndim: int, seed: int = 5) -> AttentionModule:
+def made(name: str, ndim: int, seed: int = 5, **options: Any) -> AttentionModule:
     """In evaluation mode, float64, with random numbers everywhere."""
     torch.manual_seed(seed)
-    module = sample_attention(name, C, ndim=ndim).double().eval()
+    module = sample_attention(name, C, ndim=ndim, **options).double().eval()
     fill(module, seed)
     return module
 
@@ -73,6 +73,13 @@ def case(request: pytest.FixtureRequest) -> tuple[AttentionModule, int]:
     return made(name, ndim), ndim
 
 
+@pytest.fixture(params=CASES, ids=IDS)
+def tiny_case(request: pytest.FixtureRequest) -> tuple[AttentionModule, int]:
+    """With the options that let everything act on a grid of a few positions."""
+    name, ndim = request.param
+    return made(name, ndim, **attention_entry(name).cls.tiny), ndim
+
+
 def test_the_shape_is_kept(case: tuple[AttentionModule, int]) -> None:
     module, ndim = case
     for size in SIZES[ndim]:
@@ -88,10 +95,10 @@ def test_items_are_independent(case: tuple[AttentionModule, int]) -> None:
     torch.testing.assert_close(module(*args)[1:2], module(*part(args, slice(1, 2))))
 
 
-def test_every_parameter_learns_but_the_inert(case: tuple[AttentionModule, int]) -> None:
-    module, ndim = case
+def test_every_parameter_learns_but_the_inert(tiny_case: tuple[AttentionModule, int]) -> None:
+    module, ndim = tiny_case
     biggest = {name: 0.0 for name, p in module.named_parameters() if p.requires_grad}
-    for seed in (5, 6, 7):  # a ReLU may be dead under one draw
+    for seed in range(5, 25):  # a ReLU may be dead under one draw
         fill(module, seed)
         module.zero_grad()
         out = module(*inputs(module.role, SMALL[ndim]))
@@ -102,6 +109,8 @@ def test_every_parameter_learns_but_the_inert(case: tuple[AttentionModule, int])
             assert p.grad is not None, name
             assert p.grad.isfinite().all(), name
             biggest[name] = max(biggest[name], float(p.grad.abs().max()))
+        if seed >= 6 and all(most > 1e-9 or n in module.inert for n, most in biggest.items()):
+            break
     for name, most in biggest.items():
         if name in module.inert:
             assert most <= 1e-7, name
@@ -270,7 +279,7 @@ LINEAR = [(n, d) for n, d in CASES if attention_entry(n).cls.structure]
 
 @pytest.mark.parametrize(("name", "ndim"), LINEAR, ids=[f"{n}-{d}d" for n, d in LINEAR])
 def test_the_materialised_operator_reproduces_the_forward(name: str, ndim: int) -> None:
-    module = made(name, ndim)
+    module = made(name, ndim, **attention_entry(name).cls.tiny)
     size = TINY[ndim]
     with torch.no_grad():
         args = inputs(module.role, size)
@@ -291,4 +300,4 @@ def test_the_materialised_operator_reproduces_the_forward(name: str, ndim: int) 
     elif module.structure == "sparse":
         assert (op == 0).double().mean() > 0.3
     else:
-        assert (op != 0).all()
+        assert (op != 0).any(1).all()  # products of three softmaxes underflow in single heads

@@ -1,6 +1,7 @@
 """Attention mechanisms, one per file; importing the package registers them."""
 
 from importlib import import_module
+from pkgutil import iter_modules
 
 from napari_attnseg.attention.base import (
     Attended,
@@ -13,14 +14,8 @@ from napari_attnseg.attention.base import (
     sample_attention,
 )
 
-_MECHANISMS = (
-    "additive_gate",
-    "joint",
-    "luong",
-    "smooth",
-)
-for _name in _MECHANISMS:
-    import_module(f"napari_attnseg.attention.{_name}")
+for _found in iter_modules(__path__):  # a file joins by being there
+    import_module(f"{__name__}.{_found.name}")
 
 __all__ = [
     "Attended",

@@ -28,17 +28,16 @@ no more; the map of 2 and 8 sees x itself.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from napari_attnseg.attention.base import AttentionModule, register_attention
-from napari_attnseg.attention.dot_product import NonLocal
+from napari_attnseg.attention.base import Structure, register_attention
+from napari_attnseg.attention.dot_product import NonLocal, pixelwise
+from napari_attnseg.attention.layers import Strengthened
+from napari_attnseg.attention.pointwise import SIGMAS, PointWiseMap, noted
 from napari_attnseg.errors import InputError
-from napari_attnseg.settings import Tunable
 
 Branch = Callable[[Tensor], Tensor]
 Form = Callable[[Tensor, Branch, Branch], Tensor]
@@ -62,11 +61,6 @@ SUMS: dict[int, Form] = {
 """The parallel structures where both branches are added."""
 STRUCTURES = tuple(FORMS)
 MERGES = ("gate", "sum")
-SIGMAS = ("sigmoid", "none")
-STRENGTH_DOC = (
-    "How much of what the attention changes is let through: 0 leaves the features as they came, "
-    "1 is as trained."
-)
 
 
 def form_of(structure: int, parallel_merge: str = "gate") -> Form:
@@ -78,114 +72,48 @@ def form_of(structure: int, parallel_merge: str = "gate") -> Form:
     return SUMS[structure] if parallel_merge == "sum" and structure in SUMS else FORMS[structure]
 
 
-class PointWiseMap(nn.Module):
-    """``w(x) = sigma(conv3x3(x))``: (B, C, H, W) to (B, 1, H, W); 9 C + 1 parameters.
-
-    ``sigma="none"`` is the paper's analysis (equation 2); a sigmoid, the default, is what
-    point-wise attention in the works it cites has.
-    """
-
-    def __init__(self, channels: int, sigma: str = "sigmoid") -> None:
-        super().__init__()
-        if sigma not in SIGMAS:
-            raise InputError(f"got sigma {sigma!r}, expected {' or '.join(SIGMAS)}")
-        self.sigma = sigma
-        self.conv = nn.Conv2d(channels, 1, 3, padding=1)
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        w = self.conv(x_BCHW)
-        return torch.sigmoid(w) if self.sigma == "sigmoid" else w
-
-    def extra_repr(self) -> str:
-        return f"sigma={self.sigma!r}"
-
-
-class _Refiner(AttentionModule):
-    """``x + strength * (attended(x) - x)``, and just ``attended(x)`` at strength 1."""
-
-    def forward(self, x_BCHW: Tensor, strength: float = 1.0) -> Tensor:
-        """(B, C, H, W) to the same; ``strength`` in [0, 1]."""
-        if strength == 0 and self.probe is None:
-            return x_BCHW
-        y = self.attended(x_BCHW)
-        return y if strength == 1 else torch.lerp(x_BCHW, y, strength)
-
-    @abstractmethod
-    def attended(self, x_BCHW: Tensor) -> Tensor:
-        """The paper's module."""
-
-    @property
-    def tunables(self) -> tuple[Tunable, ...]:
-        return (Tunable("strength", "float", 1.0, "gate", STRENGTH_DOC),)
-
-    def _noted(self, w_B1HW: Tensor, sigma: str) -> Tensor:
-        if self.probe is not None:
-            kind = "spatial" if sigma == "sigmoid" else "signed"
-            self.probe.note("pointwise", w_B1HW.squeeze(1), kind)  # type: ignore[arg-type]
-        return w_B1HW
-
-
-@register_attention(
-    "nonlocal",
-    id="A18",
-    title="Non-local block",
-    paper="Wang, Girshick, Gupta & He: Non-local Neural Networks (CVPR 2018)",
-    kinds=("signed", "row"),
-    aliases=("self_attention",),
-)
-class SelfAttention(_Refiner):
-    """``A(x) + x`` (equation 5 with the residual of the non-local block).
-
-    ``inner_channels``: d of theta, phi and g (``None``: C/2).
-    """
-
-    maps: ClassVar[tuple[str, ...]] = ("received", "row")
-    identity_at_start: ClassVar[bool] = True
-
-    def __init__(self, channels: int, inner_channels: int | None = None) -> None:
-        super().__init__()
-        self.a = NonLocal(channels, inner_channels)
-
-    def attended(self, x_BCHW: Tensor) -> Tensor:
-        return self.a(x_BCHW, self.probe) + x_BCHW
-
-
-@register_attention(
-    "pointwise",
-    id="A08",
-    title="Point-wise attention",
-    paper="Joint Attention for Medical Image Segmentation, equations 2 to 4",
-    kinds=("spatial", "signed"),
-)
-class PointWiseAttention(_Refiner):
-    """``x * w(x)`` (equation 4). ``sigma``: ``"sigmoid"`` or ``"none"``."""
-
-    maps: ClassVar[tuple[str, ...]] = ("pointwise",)
-
-    def __init__(self, channels: int, sigma: str = "sigmoid") -> None:
-        super().__init__()
-        self.w = PointWiseMap(channels, sigma)
-
-    def attended(self, x_BCHW: Tensor) -> Tensor:
-        return x_BCHW * self._noted(self.w(x_BCHW), self.w.sigma)
-
-
 @register_attention(
     "joint",
     id="A35",
     title="Joint Attention",
     paper="Joint Attention for Medical Image Segmentation",
     kinds=("spatial", "signed", "row"),
+    ndim=(2, 3),
 )
-class JointAttention(_Refiner):
-    """One of the nine structures (see the module's table).
+class JointAttention(Strengthened):
+    """Self-attention over all positions and a weight per position, in one of nine orders.
 
-    ``structure`` 1 to 9; ``parallel_merge`` ``"gate"`` or ``"sum"`` (of structures 1 to 3 alone);
-    ``inner_channels``: d of the self-attention (``None``: C/2); ``sigma`` of the point-wise map,
-    ``"sigmoid"`` or ``"none"``. 4 C d + 3 d + 10 C + 1 parameters.
+    Formula:
+        A(x) = W_z sum_j (theta_i . phi_j / N) g_j,  w(x) = sigma(conv3(x))
+
+        parallel:              1: (A(x) + x) w(x)        2: A(x) w(x) + x
+                               3: u = A(x) + x, u w(x) + u
+        self-attention first:  4: u = A(x) + x, u w(u)   5: a = A(x), a w(a) + x
+                               6: u = A(x) + x, u w(u) + u
+        point-wise first:      7: p = x w(x), A(p) + p   8: p = x w(x), A(p) + x
+                               9: p = x w(x) + x, A(p) + p
+
+    Symbols:
+        x: features (B, C, N); theta, phi, g: 1x1 convolutions C to d = C / 2
+        W_z: 1x1 convolution d to C, zero at the start; conv3: 3x3 convolution to one map
+
+    Cost:
+        4 N C d + 2 N d^2 + 9 N C multiply-adds by association, no N x N matrix;
+        4 C d + 3 d + 10 C + 1 parameters.
+
+    Notes:
+        The paper draws the nine structures without formulas and does not say which one won. Its
+        parallel ones can also be read as sums of both branches, parallel_merge="sum".
+
+    Args:
+        structure: 1 to 9; fresh ones of 2, 5 and 8 are the identity
+        parallel_merge: gate, or sum, of structures 1 to 3
+        inner_channels: d of the self-attention (None: C / 2)
+        sigma: of the point-wise map, sigmoid or none
     """
 
     maps: ClassVar[tuple[str, ...]] = ("pointwise", "received", "row")
+    structure: ClassVar[Structure] = "dense"
     identity_at_start: ClassVar[bool] = True
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "structure": STRUCTURES,
@@ -200,21 +128,46 @@ class JointAttention(_Refiner):
         parallel_merge: str = "gate",
         inner_channels: int | None = None,
         sigma: str = "sigmoid",
+        ndim: int = 2,
     ) -> None:
         super().__init__()
         form_of(structure, parallel_merge)  # refuses what does not exist
         self.number = structure
         self.parallel_merge = parallel_merge
-        self.a = NonLocal(channels, inner_channels)
-        self.w = PointWiseMap(channels, sigma)
+        self.a = NonLocal(channels, inner_channels, ndim)
+        self.w = PointWiseMap(channels, sigma, ndim=ndim)
 
-    def attended(self, x_BCHW: Tensor) -> Tensor:
+    def attended(self, x_BCN: Tensor) -> Tensor:
+        return self._with(x_BCN, lambda v: self.a(v, self.probe))
+
+    def _with(self, x: Tensor, attention: Branch) -> Tensor:
         form = form_of(self.number, self.parallel_merge)
-        return form(
-            x_BCHW,
-            lambda v: self.a(v, self.probe),
-            lambda v: self._noted(self.w(v), self.w.sigma),
-        )
+        return form(x, attention, lambda v: noted(self, self.w(v), self.w.sigma))
+
+    # The self-attention is what has weights between positions; the rest is collected around it.
+
+    def operator(self, *inputs: Tensor) -> Tensor:
+        return self.a.operator(self._asked(inputs[0])).unsqueeze(1)
+
+    def values(self, *inputs: Tensor) -> Tensor:
+        return pixelwise(self.a.g, self._asked(inputs[0]).flatten(2)).unsqueeze(1)
+
+    def collect(self, mixed_BMCN: Tensor, *inputs: Tensor) -> Tensor:
+        x = inputs[0]
+        answer = pixelwise(self.a.w_z, mixed_BMCN[:, 0]).view_as(x)
+        return self._with(x, lambda v: answer)
+
+    def _asked(self, x: Tensor) -> Tensor:
+        """What the self-attention gets: x, or x after the point-wise attention."""
+        got: list[Tensor] = []
+
+        def seen(v: Tensor) -> Tensor:
+            got.append(v)
+            y: Tensor = self.a(v)
+            return y
+
+        self._with(x, seen)
+        return got[0]
 
     def extra_repr(self) -> str:
         return f"structure={self.number}, parallel_merge={self.parallel_merge!r}"

@@ -85,6 +85,9 @@ class AttentionModule(nn.Module):
     divisor: ClassVar[int] = 1
     """Sizes that are multiples of this need no padding inside the module."""
     structure: ClassVar[Structure] = ""
+    tiny: ClassVar[Mapping[str, Any]] = {}
+    """Options under which the structure shows on a grid of a few positions, where the defaults
+    (a block, a number of bases) would span all of it."""
     stochastic: ClassVar[bool] = False
     """Whether every row of the operator sums to 1."""
     identity_at_start: ClassVar[bool] = False
