@@ -109,6 +109,28 @@ def test_what_is_kept_has_a_limit_and_ends_with_the_features() -> None:
     assert small.get(features[0], ()) is guided[0]  # the last one always stays
 
 
+@BOTH
+def test_slices_of_a_volume_are_refined_together(refine: str) -> None:
+    model = tiny(refine, 3, kernel=3).eval()
+    images = torch.rand(1, 1, 24, 28).repeat(3, 1, 1, 1)
+    images[2] = 1 - images[2]
+    with torch.no_grad():
+        model.guidance.affinity.weight.mul_(20)
+        slices = [model.guide(model.encode(image[None])) for image in images]
+        alone = [list(model.steps(g)) for g in slices]
+        (one,) = [list(model.steps_through(slices[:1], images[:1]))]
+        assert len(one) == len(alone[0]) == 3
+        for a, b in zip(one, alone[0], strict=True):
+            assert torch.allclose(a, b, atol=1e-5)
+        apart = list(model.steps_through(slices, images, 2, across=0.0))
+        assert len(apart) == 2
+        for z in range(3):
+            assert torch.allclose(apart[-1][z], alone[z][1][0], atol=1e-5)
+        together = list(model.steps_through(slices, images, 2))[-1]
+        assert not torch.allclose(together, apart[-1], atol=1e-3)
+        assert list(model.steps_through(slices, images, 0)) == []
+
+
 def test_the_coarse_models_values_reach_it() -> None:
     model = tiny().eval()
     with torch.no_grad():

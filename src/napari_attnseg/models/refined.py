@@ -8,7 +8,7 @@ background, which no propagation that keeps constants could ever make.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from napari_attnseg.models.base import (
 from napari_attnseg.models.guidance import Guidance
 from napari_attnseg.models.guided import Guided, GuidedCache
 from napari_attnseg.refinement import Anchors, Refinement, create_refinement, list_refinements
+from napari_attnseg.refinement.volume import across_slices, as_slices, as_volume, attention_of
 from napari_attnseg.settings import Tunable, Tuning
 
 LIMIT = 6.0
@@ -134,6 +135,42 @@ class RefinedModel(SegmentationModel):
             return iter(())
         refinement, attention = self._for(count, guided)
         return refinement.steps(guided.start, guided.affinity, attention, anchors)
+
+    def steps_through(
+        self,
+        slices: Sequence[Guided],
+        image_ZCHW: Tensor,
+        iterations: int | None = None,
+        anchors: Anchors | None = None,
+        across: float = 0.5,
+    ) -> Iterator[Tensor]:
+        """Iterates of neighbouring slices together, each (Z, K, H, W): answers and anchors go on
+        through slices where these look alike.
+
+        ``slices``: the guidance of each, ``image_ZCHW`` what the network saw of it, ``anchors``
+        of the volume (1, K, Z, H, W), ``across``: see ``refinement.volume.across_slices``. A
+        single slice comes out as :meth:`steps` gives it.
+        """
+        count = self._count(iterations)
+        if count == 0:
+            return iter(())
+        start, affinity, attention = self.in_volume(slices, image_ZCHW, across)
+        attention = None if attention is None else attention[:, :count]
+        deep = self.refinement.through_slices().lasting(count)
+        return map(as_slices, deep.steps(start, affinity, attention, anchors))
+
+    def in_volume(
+        self, slices: Sequence[Guided], image_ZCHW: Tensor, across: float = 0.5
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Logits, affinity and attention of neighbouring slices as ``refinement.through_slices()``
+        takes them."""
+        start = as_volume(torch.cat([g.start for g in slices]))
+        flat = torch.cat([g.affinity for g in slices])
+        affinity = across_slices(flat, image_ZCHW, across, maps=self.refinement.maps)
+        if slices[0].attention is None:
+            return start, affinity, None
+        rings = torch.cat([g.attention for g in slices if g.attention is not None])
+        return start, affinity, attention_of(rings)
 
     def guide(self, encoded: Encoded, attended: Attended | None = None, **values: Any) -> Guided:
         """Everything before the first iteration. Kept for the images seen last, so that the

@@ -4,9 +4,9 @@ from napari_attnseg.refinement import controls as _controls  # noqa: F401 (regis
 from napari_attnseg.refinement import cspn as _cspn  # noqa: F401 (registers)
 from napari_attnseg.refinement import dyspn as _dyspn  # noqa: F401 (registers)
 from napari_attnseg.refinement import fold as _fold  # noqa: F401 (registers)
-from napari_attnseg.refinement.base import (
-    Anchors,
-    Refinement,
+from napari_attnseg.refinement.anchors import Anchors
+from napari_attnseg.refinement.base import Refinement
+from napari_attnseg.refinement.registry import (
     create_refinement,
     list_refinements,
     register_refinement,

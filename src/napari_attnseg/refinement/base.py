@@ -1,7 +1,7 @@
 """What a refinement is: a coarse map goes in, better and better maps come out, one per iteration.
 
-A refinement joins by ``@register_refinement("name")`` in its own file. It has no weights: the
-affinity (and attention) that steer it come from a guidance network, or from anywhere else.
+A refinement has no weights: the affinity (and attention) that steer it come from a guidance
+network, or from anywhere else. New ones join by ``register_refinement`` (see ``registry``).
 
 Legend: B = batch, K = maps (classes) as signed logits, N = spatial axes (H, W or D, H, W),
 T = iterations.
@@ -12,55 +12,49 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from copy import copy
-from dataclasses import dataclass
-from itertools import product
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from napari_attnseg.errors import InputError
-from napari_attnseg.refinement.neighbours import Offset, rings
+from napari_attnseg.refinement.anchors import Anchors, one_by_one
+from napari_attnseg.refinement.fused import fused
+from napari_attnseg.refinement.neighbours import Offset, rings, straight_rings
+from napari_attnseg.refinement.tiles import largest_side, tiles
 
-TILE = 256
-"""Side of the squares in which :meth:`Refinement.refine` works: several maps of this size stay in
-the processor's cache over all iterations."""
-
-
-@dataclass(frozen=True, eq=False)
-class Anchors:
-    """Pixels whose answer is known and is re-injected after every iteration, as CSPN re-injects
-    sparse depth (Cheng et al. 2018, section 3.3).
-
-    ``logits``: (B, K, N) what is held there. ``weight``: (B, 1, N) in [0, 1]; 1 holds the pixel
-    exactly, 0 leaves it free, values between pull it.
-    """
-
-    logits: Tensor
-    weight: Tensor
-
-    def hold(self, x_BKN: Tensor) -> Tensor:
-        """``x`` with the anchored pixels put back (exactly where the weight is 1)."""
-        pulled = torch.lerp(x_BKN, self.logits, self.weight)
-        return torch.where(self.weight == 1, self.logits, pulled)
-
-    def part(self, window: tuple[slice, ...]) -> Anchors:
-        """The anchors inside a window (batch and maps included)."""
-        return Anchors(self.logits[window], self.weight[window])
+BUDGET = 256 << 20
+"""Bytes that :meth:`Refinement.refine` may need beside what it is given, before it works in
+tiles."""
+Advance = Callable[[Tensor, int], Tensor]
+"""``(x, t) -> x_next``."""
 
 
 class Refinement(ABC):
     """``iterations`` T of a stencil over a ``kernel`` neighbourhood in ``ndim`` dimensions.
 
     ``maps``: 1 for one affinity that all maps share; K for one of its own for each of K maps (the
-    affinity's channels then stand map by map).
+    affinity's channels then stand map by map). ``straight``: of other slices (3D) only the pixels
+    straight above and below are neighbours. ``compile``: iterations through ``torch.compile``;
+    ``"auto"`` on a GPU alone (on a processor compiling outlasts most work). Where that fails the
+    usual form runs and :attr:`note` says so.
     """
 
     default_kernel = 3
     needs_attention = False
+    best_side: ClassVar[int | None] = None
+    """Side of the tiles in which a processor is quickest, ``None``: in one piece."""
+    step: ClassVar[Callable[..., Tensor] | None] = None
+    """The plain function that is compiled, if there is one."""
 
     def __init__(
-        self, iterations: int = 6, kernel: int | None = None, ndim: int = 2, maps: int = 1
+        self,
+        iterations: int = 6,
+        kernel: int | None = None,
+        ndim: int = 2,
+        maps: int = 1,
+        straight: bool = False,
+        compile: bool | Literal["auto"] = False,
     ) -> None:
         if iterations < 1:
             raise InputError(f"got iterations={iterations}, expected at least 1")
@@ -68,9 +62,13 @@ class Refinement(ABC):
             raise InputError(f"got ndim={ndim}, expected 2 or 3")
         if maps < 1:
             raise InputError(f"got maps={maps}, expected at least 1")
-        self.iterations, self.ndim, self.maps = iterations, ndim, maps
+        if straight and ndim != 3:
+            raise InputError("got straight=True in 2D, expected ndim=3 with it")
+        if compile not in (True, False, "auto"):
+            raise InputError(f"got compile={compile!r}, expected True, False or 'auto'")
+        self.iterations, self.ndim, self.maps, self.compile = iterations, ndim, maps, compile
         self.kernel = self.default_kernel if kernel is None else kernel
-        self.rings = rings(self.kernel, ndim)
+        self.rings = straight_rings(self.kernel) if straight else rings(self.kernel, ndim)
 
     @property
     def offsets(self) -> tuple[Offset, ...]:
@@ -87,12 +85,29 @@ class Refinement(ABC):
         """How many pixels one iteration carries an answer."""
         return self.kernel // 2
 
+    @property
+    def note(self) -> str:
+        """Why the iterations were not compiled though that was asked for; "" otherwise."""
+        step = type(self).step
+        return fused(step).note if step is not None and self.compile else ""
+
     def lasting(self, iterations: int) -> Refinement:
         """The same refinement with another number of iterations."""
         if iterations < 1:
             raise InputError(f"got iterations={iterations}, expected at least 1")
         other = copy(self)
         other.iterations = iterations
+        return other
+
+    def through_slices(self) -> Refinement:
+        """The same refinement over a volume, ``straight`` across its slices (see ``volume``).
+
+        Raises ``InputError`` for one that is not 2D or carries nothing.
+        """
+        if self.ndim != 2 or not self.reach:
+            raise InputError("got a refinement that is not one of slices, expected a 2D one")
+        other = copy(self)
+        other.ndim, other.rings = 3, straight_rings(self.kernel)
         return other
 
     def steps(
@@ -110,7 +125,7 @@ class Refinement(ABC):
         """
         self._check(logits_BKN, affinity, attention)
         if self.maps > 1:
-            apart = _apart(logits_BKN, affinity, attention, anchors)
+            apart = one_by_one(logits_BKN, affinity, attention, anchors)
             for x in self._for_one().steps(*apart):
                 yield x.reshape(logits_BKN.shape)
             return
@@ -128,29 +143,54 @@ class Refinement(ABC):
         affinity: Tensor,
         attention: Tensor | None = None,
         anchors: Anchors | None = None,
-        tile: int | None = TILE,
+        tile: int | Literal["auto"] | None = "auto",
+        budget: int = BUDGET,
     ) -> Tensor:
-        """The last iterate alone, in tiles with a halo of T * reach pixels: exact, with less
-        memory and fewer passes over the affinity. With gradients, or ``tile=None``: in one piece.
+        """The last iterate alone.
+
+        ``tile``: side of the tiles in which the work is done, each with a halo of T * reach
+        pixels: exact, with less memory. ``None``: in one piece. ``"auto"``: as is quickest on the
+        device, but with no more than ``budget`` bytes beside what is given. With gradients
+        always in one piece.
         """
         self._check(logits_BKN, affinity, attention)
         if self.maps > 1:
-            apart = _apart(logits_BKN, affinity, attention, anchors)
-            return self._for_one().refine(*apart, tile=tile).reshape(logits_BKN.shape)
+            apart = one_by_one(logits_BKN, affinity, attention, anchors)
+            last = self._for_one().refine(*apart, tile=tile, budget=budget)
+            return last.reshape(logits_BKN.shape)
         wanted = (logits_BKN, affinity, attention)
         with_gradient = torch.is_grad_enabled() and any(
             v is not None and v.requires_grad for v in wanted
         )
+        if tile == "auto":
+            tile = self.side(logits_BKN, budget)
         if tile is None or with_gradient:
             return self._last(logits_BKN, affinity, attention, anchors)
         out = torch.empty_like(logits_BKN)
-        halo = self.iterations * self.reach
-        for inner, outer, kept in _tiles(tuple(logits_BKN.shape[2:]), tile, halo):
+        for inner, outer, kept in tiles(tuple(logits_BKN.shape[2:]), tile, self._halo):
             attention_part = None if attention is None else attention[(slice(None), *outer)]
             anchor_part = None if anchors is None else anchors.part(outer)
             last = self._last(logits_BKN[outer], affinity[outer], attention_part, anchor_part)
             out[inner] = last[kept]
         return out
+
+    def side(self, logits_BKN: Tensor, budget: int = BUDGET) -> int | None:
+        """Side of the tiles that ``"auto"`` takes, ``None``: in one piece."""
+        b, k, *shape = logits_BKN.shape
+        each = b * self._extra_maps(k) * logits_BKN.element_size()
+        largest = largest_side(tuple(shape), self._halo, each, budget)
+        best = None if logits_BKN.is_cuda or self.compile is True else self.best_side
+        if best is None or self.ndim > 2 or max(shape) <= best:
+            return largest
+        return best if largest is None else min(best, largest)
+
+    @property
+    def _halo(self) -> int:
+        return self.iterations * self.reach
+
+    def _extra_maps(self, k: int) -> int:
+        """Maps of the image's size that are made on the way, about, for ``k`` maps."""
+        return 4 * len(self.rings) + 4 + 6 * k
 
     def _for_one(self) -> Refinement:
         """The same refinement for a single map."""
@@ -183,70 +223,21 @@ class Refinement(ABC):
             raise InputError(f"{type(self).__name__} takes {word} attention")
 
     @abstractmethod
-    def _advance(
-        self, coarse: Tensor, affinity: Tensor, attention: Tensor | None
-    ) -> Callable[[Tensor, int], Tensor]:
+    def _advance(self, coarse: Tensor, affinity: Tensor, attention: Tensor | None) -> Advance:
         """Prepare what all iterations share; returns ``advance(x, t) -> x_next``."""
 
+    def _compiled(
+        self, usual: Advance, given: Callable[[Tensor, int], tuple[Any, ...]], on: Tensor
+    ) -> Advance:
+        """``usual``, or :attr:`step` compiled on what ``given(x, t)`` says, where that is wanted
+        (``usual`` again as soon as it fails)."""
+        step = type(self).step
+        if step is None or not (self.compile is True or (self.compile and on.is_cuda)):
+            return usual
+        run = fused(step)
 
-def _apart(
-    logits: Tensor, affinity: Tensor, attention: Tensor | None, anchors: Anchors | None
-) -> tuple[Tensor, Tensor, Tensor | None, Anchors | None]:
-    """Every map as an image of its own, with its own affinity: (B * K, 1, N) and so on."""
-    b, k, *n = logits.shape
-    alone = affinity.reshape(b * k, -1, *n)
-    each = None if attention is None else attention.repeat_interleave(k, 0)
-    if anchors is not None:
-        held = anchors.logits.expand_as(logits).reshape(b * k, 1, *n)
-        anchors = Anchors(held, anchors.weight.expand(b, 1, *n).repeat_interleave(k, 0))
-    return logits.reshape(b * k, 1, *n), alone, each, anchors
+        def advance(x: Tensor, t: int) -> Tensor:
+            out = run(*given(x, t)) if run.ready else None
+            return usual(x, t) if out is None else out
 
-
-Window = tuple[slice, ...]
-
-
-def _tiles(shape: tuple[int, ...], side: int, halo: int) -> Iterator[tuple[Window, Window, Window]]:
-    """(tile in the image, tile with halo in the image, tile inside its halo), batch included."""
-    full = (slice(None), slice(None))
-    for corner in product(*(range(0, n, side) for n in shape)):
-        stop = [min(c + side, n) for c, n in zip(corner, shape, strict=True)]
-        low = [max(c - halo, 0) for c in corner]
-        high = [min(e + halo, n) for e, n in zip(stop, shape, strict=True)]
-        inner = tuple(slice(a, b) for a, b in zip(corner, stop, strict=True))
-        outer = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-        kept = tuple(slice(a - o, b - o) for a, b, o in zip(corner, stop, low, strict=True))
-        yield (*full, *inner), (*full, *outer), (*full, *kept)
-
-
-R = TypeVar("R", bound=type[Refinement])
-_REGISTRY: dict[str, type[Refinement]] = {}
-_CONTROLS: set[str] = set()
-
-
-def register_refinement(name: str, control: bool = False) -> Callable[[R], R]:
-    """Class decorator: the refinement becomes ``create_refinement("name", ...)``.
-
-    ``control``: what experiments compare refinements with; it is not offered to users.
-    """
-
-    def add(cls: R) -> R:
-        _REGISTRY[name] = cls
-        if control:
-            _CONTROLS.add(name)
-        return cls
-
-    return add
-
-
-def list_refinements(controls: bool = False) -> list[str]:
-    """Names of all refinements, sorted; with ``controls`` also those that experiments compare
-    them with."""
-    return sorted(n for n in _REGISTRY if controls or n not in _CONTROLS)
-
-
-def create_refinement(name: str, **options: Any) -> Refinement:
-    """A refinement by name; ``options`` are those of its class (``iterations``, ``kernel`` ...)."""
-    if name not in _REGISTRY:
-        known = ", ".join(list_refinements())
-        raise InputError(f"got refinement {name!r}, expected one of {known}")
-    return _REGISTRY[name](**options)
+        return advance

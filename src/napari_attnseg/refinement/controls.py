@@ -6,11 +6,10 @@ propagation alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import Tensor
 
-from napari_attnseg.refinement.base import Refinement, register_refinement
+from napari_attnseg.refinement.base import Advance, Refinement
+from napari_attnseg.refinement.registry import register_refinement
 
 
 @register_refinement("none", control=True)
@@ -29,9 +28,7 @@ class Residual(Refinement):
     def reach(self) -> int:
         return 0
 
-    def _advance(
-        self, coarse: Tensor, affinity: Tensor, attention: Tensor | None
-    ) -> Callable[[Tensor, int], Tensor]:
+    def _advance(self, coarse: Tensor, affinity: Tensor, attention: Tensor | None) -> Advance:
         return lambda x, t: coarse + affinity
 
 
@@ -40,7 +37,5 @@ class Still(Refinement):
     """CSPN with its propagation switched off: every weight stands on the pixel itself, and as all
     weights sum to 1 the coarse map stays. What is left is the coarse model, trained on."""
 
-    def _advance(
-        self, coarse: Tensor, affinity: Tensor, attention: Tensor | None
-    ) -> Callable[[Tensor, int], Tensor]:
+    def _advance(self, coarse: Tensor, affinity: Tensor, attention: Tensor | None) -> Advance:
         return lambda x, t: coarse.clone()

@@ -15,13 +15,15 @@ absolute value, which makes the weights sum to 1: pure diffusion that forgets ``
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from napari_attnseg.errors import InputError
-from napari_attnseg.refinement.base import Refinement, register_refinement
+from napari_attnseg.refinement.base import Advance, Refinement
+from napari_attnseg.refinement.fused import cspn_step
+from napari_attnseg.refinement.registry import register_refinement
 from napari_attnseg.refinement.stencil import add_neighbours, neighbour_sum, weight_sum
 
 NORMS = ("8sum", "8sum_abs")
@@ -29,35 +31,31 @@ NORMS = ("8sum", "8sum_abs")
 
 @register_refinement("cspn")
 class CSPN(Refinement):
-    """See the module. ``eps``: added to the sum of absolute affinities."""
+    """See the module. ``eps``: added to the sum of absolute affinities; ``common``: the options
+    of :class:`Refinement`."""
+
+    best_side = 256  # all maps of such a tile stay in the processor's cache over all iterations
+    step = staticmethod(cspn_step)
 
     def __init__(
-        self,
-        iterations: int = 6,
-        kernel: int | None = None,
-        ndim: int = 2,
-        norm: str = "8sum",
-        eps: float = 1e-8,
-        maps: int = 1,
+        self, iterations: int = 6, norm: str = "8sum", eps: float = 1e-8, **common: Any
     ) -> None:
-        super().__init__(iterations, kernel, ndim, maps)
+        super().__init__(iterations, **common)
         if norm not in NORMS:
             raise InputError(f"got norm={norm!r}, expected {' or '.join(NORMS)}")
         self.norm, self.eps = norm, eps
 
-    def _advance(
-        self, coarse: Tensor, affinity: Tensor, attention: Tensor | None
-    ) -> Callable[[Tensor, int], Tensor]:
+    def _advance(self, coarse: Tensor, affinity: Tensor, attention: Tensor | None) -> Advance:
         offsets = self.offsets
         if self.norm == "8sum_abs":
             affinity = affinity.abs()
         share = 1 / (weight_sum(affinity, offsets, absolute=True) + self.eps)
         again = (1 - weight_sum(affinity, offsets) * share) * coarse
-        if torch.is_grad_enabled():
-            return lambda x, t: again + share * neighbour_sum(affinity, x, offsets)
 
         def advance(x: Tensor, t: int) -> Tensor:
+            if torch.is_grad_enabled():
+                return again + share * neighbour_sum(affinity, x, offsets)
             out = add_neighbours(torch.zeros_like(x), affinity, x, offsets)
             return out.mul_(share).add_(again)
 
-        return advance
+        return self._compiled(advance, lambda x, t: (x, again, share, affinity, offsets), coarse)

@@ -14,33 +14,32 @@ gives ``H_0`` back.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from napari_attnseg.errors import InputError
-from napari_attnseg.refinement.base import Refinement, register_refinement
+from napari_attnseg.refinement.base import Advance, Refinement
+from napari_attnseg.refinement.fused import dyspn_step
+from napari_attnseg.refinement.registry import register_refinement
 from napari_attnseg.refinement.stencil import add_neighbours, neighbour_sum, weight_sum
 
 
 @register_refinement("dyspn")
 class DySPN(Refinement):
-    """See the module. ``attention`` of :meth:`steps`: (B, T, 1 + rings, N) in the order centre,
-    ring 1, ring 2, ring 3; each in [0, 1] (a sigmoid of the guidance network's output)."""
+    """See the module. ``common``: the options of :class:`Refinement`.
+
+    ``attention`` of :meth:`steps`: (B, T, 1 + rings, N) in the order centre, ring 1, ring 2,
+    ring 3; each in [0, 1] (a sigmoid of the guidance network's output).
+    """
 
     default_kernel = 7
     needs_attention = True
+    step = staticmethod(dyspn_step)
 
-    def __init__(
-        self,
-        iterations: int = 6,
-        kernel: int | None = None,
-        ndim: int = 2,
-        eps: float = 1e-4,
-        maps: int = 1,
-    ) -> None:
-        super().__init__(iterations, kernel, ndim, maps)
+    def __init__(self, iterations: int = 6, eps: float = 1e-4, **common: Any) -> None:
+        super().__init__(iterations, **common)
         self.eps = eps
 
     def _check(self, logits: Tensor, affinity: Tensor, attention: Tensor | None) -> None:
@@ -51,9 +50,7 @@ class DySPN(Refinement):
         if tuple(attention.shape) != expected:
             raise InputError(f"got attention {tuple(attention.shape)}, expected {expected}")
 
-    def _advance(
-        self, coarse: Tensor, affinity: Tensor, attention: Tensor | None
-    ) -> Callable[[Tensor, int], Tensor]:
+    def _advance(self, coarse: Tensor, affinity: Tensor, attention: Tensor | None) -> Advance:
         assert attention is not None
         parts = list(zip(self._split(affinity), self.rings, strict=True))
         sums = [weight_sum(a, ring) for a, ring in parts]
@@ -69,7 +66,12 @@ class DySPN(Refinement):
                 total = self._add(total, weight, a, x, ring)
             return total / whole if torch.is_grad_enabled() else total.div_(whole)
 
-        return advance
+        stacked = (torch.cat(sums, 1), torch.cat(sizes, 1)) if self.compile else ()
+
+        def given(x: Tensor, t: int) -> tuple[Any, ...]:
+            return x, coarse, affinity, attention[:, t], *stacked, self.rings, self.eps
+
+        return self._compiled(advance, given, coarse)
 
     def _split(self, affinity: Tensor) -> list[Tensor]:
         return list(affinity.split([len(ring) for ring in self.rings], 1))

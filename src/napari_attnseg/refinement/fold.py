@@ -12,15 +12,14 @@ normaliser is the pixel's own. Constant maps are not kept: the two sums belong t
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from napari_attnseg.refinement.base import register_refinement
+from napari_attnseg.refinement.base import Advance
 from napari_attnseg.refinement.cspn import CSPN
 from napari_attnseg.refinement.dyspn import DySPN
 from napari_attnseg.refinement.neighbours import Offset, windows
+from napari_attnseg.refinement.registry import register_refinement
 from napari_attnseg.refinement.stencil import weight_sum
 
 
@@ -40,9 +39,7 @@ def gathered(weight_BKN: Tensor, offsets: tuple[Offset, ...]) -> Tensor:
 class FoldedCSPN(CSPN):
     """Broken on purpose: see the module."""
 
-    def _advance(
-        self, coarse: Tensor, affinity: Tensor, attention: Tensor | None
-    ) -> Callable[[Tensor, int], Tensor]:
+    def _advance(self, coarse: Tensor, affinity: Tensor, attention: Tensor | None) -> Advance:
         kappa = affinity / (weight_sum(affinity, self.offsets, absolute=True) + self.eps)
         gain = gathered(kappa, self.offsets)
         again = (1 - weight_sum(kappa, self.offsets)) * coarse
@@ -53,9 +50,7 @@ class FoldedCSPN(CSPN):
 class FoldedDySPN(DySPN):
     """Broken on purpose: see the module."""
 
-    def _advance(
-        self, coarse: Tensor, affinity: Tensor, attention: Tensor | None
-    ) -> Callable[[Tensor, int], Tensor]:
+    def _advance(self, coarse: Tensor, affinity: Tensor, attention: Tensor | None) -> Advance:
         assert attention is not None
 
         def advance(x: Tensor, t: int) -> Tensor:

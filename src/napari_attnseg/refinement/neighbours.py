@@ -31,6 +31,14 @@ def rings(kernel: int, ndim: int = 2) -> tuple[tuple[Offset, ...], ...]:
     return tuple(ring(radius, ndim) for radius in range(1, kernel // 2 + 1))
 
 
+@cache
+def straight_rings(kernel: int) -> tuple[tuple[Offset, ...], ...]:
+    """The rings of 2D inside a slice of a volume; ring 1 begins with the pixel straight below
+    (offset -1, 0, 0) and ends with the one straight above."""
+    flat = [tuple((0, *offset) for offset in ring) for ring in rings(kernel)]
+    return ((-1, 0, 0), *flat[0], (1, 0, 0)), *flat[1:]
+
+
 def windows(offset: Offset, shape: tuple[int, ...]) -> tuple[Window, Window]:
     """``(here, there)``: the pixels p whose neighbour p + offset lies inside, and those neighbours.
 
