@@ -26,6 +26,7 @@ def test_docks_take_the_viewer_by_the_name_that_napari_injects(
     assert [w.display_name for w in manifest.contributions.widgets] == [
         "Segment",
         "Tune",
+        "Refine",
         "Train",
         "Compare layers (CKA)",
     ]

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QCheckBox, QFileDialog, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QVBoxLayout, QWidget
 
-from napari_attnseg.errors import plain_sentence
-from napari_attnseg.viewer import writer
-from napari_attnseg.viewer.layers import layer_volume
-from napari_attnseg.viewer.preferences import recall, remember
 from napari_attnseg.viewer.query import query_for
-from napari_attnseg.widgets._bridge import connect_alive, to_main_thread
+from napari_attnseg.widgets._bridge import connect_alive
 from napari_attnseg.widgets._choose import complaining
+from napari_attnseg.widgets._export import ExportPart
 from napari_attnseg.widgets._legend import ClassLegend
 from napari_attnseg.widgets._parts import Section, button, hint, later, row
 
 if TYPE_CHECKING:
     from napari_attnseg.viewer.hub import Hub
     from napari_attnseg.viewer.results import ResultLayers
-
-TICK = '<span style="color:#3fae5a; font-size: 15px;"><b>✓</b></span> '
 
 
 class AfterPanel(QWidget):
@@ -58,12 +51,9 @@ class AfterPanel(QWidget):
         self.legend = ClassLegend(self.hub)
         self.edits = hint("No hand edits. Paint on the labels: what you paint stays.")
         self.reset = button("Reset edits", "Drop what was painted by hand (Ctrl+Z brings it back)")
-        self.export = button(
-            "Export mask...",
-            "Write NIfTI, TIFF or PNG, read the file again and compare it",
-            "Ctrl+Shift+E",
-        )
-        self.verdict = hint()
+        self.exporting = ExportPart(lambda: self.hub.results, self._complain, "Ctrl+Shift+E")
+        self.export, self.verdict = self.exporting.button, self.exporting.verdict
+        self.export_to = self.exporting.export_to
 
     def _lay_out(self) -> None:
         box = QVBoxLayout(self)
@@ -75,15 +65,14 @@ class AfterPanel(QWidget):
         box.addWidget(Section("Look", self.ask))
         box.addWidget(Section("Correct", self.edits, self.reset))
         box.addWidget(Section("Count", row(self.split, self.watershed), self.objects))
-        box.addWidget(Section("Keep", self.export, self.verdict))
+        box.addWidget(Section("Keep", self.exporting))
         self.objects.hide()
-        self.verdict.hide()
 
     def _listen(self) -> None:
         self.ask.toggled.connect(self._toggle_query)
         self.split.clicked.connect(self._split)
         self.reset.clicked.connect(self._reset)
-        self.export.clicked.connect(self._choose_target)
+        self.exporting.exported.connect(self.exported)
         connect_alive(self, self.query.toggled, self.ask.setChecked)
         connect_alive(self, self.hub.results_changed, self.follow)
         connect_alive(self, self.hub.source_changed, lambda _: self._stop_query())
@@ -155,57 +144,3 @@ class AfterPanel(QWidget):
         if results is not None and results.edits is not None:
             results.edits.reset()
             self._count()
-
-    # --- export ---------------------------------------------------------------------------------
-
-    def _choose_target(self) -> None:
-        results = self.hub.results
-        if results is None or results.layer("labels") is None:
-            return
-        volume = layer_volume(results.source)
-        suffix = writer.suggested_suffix(volume, results.shape[0])
-        folder = Path(str(recall("export_folder", recall("folder", str(Path.home())))))
-        name = f"{results.source.name}_mask{suffix}"
-        path, _ = QFileDialog.getSaveFileName(
-            self, "Export the mask", str(folder / name), writer.FILTERS
-        )
-        if path:
-            remember("export_folder", str(Path(path).parent))
-            self.export_to(path)
-
-    def export_to(self, path: str) -> None:
-        """Write and verify in a thread; the verdict appears under the button."""
-        results = self.hub.results
-        labels = results.layer("labels") if results is not None else None
-        if results is None or labels is None or results.edits is None:
-            return
-        self.export.setEnabled(False)
-        self.verdict.setText("Writing and reading again ...")
-        self.verdict.show()
-        edits = results.edits.count
-        job = {
-            "labels": np.array(labels.data),
-            "volume": layer_volume(results.source),
-            "classes": dict(enumerate(results.card.class_names)) if results.card else None,
-            "colors": dict(enumerate(results.card.class_colors)) if results.card else None,
-            "provenance": {**results.provenance, "hand_edited_pixels": edits},
-        }
-        threading.Thread(target=self._write, args=(path, job), daemon=True).start()
-
-    def _write(self, path: str, job: dict[str, Any]) -> None:
-        try:
-            verified = writer.export(path, **job)
-            words = f"{TICK}{verified.path.name}: {verified.message}"
-            to_main_thread(lambda: self._on_written(words, ""))
-        except Exception as error:  # a thread that dies in silence would leave the button grey
-            sentence = plain_sentence(error) or f"the mask was not written ({error!r})"
-            to_main_thread(lambda: self._on_written("", sentence))
-
-    def _on_written(self, verdict: str, problem: str) -> None:
-        self.export.setEnabled(True)
-        self.verdict.setText(verdict)
-        self.verdict.setVisible(bool(verdict))
-        if problem:
-            self._complain(problem)
-        else:
-            self.exported.emit(verdict)
