@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from napari.viewer import ViewerModel
 
     from napari_attnseg.viewer.query import AttentionQuery
+    from napari_attnseg.viewer.refine_work import RefineWork
 
 _hubs: weakref.WeakKeyDictionary[Any, Hub] = weakref.WeakKeyDictionary()
 Watcher = Callable[[Any, Callable[[], None]], None]
@@ -110,6 +111,7 @@ class Hub:
         self._z = 0
         self.levels = LevelLayers(self)
         self.query: AttentionQuery | None = None  # the docks share it, see ``query_for``
+        self.refining: RefineWork | None = None  # likewise, see ``refine_work_for``
         self._listen(viewer)
         self._choose_first(viewer)
 
