@@ -86,20 +86,3 @@ def test_the_fold_form_of_dyspn_is_the_published_one() -> None:
         moved = unfolded_and_folded(weights, x, 7) + pi[:, t, :1] * x
         x = (moved + (whole - signed) * h0) / whole
         assert torch.allclose(ours, x, atol=1e-12)
-
-
-@pytest.mark.parametrize("name", ["cspn", "dyspn"])
-def test_a_fold_carries_nothing_and_loses_constants(name: str) -> None:
-    """What the sound form is tested for (locality, constants) fails here, by the same measure."""
-    h0 = torch.randn(1, 1, 21, 23, dtype=torch.float64)
-    sound, broken = create_refinement(name), create_refinement(f"{name}_fold")
-    affinity = torch.rand(1, sound.channels, 21, 23, dtype=torch.float64) + 0.1
-    pi = torch.rand(1, 6, 4, 21, 23, dtype=torch.float64) if sound.needs_attention else None
-    moved = h0.clone()
-    moved[0, 0, 10, 11] += 100
-    ones = torch.ones_like(h0)
-    for form, carries in ((sound, True), (broken, False)):
-        before, after = (form.refine(h, affinity, pi) for h in (h0, moved))
-        assert (int((before != after).sum()) > 1) is carries
-        kept = torch.allclose(form.refine(ones, affinity, pi), ones, atol=1e-9)
-        assert kept is carries
