@@ -131,10 +131,10 @@ def test_a_label_beyond_the_classes_is_refused() -> None:
 
 
 def test_windows_of_what_changed() -> None:
-    before = np.zeros((9, 11), np.uint8)
+    before = np.zeros((2, 9, 11), np.uint8)
     after = before.copy()
     assert changed_box(before, after) is None
-    after[2, 3] = after[5, 8] = 1
+    after[0, 2, 3] = after[1, 5, 8] = 1
     box = changed_box(before, after)
     assert box == (slice(2, 6), slice(3, 9))
     assert box is not None

@@ -240,7 +240,7 @@ def test_steps_are_the_answers_of_so_many_iterations(session: Session, strokes: 
     paint(strokes, 70, 75, 1)
     work = wish(session, strokes=str(strokes.filename))
     desk = RefineDesk(session)
-    steps = desk.steps(work)
+    steps = list(desk.steps(work))
     assert len(steps) == 4
     coarse = desk.show(replace(work, iterations=0, strokes=""))
     assert np.array_equal(steps[0].labels, coarse.labels), "step 0 is the coarse mask as it is"

@@ -315,7 +315,8 @@ class RefineController:
         }
         self._step_folders.append(Path(request.out))
         while len(self._step_folders) > KEPT_STEPS:
-            self.scratch.drop(self._step_folders.pop(0))
+            old = self._step_folders.pop(0)  # removing what was mapped takes its time
+            threading.Thread(target=self.scratch.drop, args=(old,), daemon=True).start()
         self._settle()
         if arrays:
             self.steps_ready.emit(event, arrays)

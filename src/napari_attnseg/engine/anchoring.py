@@ -52,19 +52,18 @@ def held_logits(channels: int) -> torch.Tensor:
     return torch.cat([torch.zeros(1, channels), own])
 
 
-def anchors(
-    strokes_HW: np.ndarray, channels: int, strength: float, device: torch.device
-) -> Anchors:
-    """Anchors (1, K, H, W) of strokes at working size; ``strength`` is their weight."""
-    ids = torch.from_numpy(np.ascontiguousarray(strokes_HW)).long()
-    logits = held_logits(channels)[ids].permute(2, 0, 1)[None].contiguous()
+def anchors(strokes_N: np.ndarray, channels: int, strength: float, device: torch.device) -> Anchors:
+    """Anchors (1, K, N) of strokes at working size, of a slice or of several (Z, H, W);
+    ``strength`` is their weight."""
+    ids = torch.from_numpy(np.ascontiguousarray(strokes_N)).long()
+    logits = held_logits(channels)[ids].movedim(-1, 0)[None].contiguous()
     weight = (ids > 0).float()[None, None] * strength
     return Anchors(logits.to(device), weight.to(device))
 
 
 def changed_box(before: np.ndarray, after: np.ndarray) -> Box | None:
-    """The smallest window in which two arrays (H, W) differ; ``None`` when nowhere."""
-    differs = before != after
+    """The smallest window in which two stacks (Z, H, W) differ; ``None`` when nowhere."""
+    differs = (before != after).any(0)
     rows, cols = differs.any(1), differs.any(0)
     if not rows.any():
         return None

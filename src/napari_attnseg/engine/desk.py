@@ -62,13 +62,15 @@ class Desk:
         self._emit = emit
         self._newest: dict[tuple[type[Request], str], Request] = {}
         self._light: deque[Request] = deque()
+        self._aside: deque[tuple[Request, Iterator[Event | None]]] = deque()
         self._waiting: deque[Request] = deque()
         self._active: tuple[Request, Iterator[Event | None]] | None = None
 
     @property
     def busy(self) -> bool:
         """Whether a next ``step`` would do something."""
-        return bool(self._newest or self._light or self._waiting or self._active)
+        waiting = (self._newest, self._light, self._aside, self._waiting)
+        return any(waiting) or self._active is not None
 
     def submit(self, request: Request) -> None:
         """Queue a request; ``Cancel`` takes effect at once."""
@@ -91,6 +93,9 @@ class Desk:
         if self._light:
             self._serve(self._light.popleft())
             return True
+        if self._aside:
+            self._go_on(*self._aside.popleft())
+            return True
         if self._active is None and self._waiting:
             request = self._waiting.popleft()
             self._active = request, self._worker.handle(request)
@@ -101,6 +106,7 @@ class Desk:
 
     def close(self) -> None:
         """Close running work (its ``finally`` saves) and the worker."""
+        self._aside.clear()
         if self._active:
             events = self._active[1]
             self._active = None
@@ -109,9 +115,20 @@ class Desk:
 
     def _serve(self, request: Request) -> None:
         try:
-            for event in self._worker.handle(request):
-                if event is not None:
-                    self._emit(event)
+            events = self._worker.handle(request)
+        except Exception as error:
+            self._emit(failure(request, error))
+        else:
+            self._go_on(request, events)
+
+    def _go_on(self, request: Request, events: Iterator[Event | None]) -> None:
+        """Light work to its end, or to a heartbeat: there it steps aside for what is newer."""
+        try:
+            for event in events:
+                if event is None:
+                    self._aside.append((request, events))
+                    return
+                self._emit(event)
         except Exception as error:
             self._emit(failure(request, error))
 
@@ -132,6 +149,9 @@ class Desk:
             self._emit(Stopping(target))
             self._worker.stop(target)
             return
+        for work in [w for w in self._aside if w[0].id == target]:
+            self._aside.remove(work)
+            self._emit(Finished(target, "cancelled"))
         queues: list[deque[Request]] = [self._waiting, self._light]
         for queue in queues:
             for request in [r for r in queue if r.id == target]:

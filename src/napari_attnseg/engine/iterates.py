@@ -26,7 +26,7 @@ from napari_attnseg.errors import EngineError
 from napari_attnseg.models.guided import Guided
 from napari_attnseg.refinement import Refinement
 
-KEEP_BYTES = 256 << 20
+KEEP_BYTES = 512 << 20
 """Guidance of coarse maps from outside, and iterates: so much is kept of each."""
 SMALL = 1 << 20
 """Up to so many pixels all iterates are kept, and one thread is quicker than two that wait."""
@@ -78,48 +78,61 @@ class Iterates:
         """Slice ``z`` (Y, X) of an array in scratch; raises ``InputError`` for another size."""
         return coarse_map.slice_of(open_map(path), z, self.session.shape, what, advice)
 
+    def key(self, work: Refine | Affinity, z: int) -> Hashable:
+        """Names the guidance of slice ``z`` from the coarse map asked for, by its content."""
+        about = (work.image, str(self.session.device), z)
+        if work.coarse:
+            return (*about, coarse_map.digest(self._coarse(work, z), work.coarse_kind))
+        values = self.session._values(work.tuning)
+        return (*about, tuple(sorted((k, v) for k, v in values.items() if k not in LATER)))
+
     def start(self, work: Refine | Affinity, z: int | None = None) -> Start:
         """Guidance of a slice (default: the one asked for) from the coarse map asked for."""
         z = work.z if z is None else z
-        about = (work.image, str(self.session.device), z)
+        key = self.key(work, z)
         if not work.coarse:
-            return self._own(work, about, z)
-        advice = "choose a layer made on this image, or the model's own coarse mask"
-        coarse = self.slice_of(work.coarse, z, "a coarse map", advice)
-        key = (*about, coarse_map.digest(coarse, work.coarse_kind))
+            return Start(key, self._own(work, z))
         if self._last is not None and self._last.key == key:
             return self._last
         found, kept = self._guided.get(key)
         if not found:
-            kept = self._guide(coarse, work, z)
+            kept = self._guide(work, z)
             self._guided.put(key, kept)
         self._last = Start(key, kept)
         return self._last
 
-    def _own(self, work: Refine | Affinity, about: tuple[Hashable, ...], z: int) -> Start:
-        values = self.session._values(work.tuning)
-        own = tuple(sorted((k, v) for k, v in values.items() if k not in LATER))
+    def _coarse(self, work: Refine | Affinity, z: int) -> np.ndarray:
+        advice = "choose a layer made on this image, or the model's own coarse mask"
+        return self.slice_of(work.coarse, z, "a coarse map", advice)
+
+    def _own(self, work: Refine | Affinity, z: int) -> Guided:
         counts = self.session.pipeline.chain.counts
         before = counts["encode"]
-        start = Start((*about, own), guided(self.session.pipeline, z, values))
+        found = guided(self.session.pipeline, z, self.session._values(work.tuning))
         if counts["encode"] > before:
             self.woken += ["coarse", "guidance"]
-        return start
+        return found
 
-    def _guide(self, coarse: np.ndarray, work: Refine | Affinity, z: int) -> Guided:
+    def _guide(self, work: Refine | Affinity, z: int) -> Guided:
         s = self.session
+        coarse = self._coarse(work, z)
         size = s._working_size()
         logits = coarse_map.coarse_logits(
             coarse, work.coarse_kind, self.channels, size, s._standing
         )
         self.woken.append("guidance")
-        return refined_model(s.model).guide_from(s._prepare(z), logits.to(s.device))
+        return refined_model(s.model).guide_from(self.image(z), logits.to(s.device))
 
-    def lasting(self, count: int, start: Start) -> tuple[Refinement, torch.Tensor | None]:
-        """The refinement with ``count`` iterations and its attention; iterations beyond those
-        that it was trained for go on with the attention of the last one."""
+    def image(self, z: int) -> torch.Tensor:
+        """Slice ``z`` as the network sees it, (1, C, H, W)."""
+        return self.session._prepare(z)
+
+    def lasting(
+        self, count: int, attention: torch.Tensor | None
+    ) -> tuple[Refinement, torch.Tensor | None]:
+        """The refinement with ``count`` iterations and its attention (B, T, ...); iterations
+        beyond those that it was trained for go on with the attention of the last one."""
         refinement = refined_model(self.session.model).refinement.lasting(count)
-        attention = start.guided.attention
         if attention is None or count <= attention.shape[1]:
             return refinement, attention if attention is None else attention[:, :count]
         known = attention.shape[1]
@@ -136,7 +149,7 @@ class Iterates:
         if g.start[0, 0].numel() <= SMALL:
             return self.all(start, count)[count]
         self.woken.append("iterations")
-        refinement, attention = self.lasting(count, start)
+        refinement, attention = self.lasting(count, g.attention)
         last = refinement.refine(g.start, g.affinity, attention)
         self._iterates.put((start.key, count), last)
         return last
@@ -150,7 +163,7 @@ class Iterates:
         if all(found for found, _ in known):
             return [g.start, *(kept for _, kept in known)]
         self.woken.append("iterations")
-        refinement, attention = self.lasting(count, start)
+        refinement, attention = self.lasting(count, g.attention)
         made = [g.start]
         with thread_for(g.start[0, 0].numel()):
             for t, x in enumerate(refinement.steps(g.start, g.affinity, attention), 1):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from napari_attnseg.control.message_base import Event
 from napari_attnseg.control.refining import Affinity, AffinityDone, Refine, Refined
+from napari_attnseg.engine.device import spare_processor
 from napari_attnseg.engine.metrics import count, dice
 from napari_attnseg.engine.opened import OpenImage
 from napari_attnseg.engine.pace import LivePace
@@ -37,15 +40,50 @@ class Refiner:
         self._files: tuple[str, RefinedFiles] | None = None
         self._pace = LivePace()
 
-    def events(self, session: OpenImage, work: Refine | Affinity) -> list[Event]:
-        """The answer, computed; raises as :class:`RefineDesk` does."""
+    def events(self, session: OpenImage, work: Refine | Affinity) -> Iterator[Event | None]:
+        """The answer; ``None`` where another question may be asked before it goes on. Raises as
+        :class:`RefineDesk` does."""
         if self._desk is None or self._desk.session is not session:
             self._desk = RefineDesk(session)
-        about = (work.checkpoint, work.device, work.image, work.z, work.coarse)
-        with self._pace.answering((*about, getattr(work, "steps", False))):
-            if isinstance(work, Affinity):
-                return [_pixel(self._desk, work)]
-            return [_answer(self._desk, work, self._files_for(work, session.shape[1:]))]
+        if isinstance(work, Affinity):
+            yield _pixel(self._desk, work)
+        elif work.steps:
+            yield from self._steps(self._desk, work)
+        else:
+            about = (work.checkpoint, work.device, work.image, work.z, work.coarse)
+            with self._pace.answering(about):
+                answer = self._live(self._desk, work)
+            yield answer
+
+    def _live(self, desk: RefineDesk, work: Refine) -> Refined:
+        began = time.perf_counter()
+        shown = desk.show(work)
+        woken = desk.woken
+        agreement = _dice(desk, work, [shown])
+        self._files_for(work, desk.session.shape[1:]).write(work.buffer, shown)
+        return _refined(work, shown, began, woken, dice=agreement)
+
+    def _steps(self, desk: RefineDesk, work: Refine) -> Iterator[Event | None]:
+        began = time.perf_counter()
+        iterates: list[Shown] = []
+        woken: dict[str, None] = {}  # in the order of their first time
+        steps = desk.steps(work)
+        while True:
+            with spare_processor():
+                shown = next(steps, None)
+            if shown is None:
+                break
+            iterates.append(shown)
+            woken |= dict.fromkeys(desk.woken)
+            yield None
+        agreement = _dice(desk, work, iterates)
+        _write_steps(Path(work.out), iterates)
+        attention = desk.attention(work) if work.attention else None
+        if attention is not None:
+            save_array(Path(work.out) / "steps_attention.npy", attention)
+        changed, movement = _course(iterates)
+        course = {"changed": changed, "movement": movement, "dice": agreement}
+        yield _refined(work, iterates[-1], began, tuple(woken), **course)
 
     def _files_for(self, work: Refine, shape: tuple[int, int]) -> RefinedFiles:
         key = f"{work.out}:{shape}"
@@ -54,31 +92,20 @@ class Refiner:
         return self._files[1]
 
 
-def _answer(desk: RefineDesk, work: Refine, files: RefinedFiles) -> Refined:
-    """Refine one slice; files are written when all of it has been computed."""
-    began = time.perf_counter()
-    iterates = desk.steps(work) if work.steps else [desk.show(work)]
-    attention = desk.attention(work) if work.attention else None
-    agreement = _dice(desk, work, iterates)
-    files.write(work.buffer, iterates[-1])
-    if work.steps:
-        _write_steps(Path(work.out), iterates)
-    if attention is not None:
-        save_array(Path(work.out) / "steps_attention.npy", attention)
-    changed, movement = _course(iterates) if work.steps else ((), ())
+def _refined(
+    work: Refine, shown: Shown, began: float, woken: tuple[str, ...], **course: Any
+) -> Refined:
     return Refined(
         work.id,
         work.z,
         work.buffer,
         work.iterations,
-        changed,
-        movement,
-        agreement,
-        int(np.count_nonzero(iterates[-1].labels)),
-        iterates[-1].anchored,
-        time.perf_counter() - began,
-        desk.woken,
-        work.generation,
+        area=int(np.count_nonzero(shown.labels)),
+        anchored=shown.anchored,
+        seconds=time.perf_counter() - began,
+        woken=woken,
+        generation=work.generation,
+        **course,
     )
 
 

@@ -9,7 +9,7 @@ Legend: K = classes, H, W = working pixels, Y, X = pixels of the slice.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,12 +18,14 @@ import torch
 from napari_attnseg.control.refining import Affinity, Refine
 from napari_attnseg.engine import anchoring
 from napari_attnseg.engine.affinity_at import PixelWeights, weights_at
-from napari_attnseg.engine.iterates import Iterates, Start, thread_for
+from napari_attnseg.engine.iterates import KEEP_BYTES, Iterates, thread_for
 from napari_attnseg.engine.opened import OpenImage
 from napari_attnseg.engine.preprocess import resize
 from napari_attnseg.engine.refining import refined_model
+from napari_attnseg.engine.stages import ByteCache
 from napari_attnseg.errors import InputError
-from napari_attnseg.refinement import strokes
+from napari_attnseg.models.guided import Guided
+from napari_attnseg.refinement import Anchors, strokes
 
 MOST = 200
 """Iterations that can be asked for. DySPN goes on with the attention of its last iteration."""
@@ -42,12 +44,24 @@ class Shown:
 
 @dataclass(frozen=True, eq=False)
 class _Scene:
-    """The last answer at working size, the strokes and the iterate it was made with."""
+    """An answer (1, K, H, W) and the strokes (Z, H, W) it was made with."""
 
-    key: Hashable
     strokes: np.ndarray
     logits: torch.Tensor
-    plain: torch.Tensor
+
+
+def slab(work: Refine, n_slices: int) -> range:
+    """The slices whose strokes reach slice ``work.z``, itself included."""
+    return range(max(0, work.z - work.carry), min(n_slices, work.z + work.carry + 1))
+
+
+def _part(guided: Guided, window: tuple[slice, ...]) -> Guided:
+    attention = guided.attention
+    return Guided(
+        guided.start[window],
+        guided.affinity[window],
+        None if attention is None else attention[(slice(None), *window)],
+    )
 
 
 class RefineDesk:
@@ -60,7 +74,7 @@ class RefineDesk:
     def __init__(self, session: OpenImage) -> None:
         self.session = session
         self._iterates = Iterates(session)
-        self._scene: _Scene | None = None
+        self._scenes = ByteCache(KEEP_BYTES)
 
     @property
     def woken(self) -> tuple[str, ...]:
@@ -75,11 +89,24 @@ class RefineDesk:
         painted = self._strokes(work)
         return self.session._guarded(lambda: self._show(work, painted))
 
-    def steps(self, work: Refine) -> list[Shown]:
-        """Iterates 0 (the coarse map as it is) to ``work.iterations``, each with the strokes."""
+    def steps(self, work: Refine) -> Iterator[Shown]:
+        """Iterates 0 (the coarse map as it is) to ``work.iterations``, each with the strokes of
+        now. Other questions may be asked between two of them."""
         self._check(work)
         painted = self._strokes(work)
-        return self.session._guarded(lambda: self._steps(work, painted))
+        cells = self._cells(painted)
+        guarded = self.session._guarded
+        self._iterates.woken.clear()
+        yield guarded(lambda: self._finish(self._first(work), work, None))
+        for t in range(1, work.iterations + 1):
+            self._iterates.woken.clear()
+            yield guarded(lambda t=t: self._at(work, t, painted, cells))  # type: ignore[misc]
+
+    def _first(self, work: Refine) -> torch.Tensor:
+        """The coarse map; the iterates are made (and kept, if they are small) along the way."""
+        start = self._iterates.start(work)
+        self._iterates.plain(start, work.iterations)
+        return start.guided.start
 
     def attention(self, work: Refine) -> np.ndarray | None:
         """Attention of every iteration, float32 (T, parts, Y, X), parts = centre, ring 1, 2, 3;
@@ -124,15 +151,20 @@ class RefineDesk:
     def _check_values(work: Refine) -> None:
         if not 0 <= work.iterations <= MOST:
             raise InputError(f"got iterations={work.iterations}, expected 0 to {MOST}")
+        if work.carry < 0:
+            raise InputError(f"got carry={work.carry}, expected a number of slices, 0 or more")
         if not 0 <= work.strength <= 1:
             raise InputError(f"got strength={work.strength}, expected 0 (ignored) to 1 (held)")
 
     def _strokes(self, work: Refine) -> np.ndarray | None:
-        """Strokes of the slice (Y, X) uint8; ``None`` when there are none or none count."""
+        """Strokes (Z, Y, X) uint8 of the slice and of those from which strokes are carried to it;
+        ``None`` when there are none or none count."""
         if not work.strokes or work.strength == 0:
             return None
         advice = "press New strokes to begin a layer of the right size"
-        found = self._iterates.slice_of(work.strokes, work.z, "strokes", advice)
+        zs = slab(work, self.session.n_slices)
+        slices = [self._iterates.slice_of(work.strokes, z, "strokes", advice) for z in zs]
+        found = np.stack(slices)
         if found.dtype != np.uint8:
             raise InputError(f"got strokes of type {found.dtype}, expected uint8; {advice}")
         anchoring.check_strokes(found, self._iterates.channels)
@@ -142,65 +174,92 @@ class RefineDesk:
 
     def _show(self, work: Refine, painted: np.ndarray | None) -> Shown:
         self._iterates.woken.clear()
-        start = self._iterates.start(work)
-        plain = self._iterates.plain(start, work.iterations)
-        if painted is None:
+        return self._at(work, work.iterations, painted, self._cells(painted))
+
+    def _at(
+        self, work: Refine, count: int, painted: np.ndarray | None, cells: np.ndarray | None
+    ) -> Shown:
+        """Iterate ``count`` of the slice, with its strokes."""
+        plain = self._iterates.plain(self._iterates.start(work), count)
+        if painted is None or cells is None:
             return self._finish(plain, work, None)
         with thread_for(plain[0, 0].numel()):
-            logits = self._held(start, plain, work, self._cells(painted))
-        return self._finish(logits, work, painted)
+            logits = self._held(work, count, plain, cells)
+        return self._finish(logits, work, painted[work.z - slab(work, self.session.n_slices)[0]])
 
-    def _cells(self, painted: np.ndarray) -> np.ndarray:
-        """Strokes at working size, standing as in training."""
+    def _cells(self, painted: np.ndarray | None) -> np.ndarray | None:
+        """Strokes (Z, Y, X) at working size, standing as in training."""
+        if painted is None:
+            return None
         s = self.session
-        standing = np.ascontiguousarray(s._standing(painted))
-        return anchoring.at_working_size(standing, s._working_size())
+        standing = (np.ascontiguousarray(s._standing(p)) for p in painted)
+        return np.stack([anchoring.at_working_size(p, s._working_size()) for p in standing])
 
     def _held(
-        self, start: Start, plain: torch.Tensor, work: Refine, cells: np.ndarray
+        self, work: Refine, count: int, plain: torch.Tensor, cells: np.ndarray
     ) -> torch.Tensor:
         """``plain`` with strokes; what another stroke cannot have changed is taken over."""
-        key = (start.key, work.iterations, work.strength)
-        scene = self._scene
-        if scene is None or scene.key != key or scene.plain is not plain:
-            scene = _Scene(key, np.zeros_like(cells), plain, plain)
+        zs = slab(work, self.session.n_slices)
+        about = (work.z, work.strength, *(self._iterates.key(work, z) for z in zs))
+        known, scene = self._scenes.get((about, count))
+        if not known:
+            scene = _Scene(np.zeros_like(cells), plain)
         box = anchoring.changed_box(scene.strokes, cells)
         if box is not None:
-            size = cells.shape[0], cells.shape[1]
+            size = cells.shape[1], cells.shape[2]
             inner = anchoring.grown(box, strokes.REACH, size)
             outer = anchoring.grown(inner, strokes.REACH + 1, size)
-            part = self._carried(start, plain, work, cells, outer)
+            part = self._carried(work, count, cells, outer)
             kept = tuple(
                 slice(i.start - o.start, i.stop - o.start)
                 for i, o in zip(inner, outer, strict=True)
             )
             logits = scene.logits.clone()
             logits[(..., *inner)] = part[(..., *kept)]
-            scene = _Scene(key, cells, logits, plain)
+            scene = _Scene(cells, logits)
             self._iterates.woken.append("strokes")
-        self._scene = scene
-        return scene.logits
+        self._scenes.put((about, count), scene)
+        made: torch.Tensor = scene.logits
+        return made
 
     def _carried(
-        self,
-        start: Start,
-        plain: torch.Tensor,
-        work: Refine,
-        cells: np.ndarray,
-        box: anchoring.Box,
+        self, work: Refine, count: int, cells: np.ndarray, box: anchoring.Box
     ) -> torch.Tensor:
-        """The answer with strokes inside a window, which must be wider than what is used."""
+        """The answer (1, K, h, w) with strokes inside a window, which must be wider than what is
+        used of it; strokes of other slices come through the volume that all of them make."""
+        zs = slab(work, self.session.n_slices)
+        starts = [self._iterates.start(work, z) for z in zs]
         window = (slice(None), slice(None), *box)
-        refinement, attention = self._iterates.lasting(max(work.iterations, 1), start)
-        held = anchoring.anchors(cells[box], self._iterates.channels, work.strength, plain.device)
+        answers = [self._iterates.plain(start, count)[window] for start in starts]
+        parts = [_part(start.guided, window) for start in starts]
+        held = cells[(slice(None), *box)]
+        own = zs.index(work.z)
+        if len(zs) == 1:
+            g = parts[0]
+            refinement, attention = self._iterates.lasting(max(count, 1), g.attention)
+            return strokes.carry(
+                g.start,
+                g.affinity,
+                attention,
+                refinement,
+                self._anchors(held[0], work, g.start),
+                answer=answers[0],
+            )
+        model = refined_model(self.session.model)
+        images = torch.cat([self._iterates.image(z)[window] for z in zs])
+        start, affinity, attention = model.in_volume(parts, images)
+        refinement, attention = self._iterates.lasting(max(count, 1), attention)
         return strokes.carry(
-            start.guided.start[window],
-            start.guided.affinity[window],
-            None if attention is None else attention[(slice(None), *window)],
-            refinement,
-            held,
-            answer=plain[window],
-        )
+            start,
+            affinity,
+            attention,
+            refinement.through_slices(),
+            self._anchors(held, work, start),
+            answer=torch.stack(answers, 2),
+        )[:, :, own]
+
+    def _anchors(self, held: np.ndarray, work: Refine, like: torch.Tensor) -> Anchors:
+        return anchoring.anchors(held, self._iterates.channels, work.strength, like.device)
 
     # --- answers -------------------------------------------------------------------------------
 
@@ -214,24 +273,11 @@ class RefineDesk:
         anchored = 0 if painted is None else int(np.count_nonzero(painted))
         return Shown(labels, probability, logits, anchored)
 
-    def _steps(self, work: Refine, painted: np.ndarray | None) -> list[Shown]:
-        self._iterates.woken.clear()
-        start = self._iterates.start(work)
-        found = [self._finish(start.guided.start, work, None)]
-        cells = None if painted is None else self._cells(painted)
-        for logits in self._iterates.all(start, work.iterations)[1:]:
-            if cells is not None:
-                with thread_for(cells.size):
-                    whole = (slice(0, cells.shape[0]), slice(0, cells.shape[1]))
-                    logits = self._carried(start, logits, work, cells, whole)
-            found.append(self._finish(logits, work, painted))
-        return found
-
     def _attention(self, work: Refine) -> np.ndarray | None:
         start = self._iterates.start(work)
         if start.guided.attention is None or work.iterations == 0:
             return None
-        _, attention = self._iterates.lasting(work.iterations, start)
+        _, attention = self._iterates.lasting(work.iterations, start.guided.attention)
         assert attention is not None
         return self.session._back(resize(attention[0], self.session.shape[1:], antialias=False))
 

@@ -333,14 +333,21 @@ class Engine:
         yield from level_maps(session, work)
         yield from self._news(session, work.id)
 
-    def _refine(self, work: r.Refine | r.Affinity) -> Iterator[m.Event]:
+    def _refine(self, work: r.Refine | r.Affinity) -> Iterator[m.Event | None]:
         from napari_attnseg.engine.refine_answers import Refiner
 
         session = self._session(work)
         self._refiner = self._refiner or Refiner()
-        events = self._refiner.events(session, work)
-        yield from self._news(session, work.id)
-        yield from events
+        for event in self._refiner.events(session, work):
+            if event is not None:
+                yield from self._news(session, work.id)
+            yield event
+            if not self._holds(session, work.image):  # another image came in between
+                yield m.Finished(work.id, "cancelled")
+                return
+
+    def _holds(self, session: Session, image: m.ImageRef) -> bool:
+        return any(s is session and self._images.get(k) == image for k, s in self._sessions.items())
 
     # --- other questions -------------------------------------------------------------------------
 
