@@ -10,7 +10,7 @@ from torch import Tensor
 
 from napari_attnseg.errors import InputError
 from napari_attnseg.refinement.base import Anchors, Refinement
-from napari_attnseg.refinement.neighbours import rings
+from napari_attnseg.refinement.neighbours import Offset
 from napari_attnseg.refinement.stencil import add_neighbours, weight_sum
 
 REACH = 48
@@ -43,7 +43,8 @@ def carry(
         return answer.clone()
     out = answer.clone()
     here = anchors.part(window)
-    out[window] += _spread(affinity[window], here, answer[window])
+    near = refinement.rings[0]
+    out[window] += _spread(affinity[window], near, here, answer[window])
     out[window] = here.hold(out[window])
     return out
 
@@ -67,9 +68,8 @@ def _window(weight: Tensor, reach: int) -> Window | None:
     return (slice(None), slice(None), *around)
 
 
-def _spread(affinity: Tensor, anchors: Anchors, answer: Tensor) -> Tensor:
-    """The correction everywhere: what strokes change where they are, diffused."""
-    near = rings(3, answer.ndim - 2)[0]
+def _spread(affinity: Tensor, near: tuple[Offset, ...], anchors: Anchors, answer: Tensor) -> Tensor:
+    """The correction everywhere: what strokes change where they are, diffused among ``near``."""
     weights = affinity[:, : len(near)]
     share = weights.clamp_min(0) / (weight_sum(weights, near, absolute=True) + 1e-8)
     change = anchors.weight * (anchors.logits - answer)
