@@ -34,7 +34,7 @@ def mix(theta_BdN: Tensor, phi_BdN: Tensor, g_BeN: Tensor, order: Order = "auto"
     ``order`` decides cost and memory alone: by association, with the N x N matrix, or what is
     cheaper.
     """
-    d, n = theta_BdN.shape[1:]
+    d, n = phi_BdN.shape[1:]
     linear = is_linear_cheaper(d, g_BeN.shape[1], n) if order == "auto" else order == "linear"
     if linear:
         return _over_n(g_BeN, phi_BdN.mT, n) @ theta_BdN
@@ -57,7 +57,7 @@ def received(theta_BdN: Tensor, phi_BdN: Tensor) -> Tensor:
 
 
 class NonLocal(nn.Module):
-    """``A(x) = W_z NL(x)``, without a residual: (B, C, H, W) to the same.
+    """``A(x) = W_z NL(x)``, without a residual: (B, C, *grid) to the same.
 
     theta, phi, g: 1x1 convolutions C to d; W_z: 1x1 convolution back to C that starts at zero, so
     a fresh module adds nothing. 4 C d + 3 d + C parameters. ``inner_channels``: d (``None``: C/2,
@@ -67,37 +67,48 @@ class NonLocal(nn.Module):
 
     order: Order = "auto"
 
-    def __init__(self, channels: int, inner_channels: int | None = None) -> None:
+    def __init__(self, channels: int, inner_channels: int | None = None, ndim: int = 2) -> None:
         super().__init__()
         d = max(1, channels // 2) if inner_channels is None else inner_channels
         if d < 1:
             raise InputError(f"got inner_channels={inner_channels}, expected at least 1")
-        self.theta = nn.Conv2d(channels, d, 1)
-        self.phi = nn.Conv2d(channels, d, 1)
-        self.g = nn.Conv2d(channels, d, 1)
-        self.w_z = nn.Conv2d(d, channels, 1)
+        conv = {2: nn.Conv2d, 3: nn.Conv3d}[ndim]
+        self.theta = conv(channels, d, 1)
+        self.phi = conv(channels, d, 1)
+        self.g = conv(channels, d, 1)
+        self.w_z = conv(d, channels, 1)
         nn.init.zeros_(self.w_z.weight)
         nn.init.zeros_(self.w_z.bias)
 
-    def forward(self, x_BCHW: Tensor, probe: Probe | None = None) -> Tensor:
-        """A(x); into ``probe`` go the attention received and the queried position's row."""
-        x, hw = x_BCHW.flatten(2), x_BCHW.shape[-2:]
+    def forward(self, x: Tensor, probe: Probe | None = None) -> Tensor:
+        """A(x); into ``probe`` go the attention received and the queried positions' rows."""
+        flat, grid = x.flatten(2), x.shape[2:]
         if probe is not None:
-            self._show(probe, x, (hw[0], hw[1]))
+            self._show(probe, flat, tuple(grid))
         mixed = mix(  # no names for theta, phi and g: they are freed before W_z
-            _pixelwise(self.theta, x), _pixelwise(self.phi, x), _pixelwise(self.g, x), self.order
+            pixelwise(self.theta, flat),
+            pixelwise(self.phi, flat),
+            pixelwise(self.g, flat),
+            self.order,
         )
-        return _pixelwise(self.w_z, mixed).unflatten(2, hw)
+        return pixelwise(self.w_z, mixed).unflatten(2, grid)
 
-    def _show(self, probe: Probe, x_BCN: Tensor, hw: tuple[int, int]) -> None:
-        theta, phi = _pixelwise(self.theta, x_BCN), _pixelwise(self.phi, x_BCN)
-        probe.note("received", received(theta, phi).unflatten(1, hw), "signed")
-        if probe.query is not None:
-            i, j = probe.cell(hw)
-            probe.note("row", row(theta, phi, i * hw[1] + j).unflatten(1, hw), "row")
+    def _show(self, probe: Probe, x_BCN: Tensor, grid: tuple[int, ...]) -> None:
+        theta, phi = pixelwise(self.theta, x_BCN), pixelwise(self.phi, x_BCN)
+        probe.note("received", received(theta, phi).unflatten(1, grid), "signed")
+        for i, at in enumerate(probe.cells(grid)):
+            index = 0
+            for a, n in zip(at, grid, strict=True):
+                index = index * n + a
+            probe.note("row", row(theta, phi, index).unflatten(1, grid), "row", query=i)
+
+    def operator(self, x: Tensor) -> Tensor:
+        """``theta_i . phi_j / N`` on a tiny grid: (B, N, N)."""
+        theta, phi = (pixelwise(f, x.flatten(2)) for f in (self.theta, self.phi))
+        return theta.mT @ phi / phi.shape[-1]
 
 
-def _pixelwise(conv: nn.Conv2d, x_BCN: Tensor) -> Tensor:
+def pixelwise(conv: nn.Conv2d | nn.Conv3d, x_BCN: Tensor) -> Tensor:
     """A 1x1 convolution as the matrix product it is, which copies nothing into other layouts."""
     assert conv.bias is not None
     weight = conv.weight.flatten(1).expand(x_BCN.shape[0], -1, -1)

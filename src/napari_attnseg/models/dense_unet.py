@@ -26,7 +26,7 @@ from napari_attnseg.models.blocks import he_start
 from napari_attnseg.models.densenet import PLANS, DenseNet, densenet
 from napari_attnseg.settings import Tunable, Tuning
 
-ATTENTIONS = {"none": "", "sa": "self_attention", "pwa": "pointwise", "ja": "joint"}
+ATTENTIONS = {"none": "", "sa": "nonlocal", "pwa": "pointwise", "ja": "joint"}
 """The paper's names of the four forms to those of the attention modules."""
 LEVELS = ("level_1", "level_2", "level_3", "level_4")
 """The skips, finest first: 1/2, 1/4, 1/8 and 1/16 resolution."""
@@ -134,7 +134,7 @@ def _options(kind: str, structure: int, parallel_merge: str, sigma: str) -> dict
     """What the attention of this kind wants to know."""
     if kind == "ja":
         return {"structure": structure, "parallel_merge": parallel_merge, "sigma": sigma}
-    return {"sigma": sigma} if kind == "pwa" else {}
+    return {"pwa": {"sigma": sigma}, "sa": {"mode": "dot"}}.get(kind, {})
 
 
 @register_model(
