@@ -9,7 +9,17 @@ import sys
 
 import typer
 
-from napari_attnseg.cli import attentions, cka, demo, evaluate, experiment, models, predict, train
+from napari_attnseg.cli import (
+    attentions,
+    cka,
+    compare,
+    demo,
+    evaluate,
+    experiment,
+    models,
+    predict,
+    train,
+)
 from napari_attnseg.errors import AttnSegError, plain_sentence
 
 app = typer.Typer(
@@ -24,6 +34,7 @@ app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("sweep")(evaluate.sweep)
 app.command("experiment")(experiment.experiment)
+app.command("compare")(compare.compare)
 app.command("cka")(cka.cka)
 app.command("models")(models.models)
 app.command("attentions")(attentions.attentions)

@@ -14,7 +14,7 @@ from napari_attnseg.cli._settings import check_threshold, parse_pairs
 from napari_attnseg.errors import InputError
 
 if TYPE_CHECKING:
-    from napari_attnseg.engine.experiment.plan import Scale
+    from napari_attnseg.engine.experiment.plan import Plan, Scale
     from napari_attnseg.io.layout import Layout
 
 NAMES = ("smooth-attention", "joint-attention", "pam-unet", "refinement")
@@ -72,11 +72,18 @@ def _run(
 ) -> None:
     """Plan, say what is ahead, run and print the report."""
     from napari_attnseg.engine.experiment.plans import make_plan
-    from napari_attnseg.engine.experiment.run import run_plan
     from napari_attnseg.engine.experiment.suited import suited
 
     base, note = suited(layout)
-    plan = make_plan(name, scale, base)
+    carry_out(make_plan(name, scale, base), layout, out, device, keep_models, note)
+
+
+def carry_out(
+    plan: Plan, layout: Layout, out: Path, device: str, keep_models: bool, note: str = ""
+) -> None:
+    """Say what is ahead, run and print the report."""
+    from napari_attnseg.engine.experiment.run import run_plan
+
     ensure_folder(out)
     say(layout.report() + (f"\n{note}" if note else ""))
     for words in plan.left_out:
@@ -84,7 +91,7 @@ def _run(
     say(f"{len(plan.runs)} runs: {len(plan.rows)} rows, seeds {', '.join(map(str, plan.seeds))}")
     command = shlex.join(["napari-attnseg", *sys.argv[1:]])
     steps = run_plan(plan, layout, out, device=device, command=command, keep_models=keep_models)
-    _follow(steps, out / f"{name}.md")
+    _follow(steps, out / f"{plan.name}.md")
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -108,7 +115,7 @@ def _follow(steps: Any, report: Path) -> None:
     finally:
         steps.close()
         if report.is_file():
-            say(f"written: {report} (and .json, .png beside it)")
+            say(f"written: {report} (and .json, .csv, .png beside it)")
     print(report.read_text())
 
 

@@ -32,7 +32,8 @@ def row_costs(row: Row, seed: int, out: Path) -> Iterator[bool]:
     if _is_of(path, wanted):
         return
     found: dict[str, Any] = {"of": wanted, "load": round(psutil.getloadavg()[0], 2)}
-    parts = {"run": row.settings} if row.peer else {"run": row.settings, "full": row.full}
+    alone = row.peer or row.full == row.settings
+    parts = {"run": row.settings} if alone else {"run": row.settings, "full": row.full}
     for name, settings in parts.items():
         found[name] = cost_of(settings, settings.preprocessing.size or 128)
         yield False

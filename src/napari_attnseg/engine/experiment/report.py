@@ -23,6 +23,7 @@ from napari_attnseg.engine.experiment.tables import (
     Line,
     Records,
     costs_markdown,
+    csv_text,
     lines_of,
     markdown,
     twins,
@@ -32,15 +33,17 @@ from napari_attnseg.io.layout import Layout
 
 
 def write_report(plan: Plan, layout: Layout, out: Path, command: str = "") -> tuple[Path, ...]:
-    """``<name>.json``, ``.md`` and ``.png`` in ``out`` from the records that lie there."""
+    """``<name>.json``, ``.md``, ``.png`` and ``.csv`` in ``out`` from the records that lie
+    there."""
     records = _records(plan, out)
     costs = {row.key: _read(out / "costs" / f"{row.key}.json") or {} for row in plan.rows}
     tables = [(table, lines_of(plan, table, records, costs)) for table in plan.tables]
     facts = _facts(plan, layout, records, command)
-    paths = tuple(out / f"{plan.name}{suffix}" for suffix in (".json", ".md", ".png"))
+    paths = tuple(out / f"{plan.name}{suffix}" for suffix in (".json", ".md", ".png", ".csv"))
     write_json(paths[0], {**facts, **_data(plan, tables, records)})
     write_whole(paths[1], _text(plan, tables, records, facts))
     write_whole(paths[2], picture(plan, tables))
+    write_whole(paths[3], csv_text(plan, records, costs))
     return paths
 
 
@@ -186,13 +189,15 @@ def _costs(table: Table, lines: list[Line]) -> str:
     parts = [line.cost for line in lines if line.cost]
     if not parts:
         return ""
-    run, full = parts[0]["run"], parts[0]["full"]  # a peer, without "full", is never first
+    run, full = parts[0]["run"], parts[0].get("full")  # a peer, without "full", is never first
     busy = max(part["load"] for part in parts)
+    shape = "{channels} x {size} x {size}"
+    published = (
+        "; full, at full width and the paper's size, " + shape.format(**full) if full else ""
+    )
     return (
-        f"\n{costs_markdown(table, lines)}\nOne image: as trained here {run['channels']} x "
-        f"{run['size']} x {run['size']}; full, at full width and the paper's size, "
-        f"{full['channels']} x {full['size']} x {full['size']}. CPU ms: median forward with "
-        f"{run['threads']} thread(s); the machine's "
+        f"\n{costs_markdown(table, lines)}\nOne image: as trained here {shape.format(**run)}"
+        f"{published}. CPU ms: median forward with {run['threads']} thread(s); the machine's "
         f"load was up to {busy:.1f} meanwhile.\n"
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
@@ -120,18 +122,36 @@ def costs_markdown(table: Table, lines: Sequence[Line]) -> str:
     """Parameters, GMACs and milliseconds, as trained and as published; empty without any."""
     if not any(line.cost for line in lines):
         return ""
-    parts = ("as trained", "full")
+    full = any("full" in line.cost for line in lines)
+    parts = ("as trained", "full") if full else ("as trained",)
     units = ("parameters", "GMACs", "CPU ms")
     head = ["", *(f"{part}: {unit}" for part in parts for unit in units)]
     published = any("gmacs" in figures for figures in table.published.values())
     rows = [head + ["published GMACs"] * published]
     for line in lines:
         cells = [line.label]
-        for name in ("run", "full"):
+        for name in ("run", "full")[: len(parts)]:
             cells += _cost_cells(line.cost.get(name))
         printed = table.published.get(line.label, {}).get("gmacs")
         rows.append(cells + ["" if printed is None else f"{printed:g}"] * published)
     return _rows(rows)
+
+
+def csv_text(plan: Plan, records: Records, costs: Mapping[str, Any]) -> str:
+    """One line per run: row, seed, every figure of the tables, time and costs."""
+    columns = list(dict.fromkeys(c for table in plan.tables for c in table.columns))
+    head = ["row", "key", "seed", *columns, "train_seconds", "parameters", "gmacs", "cpu_ms"]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(head)
+    for row in plan.rows:
+        cost = costs.get(row.key, {}).get("run", {})
+        for seed, record in sorted(records.get(row.key, {}).items()):
+            figures = [record["metrics"].get(c) for c in columns]
+            macs = round(cost["macs"] / 1e9, 6) if cost else None
+            spent = [record["train_seconds"], record["parameters"], macs, cost.get("ms")]
+            writer.writerow([row.label, row.key, seed, *figures, *spent])
+    return out.getvalue()
 
 
 def _rows(rows: list[list[str]]) -> str:
