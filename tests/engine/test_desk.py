@@ -18,6 +18,7 @@ from napari_attnseg.control.messages import (
     Request,
     Retune,
     Retuned,
+    RowDone,
     SliceDone,
     Stopping,
 )
@@ -146,6 +147,41 @@ def test_cancel_of_waiting_work_never_starts_it(
     drain(desk)
     assert events == [Finished(1, "cancelled"), Finished(2, "cancelled")]
     assert worker.asked == []
+
+
+class Pausing(Counting):
+    """A worker whose answers to ``AttentionRow`` pause twice."""
+
+    def handle(self, request: Request) -> Iterator[Event | None]:
+        if not isinstance(request, AttentionRow):
+            return super().handle(request)
+        return iter((None, None, RowDone(request.id)))
+
+
+def test_light_work_that_pauses_makes_way_for_newer_questions(events: list[Event]) -> None:
+    desk = Desk(Pausing(), events.append)
+    desk.submit(AttentionRow(1))
+    desk.step()
+    assert events == []
+    assert desk.busy
+    desk.submit(Predict(2, order=(0,)))
+    desk.submit(Retune(3))
+    drain(desk)
+    ends = [(type(e).__name__, e.id) for e in events]
+    assert ends == [("Retuned", 3), ("RowDone", 1), ("SliceDone", 2), ("Finished", 2)]
+
+
+def test_work_that_stands_aside_is_cancelled_and_closed(events: list[Event]) -> None:
+    desk = Desk(Pausing(), events.append)
+    desk.submit(AttentionRow(1))
+    desk.step()
+    desk.submit(Cancel(9, 1))
+    drain(desk)
+    assert events == [Finished(1, "cancelled")]
+    desk.submit(AttentionRow(2))
+    desk.step()
+    desk.close()
+    assert not desk.busy
 
 
 def test_cancel_of_something_long_gone_is_nothing(desk: Desk, events: list[Event]) -> None:

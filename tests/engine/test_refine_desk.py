@@ -232,6 +232,55 @@ def test_a_cut_never_takes_a_stroke_away(session: Session, strokes: np.memmap) -
         assert (labels[10:15, 12:17] == 0).all()
 
 
+def test_strokes_are_carried_to_slices_beside(
+    checkpoints: dict[str, Path], strokes: np.memmap, tmp_path: Path
+) -> None:
+    alike = np.stack([IMAGE[0]] * 3)
+    session = Session(checkpoints["cspn"], "cpu")
+    session.set_image(alike)
+    deep = np.lib.format.open_memmap(tmp_path / "deep.npy", "w+", np.uint8, alike.shape)
+    work = wish(session, strokes=str(deep.filename), carry=1)
+    desk = RefineDesk(session)
+    before = [desk.show(replace(work, z=z)) for z in range(3)]
+    alone = desk.show(replace(work, z=1, carry=0))
+    assert before[1].probability.tobytes() == alone.probability.tobytes(), "nothing was painted"
+    deep[0, 90:97, 110:117] = 1 + (before[0].labels[93, 113] == 0)
+    shown = [desk.show(replace(work, z=z)) for z in range(3)]
+    assert [s.anchored for s in shown] == [49, 0, 0]
+    assert (shown[0].labels[90:97, 110:117] == deep[0, 93, 113] - 1).all()
+    here = np.s_[90:97, 110:117]
+    pull = [
+        np.abs(s.probability - b.probability)[here].mean()
+        for s, b in zip(shown, before, strict=True)
+    ]
+    assert pull[0] > pull[1] > 0.001
+    assert pull[2] == 0, "further than one slice"
+    assert desk.show(replace(work, z=2, carry=2)).probability[here].mean() != pytest.approx(
+        before[2].probability[here].mean(), abs=1e-6
+    )
+    deep[0] = 0
+    for z in range(3):
+        again = desk.show(replace(work, z=z))
+        assert again.probability.tobytes() == before[z].probability.tobytes()
+
+
+def test_nothing_is_carried_where_slices_differ(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    """Across slices a stroke goes as far as they look alike: here they are each other's
+    negative."""
+    session = Session(checkpoints["cspn"], "cpu")
+    image = np.where(IMAGE[:1] > 100, 255, 0).astype(np.uint8)
+    session.set_image(np.concatenate([image, 255 - image]))
+    path = tmp_path / "two.npy"
+    strokes = np.lib.format.open_memmap(path, "w+", np.uint8, (2, *SHAPE[1:]))
+    work = wish(session, strokes=str(path), carry=1, z=1)
+    desk = RefineDesk(session)
+    before = desk.show(work)
+    strokes[0, 60:70, 60:70] = 2
+    assert np.abs(desk.show(work).probability - before.probability).max() < 1e-6
+
+
 # --- every step ----------------------------------------------------------------------------------
 
 
@@ -374,6 +423,7 @@ def test_clear_sentences(session: Session, tmp_path: Path, strokes: np.memmap) -
     for change, words in (
         ({"iterations": 201}, "got iterations=201, expected 0 to 200"),
         ({"strength": 1.5}, "got strength=1.5, expected 0"),
+        ({"carry": -1}, "got carry=-1, expected a number of slices"),
         ({"z": 2}, "got slice 2, expected 0 to 1"),
         ({"coarse": small, "coarse_kind": "labels"}, "a coarse map of 2 x 9 x 9, expected 2 x 150"),
         ({"strokes": small}, "got strokes of 2 x 9 x 9"),
