@@ -100,9 +100,9 @@ class GatherExcite(Gating):
     def gathered(self, x_BCN: Tensor) -> Tensor:
         """g, (B, C, n): n positions of the coarser grid, or 1 along every axis."""
         if self.mode == "mean":
-            return (
-                over(mean(x_BCN), x_BCN) if self.extent == 0 else _window_mean(x_BCN, self.extent)
-            )
+            if self.extent == 0:
+                return over(mean(x_BCN), x_BCN)
+            return _window_mean(x_BCN, self.extent)
         g: Tensor = self.gather(pooled(x_BCN, self.grid) if self.extent == 0 else x_BCN)
         return g
 
@@ -115,5 +115,9 @@ class GatherExcite(Gating):
 
 
 def _window_mean(x_BCN: Tensor, e: int) -> Tensor:
+    """Mean over windows of 2 e - 1 around every e-th position, of what lies inside; filled up by
+    hand, because the pooling of volumes refuses maps smaller than its window."""
     pool = F.avg_pool2d if x_BCN.ndim == 4 else F.avg_pool3d
-    return pool(x_BCN, 2 * e - 1, e, e - 1, count_include_pad=False)
+    around = [e - 1] * 2 * (x_BCN.ndim - 2)
+    inside = F.pad(torch.ones_like(x_BCN[:1, :1]), around)
+    return pool(F.pad(x_BCN, around), 2 * e - 1, e) / pool(inside, 2 * e - 1, e)
