@@ -380,7 +380,7 @@ def test_no_space_for_the_state(
     def full(*args: object, **more: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr("napari_attnseg.engine.trainer_state.save_file", full)
     with pytest.raises(ExportError, match="No space left"):
         list(train(replace(QUICK, epochs=1), folder, tmp_path / "m.safetensors"))
     assert (tmp_path / "m.safetensors").exists()  # the best model was written before

@@ -6,6 +6,7 @@ import platform
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,19 @@ STATE_SECONDS = 30.0
 """Between two savings of the state in the middle of an epoch."""
 
 
+@cache
+def _own_version() -> str:
+    """Looked up once: it takes longer than writing a small card."""
+    try:
+        return version("napari-attnseg")
+    except PackageNotFoundError:
+        return "unknown"
+
+
 def versions() -> dict[str, str]:
     """Python, torch and this package."""
-    try:
-        own = version("napari-attnseg")
-    except PackageNotFoundError:
-        own = "unknown"
-    return {"python": platform.python_version(), "torch": torch.__version__, "napari-attnseg": own}
+    python = platform.python_version()
+    return {"python": python, "torch": torch.__version__, "napari-attnseg": _own_version()}
 
 
 @dataclass(frozen=True)

@@ -71,13 +71,25 @@ def count(labels: np.ndarray, reference: np.ndarray, classes: int = 2) -> Counts
             f"found class id {top}, expected ids below {classes}; "
             "check that masks and model speak of the same classes"
         )
-    pairs = labels.astype(np.int64).ravel() * classes + reference.ravel()
-    table = np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+    table = _pairs_of_two(labels, reference) if classes == 2 else _pairs(labels, reference, classes)
     tp = np.diag(table)[1:].astype(np.int64)
     fp = table.sum(1)[1:] - tp
     fn = table.sum(0)[1:] - tp
     total = int(table.sum())
     return Counts(tp, fp, fn, total - tp - fp - fn, int(np.trace(table)), total)
+
+
+def _pairs(labels: np.ndarray, reference: np.ndarray, classes: int) -> np.ndarray:
+    """(classes, classes): pixels by their id in ``labels`` (rows) and in ``reference``."""
+    pairs = labels.astype(np.int64).ravel() * classes + reference.ravel()
+    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+
+
+def _pairs_of_two(labels: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """:func:`_pairs` of ids 0 and 1, several times as quick: a training counts after every epoch."""
+    a, b = labels > 0, reference > 0
+    both, mine, true = (int(np.count_nonzero(m)) for m in (a & b, a, b))
+    return np.array([[a.size - mine - true + both, true - both], [mine - both, both]])
 
 
 def _ratio(over: np.ndarray, under: np.ndarray, empty: np.ndarray) -> np.ndarray:
@@ -183,11 +195,11 @@ class Scores:
 
 def score_histogram(probability: np.ndarray, reference: np.ndarray) -> Scores:
     """Histogram probabilities in [0, 1] into 65,536 equal bins, foreground against background."""
-    bins = np.clip((probability.ravel() * BINS).astype(np.int64), 0, BINS - 1)
-    positive = reference.ravel() > 0
-    return Scores(
-        np.bincount(bins[positive], minlength=BINS), np.bincount(bins[~positive], minlength=BINS)
-    )
+    bins = (probability.ravel() * BINS).astype(np.int64)
+    np.clip(bins, 0, BINS - 1, out=bins)
+    bins += BINS * (reference.ravel() > 0)
+    both = np.bincount(bins, minlength=2 * BINS)
+    return Scores(both[BINS:], both[:BINS])
 
 
 def auc(s: Scores) -> float:

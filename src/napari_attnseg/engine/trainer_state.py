@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 
 from napari_attnseg.engine.learner import Learner
 from napari_attnseg.errors import CheckpointError, ExportError
@@ -76,7 +76,7 @@ def save_state(path: Path, learner: Learner, progress: Progress) -> None:
     }
     part = path.with_name(f"{path.name}.part")
     try:
-        part.write_bytes(save(_tensors(learner), metadata={"state": json.dumps(head)}))
+        save_file(_tensors(learner), part, {"state": json.dumps(head)})
         os.replace(part, path)
     except (OSError, SafetensorError) as error:
         part.unlink(missing_ok=True)

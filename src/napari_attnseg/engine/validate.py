@@ -25,6 +25,9 @@ from napari_attnseg.engine.preprocess import resize
 
 STEP_SLICES = 8
 """Validation slices whose ``step`` gives the default threshold when thresholds are drawn."""
+TALLY_PIXELS = 1 << 20
+"""Pixels whose probabilities are gathered before they are sorted into bins: a histogram of 65,536
+bins for every small slice would cost more than the slice."""
 
 
 @dataclass
@@ -38,6 +41,42 @@ class Validation:
     threshold: float = 0.0
 
 
+class _Tally:
+    """Counts and probabilities of slice after slice."""
+
+    def __init__(self, classes: int) -> None:
+        self.counts: list[Counts] = []
+        self._classes = classes
+        self._scores: Scores | None = None
+        self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
+        self._pixels = 0
+
+    def add(self, logits: torch.Tensor, target: np.ndarray) -> None:
+        """One slice: logits (K, Y, X), target (Y, X)."""
+        labels, chance, known = labels_of(logits), probability(logits), target != IGNORE
+        if not known.all():
+            labels, chance, target = labels[known], chance[known], target[known]
+        self.counts.append(count(labels, target, self._classes))
+        self._waiting.append((chance.ravel(), target.ravel()))
+        self._pixels += target.size
+        if self._pixels >= TALLY_PIXELS:
+            self._sort_in()
+
+    @property
+    def scores(self) -> Scores:
+        """The histogram over all slices."""
+        self._sort_in()
+        assert self._scores is not None, "add a slice first"
+        return self._scores
+
+    def _sort_in(self) -> None:
+        if self._waiting:
+            chances, targets = (np.concatenate(part) for part in zip(*self._waiting, strict=True))
+            new = score_histogram(chances, targets)
+            self._scores = new if self._scores is None else self._scores + new
+            self._waiting, self._pixels = [], 0
+
+
 def probability(logits: torch.Tensor) -> np.ndarray:
     """(Y, X) float32: foreground probability; with several classes p_f / (p_f + p_0)."""
     if len(logits) == 1:
@@ -49,7 +88,7 @@ def probability(logits: torch.Tensor) -> np.ndarray:
 def labels_of(logits: torch.Tensor) -> np.ndarray:
     """(Y, X) class ids at a cut of 0.5 (sigmoid >= 0.5, or the arg-max)."""
     if len(logits) == 1:
-        return (logits[0] >= 0).numpy().astype(np.int64)
+        return (logits[0] >= 0).numpy().view(np.uint8)
     best, index = logits[1:].max(0)
     return torch.where(best >= logits[0], index + 1, 0).numpy()
 
@@ -75,8 +114,7 @@ def validate(
     values = learner.values(result.threshold)
     classes = len(source.settings.class_names)
     losses: list[float] = []
-    counted: list[Counts] = []
-    scores: list[Scores] = []
+    tally = _Tally(classes)
     for slice_ in slices:
         example = source.example(slice_)
         logits = learner.logits(example.image, values)
@@ -84,12 +122,10 @@ def validate(
         target = torch.from_numpy(example.target)
         losses.append(float(learner.loss(logits[None], target[None])))
         known = example.target != IGNORE
-        counted.append(count(labels_of(logits)[known], example.target[known], classes))
-        scores.append(score_histogram(probability(logits)[known], example.target[known]))
-        scores[:] = [sum(scores[1:], scores[0])]
+        tally.add(logits, example.target)
         yield
     result.loss = float(np.mean(losses))
-    result.figures = _figures(counted, scores[0], source.settings.class_names)
+    result.figures = _figures(tally.counts, tally.scores, source.settings.class_names)
 
 
 def _figures(counted: list[Counts], scores: Scores, names: tuple[str, ...]) -> dict[str, float]:

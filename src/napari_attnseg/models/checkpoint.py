@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 
 from napari_attnseg.cards import CARD_KEY, FORMAT, Card, read_card, resolve_checkpoint
@@ -52,27 +53,28 @@ def save_checkpoint(path: str | Path, model: SegmentationModel, card: Card) -> C
     )
     # one entry alone: safetensors writes several in random order, and equal models in unequal bytes
     metadata = {CARD_KEY: json.dumps(card.to_json(), allow_nan=False)}
-    _write_whole(path, save(state, metadata))
+    _write_whole(path, state, metadata)
     return card
 
 
-def _write_whole(path: Path, payload: bytes) -> None:
+def _write_whole(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Temporary file beside the target, synced and renamed: readers see the old or the new."""
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(payload)
-            file.flush()
+        os.close(handle)
+        save_file(state, temporary, metadata)  # a third of the time of making the bytes first
+        with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+        why = getattr(error, "strerror", None) or error
         raise CheckpointError(
-            f"cannot write {path} ({error.strerror or error}); choose another place or free space"
+            f"cannot write {path} ({why}); choose another place or free space"
         ) from error
 
 
