@@ -86,7 +86,7 @@ def _pairs(labels: np.ndarray, reference: np.ndarray, classes: int) -> np.ndarra
 
 
 def _pairs_of_two(labels: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """:func:`_pairs` of ids 0 and 1, several times as quick: a training counts after every epoch."""
+    """:func:`_pairs` of ids 0 and 1, quicker: a training counts after every epoch."""
     a, b = labels > 0, reference > 0
     both, mine, true = (int(np.count_nonzero(m)) for m in (a & b, a, b))
     return np.array([[a.size - mine - true + both, true - both], [mine - both, both]])

@@ -121,7 +121,6 @@ def validate(
         logits = resize(logits[None], example.target.shape, antialias=False)[0]
         target = torch.from_numpy(example.target)
         losses.append(float(learner.loss(logits[None], target[None])))
-        known = example.target != IGNORE
         tally.add(logits, example.target)
         yield
     result.loss = float(np.mean(losses))
