@@ -104,6 +104,21 @@ def test_predict_with_other_iterations_and_every_step(folders, tiny_checkpoint, 
     assert f"cell0_steps: 4 masks; pixels changed per iteration: {words}" in found.output
 
 
+def test_longer_steps_of_an_earlier_run_do_not_stay(folders, tiny_checkpoint, tmp_path) -> None:
+    model = refined_checkpoint(tiny_checkpoint, tmp_path / "refined.safetensors")
+    folder = tmp_path / "o" / "cell0_steps"
+    for count in (3, 1, 2):
+        common = [folders[0] / "cell0.png", "--out", tmp_path / "o", "--save-steps"]
+        found = run("predict", model, *common, "--iterations", count)
+        assert found.exit_code == 0, found.output
+        if count == 3:
+            (folder / "step_by_me.png").write_bytes(b"mine")
+            (folder / "step_07.txt").write_bytes(b"mine")
+        steps = sorted(p.name for p in folder.iterdir())
+        own = ["step_07.txt", "step_by_me.png"]
+        assert steps == sorted([*(f"step_{n:02d}.png" for n in range(count + 1)), *own])
+
+
 def test_every_step_of_a_volume(tiny_checkpoint, tmp_path) -> None:
     model = refined_checkpoint(tiny_checkpoint, tmp_path / "refined.safetensors", "dyspn")
     affine = np.array([[-1.9, 0.3, 0, 40], [0.3, 1.9, 0.1, -20], [0, -0.1, 3, 7], [0, 0, 0, 1.0]])

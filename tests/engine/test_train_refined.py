@@ -106,6 +106,20 @@ def test_fine_tuning_moves_the_coarse_model(
     assert not any(torch.equal(after[k], v) for k, v in before.items() if k.endswith("0.weight"))
 
 
+@pytest.mark.parametrize("refine", ["none", "off", "cspn_fold", "dyspn_fold"])
+def test_controls_are_trained_as_refinements_are(
+    refine: str, folder: FolderSource, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "control.safetensors"
+    settings = replace(wanted(tiny_checkpoint, refine, refine == "off"), epochs=1, batch=16)
+    list(train(settings, folder, out, device="cpu"))
+    list(train(replace(settings, epochs=2), folder, out, device="cpu", resume=True))
+    assert read_card(out).spec["options"]["refine"] == refine
+    fresh, learnt = build_model(settings).state_dict(), load_checkpoint(out).model.state_dict()
+    moved = {k.split(".")[0] for k, v in learnt.items() if not torch.equal(v, fresh[k])}
+    assert "coarse" in moved if refine == "off" else moved == {"guidance"}
+
+
 @pytest.mark.parametrize("fine_tune", [False, True])
 def test_stopped_and_resumed_is_as_never_stopped(
     fine_tune: bool, folder: FolderSource, tiny_checkpoint: Path, tmp_path: Path

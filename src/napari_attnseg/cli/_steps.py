@@ -39,20 +39,34 @@ def check_steps(card: Card) -> None:
 def write_steps(
     session: Session, source: Volume, tuning: Tuning, folder: Path, suffix: str
 ) -> None:
-    """One verified mask per iteration of the image that the session has, all slices."""
+    """One verified mask per iteration of the image that the session has, all slices. What an
+    earlier, longer run left behind these is removed."""
     from napari_attnseg.io.export import write_mask
 
     ensure_folder(folder)
-    slices = [session.steps(z, tuning) for z in range(session.n_slices)]
+    slices = [
+        [(step.labels, step.changed) for step in session.steps(z, tuning)]  # masks alone stay
+        for z in range(session.n_slices)
+    ]
+    changed: list[int] = []
     for number, steps in enumerate(zip(*slices, strict=True)):
         write_mask(
             folder / f"step_{number:02d}{suffix}",
-            np.stack([step.labels for step in steps]),
+            np.stack([labels for labels, _ in steps]),
             source,
             classes=dict(enumerate(session.card.class_names)),
             colors=dict(enumerate(session.card.class_colors)),
             provenance=session.provenance(tuning.replace(iterations=number)),
         )
-    changed = [sum(step.changed for step in steps) for steps in zip(*slices, strict=True)]
+        changed.append(sum(count for _, count in steps))
+    _remove_from(len(changed), folder, suffix)
     words = ", ".join(map(str, changed[1:])) or "none"
     say(f"{folder.name}: {len(changed)} masks; pixels changed per iteration: {words}")
+
+
+def _remove_from(first: int, folder: Path, suffix: str) -> None:
+    """Masks of iteration ``first`` and later, which this run did not write; nothing else."""
+    for path in folder.glob(f"step_*{suffix}"):
+        number = path.name.removeprefix("step_").removesuffix(suffix)
+        if number.isdecimal() and int(number) >= first:
+            path.unlink()
