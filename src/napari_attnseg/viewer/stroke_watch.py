@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from napari_attnseg.viewer.hub import Hub
 
 Window = tuple[int, int, int, int]
-_DABS = ("labels_update", "paint")
+SCANNED_BYTES = 256 << 20
+"""Layers up to this size are looked through after every stroke: that takes milliseconds."""
 _WHOLE = ("set_data", "data")
 
 
@@ -39,6 +40,7 @@ class StrokeWatch:
         self._known: dict[int, npt.NDArray[np.uint8]] = {}
         self._image: Any = None  # of which the engine has the strokes
         self._odd = 0
+        self._open = False
 
     @property
     def pixels(self) -> int:
@@ -85,7 +87,8 @@ class StrokeWatch:
     def _connect(self, on: bool) -> None:
         if self.layer is None:
             return
-        told = dict.fromkeys(_DABS, self._on_dab) | dict.fromkeys(_WHOLE, self._on_whole)
+        told = dict.fromkeys(_WHOLE, self._on_whole)
+        told |= {"labels_update": self._on_dab, "paint": self._on_stroke}
         for name, call in told.items():
             event = getattr(self.layer.events, name)
             event.connect(call) if on else event.disconnect(call)
@@ -112,18 +115,33 @@ class StrokeWatch:
         return np.where(pixels <= self.classes + 1, pixels, 0).astype(np.uint8)
 
     def _on_dab(self, event: Any = None) -> None:
+        """The brush moves over the seen slice."""
         assert self.layer is not None
+        if self._open:
+            self._on_stroke()
+            self._open = False
+            return
         depth = len(self._stack())
         dims = self.hub.viewer.dims
         across = depth > 1 and (dims.ndisplay == 3 or dims.ndim - 3 in dims.displayed)
         flat = self.layer.n_edit_dimensions == 2 and not across
         self._tell((self.hub.visible_z(),) if flat and depth > 1 else range(depth))
 
+    def _on_stroke(self, event: Any = None) -> None:
+        """A step entered the history: other slices may have got it too (a fill, a script). Some
+        tools tell before they change the pixels: the next word of the layer is looked at too."""
+        self._open = True
+        stack = self._stack()
+        small = stack.nbytes <= SCANNED_BYTES
+        self._tell(range(len(stack)) if small else self._likely())
+
     def _on_whole(self, event: Any = None) -> None:
         """Undo, redo, or other pixels: slices that were painted may be others now."""
         replaced = getattr(event, "type", "") == "data"
-        depth = len(self._stack())
-        self._tell(range(depth) if replaced else {*self._known, self.hub.visible_z()})
+        self._tell(range(len(self._stack())) if replaced else self._likely())
+
+    def _likely(self) -> set[int]:
+        return {*self._known, self.hub.visible_z()}
 
     def _tell(self, zs: Iterable[int]) -> None:
         stack = self._stack()
