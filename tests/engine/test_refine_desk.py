@@ -446,3 +446,29 @@ def test_other_models_and_tiles_are_told(session: Session, tiny_checkpoint: Path
     cut_up.set_image(IMAGE)
     with pytest.raises(InputError, match="no refinement by hand of a slice that is cut into tiles"):
         RefineDesk(cut_up).show(Refine(image=REF, tuning=session.tuning))
+
+
+def test_when_memory_runs_out_what_is_kept_goes_first(
+    session: Session, strokes: np.memmap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = RefineDesk(session)
+    work = wish(session, strokes=str(strokes.filename))
+    paint(strokes, 60, 60, 2)
+    before = desk.show(work)
+    model = session.model
+    assert isinstance(model, RefinedModel)
+    tight = [True]
+    guide = model.guidance.forward
+
+    def short(*inputs: torch.Tensor) -> object:
+        if tight:
+            tight.clear()
+            raise MemoryError
+        return guide(*inputs)
+
+    monkeypatch.setattr(model.guidance, "forward", short)
+    desk.show(replace(work, z=1))
+    assert any("memory ran out" in note for note in session.notes)
+    again = desk.show(work)
+    assert desk.woken == ("coarse", "guidance", "iterations", "strokes"), "nothing was kept"
+    assert np.array_equal(again.labels, before.labels)

@@ -67,7 +67,14 @@ class Iterates:
         self.woken: list[str] = []
         self._guided = ByteCache(KEEP_BYTES)
         self._iterates = ByteCache(KEEP_BYTES)
+        self._images = ByteCache(KEEP_BYTES // 4)
         self._last: Start | None = None
+
+    def forget(self) -> None:
+        """Give back the memory of all that is kept."""
+        for cache in (self._guided, self._iterates, self._images):
+            cache.clear()
+        self._last = None
 
     @property
     def channels(self) -> int:
@@ -121,11 +128,17 @@ class Iterates:
             coarse, work.coarse_kind, self.channels, size, s._standing
         )
         self.woken.append("guidance")
-        return refined_model(s.model).guide_from(self.image(z), logits.to(s.device))
+        return refined_model(s.model).guide_from(self.image(work, z), logits.to(s.device))
 
-    def image(self, z: int) -> torch.Tensor:
-        """Slice ``z`` as the network sees it, (1, C, H, W)."""
-        return self.session._prepare(z)
+    def image(self, work: Refine | Affinity, z: int) -> torch.Tensor:
+        """Slice ``z`` as the network sees it, (1, C, H, W); kept."""
+        key = (work.image, str(self.session.device), z)
+        found, kept = self._images.get(key)
+        if not found:
+            kept = self.session._prepare(z)
+            self._images.put(key, kept)
+        seen: torch.Tensor = kept
+        return seen
 
     def lasting(
         self, count: int, attention: torch.Tensor | None

@@ -9,8 +9,9 @@ Legend: K = classes, H, W = working pixels, Y, X = pixels of the slice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,15 +19,14 @@ import torch
 from napari_attnseg.control.refining import Affinity, Refine
 from napari_attnseg.engine import anchoring
 from napari_attnseg.engine.affinity_at import PixelWeights, weights_at
-from napari_attnseg.engine.iterates import KEEP_BYTES, Iterates, thread_for
+from napari_attnseg.engine.held import Held, slab
+from napari_attnseg.engine.iterates import Iterates, thread_for
 from napari_attnseg.engine.opened import OpenImage
 from napari_attnseg.engine.preprocess import resize
 from napari_attnseg.engine.refining import refined_model
-from napari_attnseg.engine.stages import ByteCache
 from napari_attnseg.errors import InputError
-from napari_attnseg.models.guided import Guided
-from napari_attnseg.refinement import Anchors, strokes
 
+T = TypeVar("T")
 MOST = 200
 """Iterations that can be asked for. DySPN goes on with the attention of its last iteration."""
 
@@ -42,28 +42,6 @@ class Shown:
     anchored: int
 
 
-@dataclass(frozen=True, eq=False)
-class _Scene:
-    """An answer (1, K, H, W) and the strokes (Z, H, W) it was made with."""
-
-    strokes: np.ndarray
-    logits: torch.Tensor
-
-
-def slab(work: Refine, n_slices: int) -> range:
-    """The slices whose strokes reach slice ``work.z``, itself included."""
-    return range(max(0, work.z - work.carry), min(n_slices, work.z + work.carry + 1))
-
-
-def _part(guided: Guided, window: tuple[slice, ...]) -> Guided:
-    attention = guided.attention
-    return Guided(
-        guided.start[window],
-        guided.affinity[window],
-        None if attention is None else attention[(slice(None), *window)],
-    )
-
-
 class RefineDesk:
     """Refinements of the image that a session of a refined model holds.
 
@@ -74,7 +52,8 @@ class RefineDesk:
     def __init__(self, session: OpenImage) -> None:
         self.session = session
         self._iterates = Iterates(session)
-        self._scenes = ByteCache(KEEP_BYTES)
+        self._held = Held(self._iterates)
+        self._steps_down = 0
 
     @property
     def woken(self) -> tuple[str, ...]:
@@ -87,15 +66,15 @@ class RefineDesk:
         """The answer after ``work.iterations`` with the strokes of now."""
         self._check(work)
         painted = self._strokes(work)
-        return self.session._guarded(lambda: self._show(work, painted))
+        return self._guarded(lambda: self._show(work, painted))
 
     def steps(self, work: Refine) -> Iterator[Shown]:
         """Iterates 0 (the coarse map as it is) to ``work.iterations``, each with the strokes of
         now. Other questions may be asked between two of them."""
         self._check(work)
         painted = self._strokes(work)
-        cells = self._cells(painted)
-        guarded = self.session._guarded
+        cells = self._held.cells(painted)
+        guarded = self._guarded
         self._iterates.woken.clear()
         yield guarded(lambda: self._finish(self._first(work), work, None))
         for t in range(1, work.iterations + 1):
@@ -112,7 +91,7 @@ class RefineDesk:
         """Attention of every iteration, float32 (T, parts, Y, X), parts = centre, ring 1, 2, 3;
         ``None`` for a refinement without."""
         self._check(work)
-        return self.session._guarded(lambda: self._attention(work))
+        return self._guarded(lambda: self._attention(work))
 
     def weights(self, work: Affinity) -> PixelWeights:
         """With which weights the pixel (z, y, x) takes from its neighbours, in the view."""
@@ -122,7 +101,7 @@ class RefineDesk:
             raise InputError(
                 f"pixel ({work.y}, {work.x}) lies outside the slice of {height} x {width}"
             )
-        return self.session._guarded(lambda: self._weights(work))
+        return self._guarded(lambda: self._weights(work))
 
     def reference(self, work: Refine) -> np.ndarray | None:
         """Class ids (Y, X) to measure against, if any; all objects are one class for a model of
@@ -132,6 +111,19 @@ class RefineDesk:
         advice = "choose labels made on this image as reference"
         found = self._iterates.slice_of(work.reference, work.z, "a reference", advice)
         return (found > 0).astype(np.uint8) if self._iterates.channels == 1 else found
+
+    def _guarded(self, work: Callable[[], T]) -> T:
+        """On the device; where memory ran out there, what is kept goes before the next try."""
+
+        def spared() -> T:
+            steps_down = len(self.session._device_notes)
+            if steps_down != self._steps_down:
+                self._steps_down = steps_down
+                self._iterates.forget()
+                self._held.forget()
+            return work()
+
+        return self.session._guarded(spared)
 
     # --- checks --------------------------------------------------------------------------------
 
@@ -174,7 +166,7 @@ class RefineDesk:
 
     def _show(self, work: Refine, painted: np.ndarray | None) -> Shown:
         self._iterates.woken.clear()
-        return self._at(work, work.iterations, painted, self._cells(painted))
+        return self._at(work, work.iterations, painted, self._held.cells(painted))
 
     def _at(
         self, work: Refine, count: int, painted: np.ndarray | None, cells: np.ndarray | None
@@ -184,82 +176,8 @@ class RefineDesk:
         if painted is None or cells is None:
             return self._finish(plain, work, None)
         with thread_for(plain[0, 0].numel()):
-            logits = self._held(work, count, plain, cells)
+            logits = self._held.logits(work, count, plain, cells)
         return self._finish(logits, work, painted[work.z - slab(work, self.session.n_slices)[0]])
-
-    def _cells(self, painted: np.ndarray | None) -> np.ndarray | None:
-        """Strokes (Z, Y, X) at working size, standing as in training."""
-        if painted is None:
-            return None
-        s = self.session
-        standing = (np.ascontiguousarray(s._standing(p)) for p in painted)
-        return np.stack([anchoring.at_working_size(p, s._working_size()) for p in standing])
-
-    def _held(
-        self, work: Refine, count: int, plain: torch.Tensor, cells: np.ndarray
-    ) -> torch.Tensor:
-        """``plain`` with strokes; what another stroke cannot have changed is taken over."""
-        zs = slab(work, self.session.n_slices)
-        about = (work.z, work.strength, *(self._iterates.key(work, z) for z in zs))
-        known, scene = self._scenes.get((about, count))
-        if not known:
-            scene = _Scene(np.zeros_like(cells), plain)
-        box = anchoring.changed_box(scene.strokes, cells)
-        if box is not None:
-            size = cells.shape[1], cells.shape[2]
-            inner = anchoring.grown(box, strokes.REACH, size)
-            outer = anchoring.grown(inner, strokes.REACH + 1, size)
-            part = self._carried(work, count, cells, outer)
-            kept = tuple(
-                slice(i.start - o.start, i.stop - o.start)
-                for i, o in zip(inner, outer, strict=True)
-            )
-            logits = scene.logits.clone()
-            logits[(..., *inner)] = part[(..., *kept)]
-            scene = _Scene(cells, logits)
-            self._iterates.woken.append("strokes")
-        self._scenes.put((about, count), scene)
-        made: torch.Tensor = scene.logits
-        return made
-
-    def _carried(
-        self, work: Refine, count: int, cells: np.ndarray, box: anchoring.Box
-    ) -> torch.Tensor:
-        """The answer (1, K, h, w) with strokes inside a window, which must be wider than what is
-        used of it; strokes of other slices come through the volume that all of them make."""
-        zs = slab(work, self.session.n_slices)
-        starts = [self._iterates.start(work, z) for z in zs]
-        window = (slice(None), slice(None), *box)
-        answers = [self._iterates.plain(start, count)[window] for start in starts]
-        parts = [_part(start.guided, window) for start in starts]
-        held = cells[(slice(None), *box)]
-        own = zs.index(work.z)
-        if len(zs) == 1:
-            g = parts[0]
-            refinement, attention = self._iterates.lasting(max(count, 1), g.attention)
-            return strokes.carry(
-                g.start,
-                g.affinity,
-                attention,
-                refinement,
-                self._anchors(held[0], work, g.start),
-                answer=answers[0],
-            )
-        model = refined_model(self.session.model)
-        images = torch.cat([self._iterates.image(z)[window] for z in zs])
-        start, affinity, attention = model.in_volume(parts, images)
-        refinement, attention = self._iterates.lasting(max(count, 1), attention)
-        return strokes.carry(
-            start,
-            affinity,
-            attention,
-            refinement.through_slices(),
-            self._anchors(held, work, start),
-            answer=torch.stack(answers, 2),
-        )[:, :, own]
-
-    def _anchors(self, held: np.ndarray, work: Refine, like: torch.Tensor) -> Anchors:
-        return anchoring.anchors(held, self._iterates.channels, work.strength, like.device)
 
     # --- answers -------------------------------------------------------------------------------
 
