@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from napari_attnseg.errors import InputError
 from napari_attnseg.refinement import create_refinement, list_refinements
+from napari_attnseg.refinement.fold import gathered
 
 
 @pytest.fixture(autouse=True)
@@ -86,3 +87,9 @@ def test_the_fold_form_of_dyspn_is_the_published_one() -> None:
         moved = unfolded_and_folded(weights, x, 7) + pi[:, t, :1] * x
         x = (moved + (whole - signed) * h0) / whole
         assert torch.allclose(ours, x, atol=1e-12)
+
+
+def test_what_a_fold_leaves_has_the_right_gradient() -> None:
+    offsets = create_refinement("dyspn").offsets
+    weight = torch.randn(1, 48, 5, 4, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda w: gathered(w, offsets), (weight,))

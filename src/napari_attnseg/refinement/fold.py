@@ -12,6 +12,8 @@ normaliser is the pixel's own. Constant maps are not kept: the two sums belong t
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -23,16 +25,32 @@ from napari_attnseg.refinement.registry import register_refinement
 from napari_attnseg.refinement.stencil import weight_sum
 
 
+class _Gathered(torch.autograd.Function):
+    """The gradient of a gather is a scatter: nothing has to be kept."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, offsets: tuple[Offset, ...]) -> Tensor:
+        ctx.offsets, ctx.shape = offsets, weight.shape
+        total = torch.zeros_like(weight[:, :1])
+        for k, offset in enumerate(offsets):
+            here, there = windows(offset, tuple(weight.shape[2:]))
+            total[there] += weight[:, k : k + 1][here]
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (grad,) = grads
+        d_weight = grad.new_zeros(ctx.shape)
+        for k, offset in enumerate(ctx.offsets):
+            here, there = windows(offset, tuple(grad.shape[2:]))
+            d_weight[:, k : k + 1][here] = grad[there]
+        return d_weight, None
+
+
 def gathered(weight_BKN: Tensor, offsets: tuple[Offset, ...]) -> Tensor:
     """What ``fold`` leaves on pixel q: sum_k weight_k(q - o_k), (B, 1, N)."""
-    shape = tuple(weight_BKN.shape[2:])
-    total = torch.zeros_like(weight_BKN[:, :1])
-    for k, offset in enumerate(offsets):
-        here, there = windows(offset, shape)
-        moved = torch.zeros_like(total)
-        moved[there] = weight_BKN[:, k : k + 1][here]
-        total = total + moved
-    return total
+    result: Tensor = _Gathered.apply(weight_BKN, offsets)
+    return result
 
 
 @register_refinement("cspn_fold", control=True)
@@ -53,14 +71,15 @@ class FoldedDySPN(DySPN):
     def _advance(self, coarse: Tensor, affinity: Tensor, attention: Tensor | None) -> Advance:
         assert attention is not None
 
+        parts = list(zip(self._split(affinity), self.rings, strict=True))
+        sums = [weight_sum(a, ring) for a, ring in parts]
+        sizes = [weight_sum(a, ring, absolute=True) for a, ring in parts]
+
         def advance(x: Tensor, t: int) -> Tensor:
-            centre, *rings = attention[:, t].split(1, 1)
-            per_offset = [len(ring) for ring in self.rings]
-            weights = torch.cat(
-                [pi * a for pi, a in zip(rings, affinity.split(per_offset, 1), strict=True)], 1
-            )
-            whole = weight_sum(weights, self.offsets, absolute=True) + centre + self.eps
-            signed = weight_sum(weights, self.offsets) + centre
+            centre, *pis = attention[:, t].split(1, 1)
+            whole = sum((pi * z for pi, z in zip(pis, sizes, strict=True)), centre + self.eps)
+            signed = sum((pi * s for pi, s in zip(pis, sums, strict=True)), centre)
+            weights = torch.cat([pi * a for pi, (a, _) in zip(pis, parts, strict=True)], 1)
             gain = gathered(weights, self.offsets) + centre
             return (gain * x + (whole - signed) * coarse) / whole
 
