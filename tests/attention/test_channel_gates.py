@@ -137,9 +137,7 @@ def test_se_is_monais(size: tuple[int, ...]) -> None:
         ("odconv", {}, 150_909),
     ],
 )
-def test_how_many_weights_64_channels_take(
-    name: str, options: dict[str, Any], count: int
-) -> None:
+def test_how_many_weights_64_channels_take(name: str, options: dict[str, Any], count: int) -> None:
     module = create_attention(name, 64, **options)
     assert sum(p.numel() for p in module.parameters()) == count
 

@@ -138,6 +138,11 @@ class AxialAttention(AttentionModule):
     """
 
     maps: ClassVar[tuple[str, ...]] = ("received", "row", "row last")
+    inert: ClassVar[dict[str, str]] = {
+        f"passes.{axis}.norms.{kind}.bias": "adds the same to all scores, which softmax ignores"
+        for axis in range(3)
+        for kind in range(3)
+    }
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"variant": ("plain", "position")}
     structure: ClassVar[Structure] = "dense"
     stochastic: ClassVar[bool] = True

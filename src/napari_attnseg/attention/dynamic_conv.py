@@ -124,6 +124,7 @@ class DynamicConv(AttentionModule):
         if self.probe is not None:
             labels = tuple(f"kernel {k + 1}" for k in range(pi_BK.shape[1]))
             self.probe.note("kernels", pi_BK, "kernel", labels=labels)
+        pi_BK = pi_BK.to(self.weight.dtype)  # scores may come in half precision
         kernels = torch.tensordot(pi_BK, self.weight, 1)
         return conv_each(x_BCN, kernels, pi_BK @ self.bias)
 

@@ -98,7 +98,7 @@ class OmniConv(AttentionModule):
         if self.probe is not None:
             for name, values in a.items():
                 self.probe.note(name, values, "kernel")
-        kernels = torch.tensordot(a["kernels"], self.weight, 1)
+        kernels = torch.tensordot(a["kernels"].to(self.weight.dtype), self.weight, 1)
         spread = (1,) * (x_BCN.ndim - 2)
         kernels = kernels * a["outputs"].reshape(*a["outputs"].shape, 1, *spread)
         kernels = kernels * a["inputs"].reshape(len(x_BCN), 1, -1, *spread)

@@ -89,6 +89,12 @@ class Record:
     step: int = 0
     labels: tuple[str, ...] = ()
 
+    @property
+    def flat(self) -> Tensor:
+        """One map per item, (B, N): the mean over channels or heads where there are several."""
+        extra = tuple(range(1, self.values.ndim - self.geometry.ndim))
+        return self.values.mean(extra) if extra else self.values
+
 
 @dataclass
 class Tape:

@@ -238,7 +238,8 @@ class SmoothAttention(AttentionModule):
         return out.view_as(mask)
 
     def _tokens(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        return self.query(x_BCHW).flatten(2).mT, self.key(x_BCHW).flatten(2).mT
+        q, k = self.query(x_BCHW), self.key(x_BCHW)  # half precision meets features in full
+        return q.to(x_BCHW.dtype).flatten(2).mT, k.to(x_BCHW.dtype).flatten(2).mT
 
     def _grid(self, x_BCHW: Tensor) -> functional.Grid:
         h, w = x_BCHW.shape[-2:]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from napari_attnseg.attention.recording import Record, recording
 from napari_attnseg.engine.predict import MapScale
 from napari_attnseg.models.base import Place, SegmentationModel
 
-FLAT: tuple[str, ...] = ("spatial", "signed", "row")
+FLAT: tuple[str, ...] = ("spatial", "signed", "row", "cross")
 """Kinds of records that are a picture (h, w)."""
 LEVEL = r"level_\d+"
 """Names of the tunables that scale what attention adds at a place."""
@@ -56,9 +56,15 @@ def record(
     """
     with recording(model, query) as tape:
         model(x_BCHW, **values)
-    last = {(r.place, r.name): r for r in tape.records if r.kind in FLAT}
+    last = {(r.place, r.name): _flat(r) for r in tape.records if r.kind in FLAT}
     places = model.places
     return sorted(last.values(), key=lambda r: _rank(r.place, places))
+
+
+def _flat(found: Record) -> Record:
+    """One picture: the mean over channels or heads; a cross is the row of the asked position."""
+    kind = "row" if found.kind == "cross" else found.kind
+    return replace(found, values=found.flat, kind=kind)
 
 
 def place_of(module: str, places: Iterable[Place]) -> Place | None:
