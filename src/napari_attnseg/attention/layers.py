@@ -30,7 +30,11 @@ def conv(ndim: int, inside: int, outside: int, kernel: int = 1, **options: Any) 
 
 class Norm(nn.modules.batchnorm._BatchNorm):
     """Batch normalisation of (B, C) or (B, C, N) with any number of axes; where a batch holds one
-    value per channel (pooled maps of a single image) it takes its running statistics."""
+    value per channel (pooled maps of a single image) it takes its running statistics.
+
+    A single item is brought into the usual memory order, and so is its gradient: for one item whose
+    channels lie together the library's backward pass on a CPU pairs the wrong numbers.
+    """
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.ndim < 2:
@@ -41,8 +45,17 @@ class Norm(nn.modules.batchnorm._BatchNorm):
             return F.batch_norm(
                 input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
             )
-        out: Tensor = super().forward(input)
+        if input.shape[0] > 1:
+            out: Tensor = super().forward(input)
+            return out
+        out = super().forward(input.contiguous())
+        if out.requires_grad:
+            out.register_hook(_in_order)
         return out
+
+
+def _in_order(grad: Tensor) -> Tensor:
+    return grad.contiguous()
 
 
 def squeezed(channels: int, reduction: int, least: int = 1) -> int:
