@@ -18,7 +18,7 @@ from napari_attnseg.errors import InputError
 
 class WindowPairwise(Pairwise):
     """Multi-head attention inside windows, with a learned number for every step between two
-    positions: ``softmax_j(q_i . k_j / sqrt(d) + b_{j-i}) v_j``."""
+    positions: ``softmax_j(q_i . k_j / sqrt(d) + b_{i-j}) v_j``."""
 
     def __init__(self, channels: int, window: int, heads: int, shift: int, ndim: int) -> None:
         super().__init__(*(line(channels, channels, ndim) for _ in range(4)), heads=heads)
@@ -32,11 +32,12 @@ class WindowPairwise(Pairwise):
         return Blocks((self.window,) * self.ndim, shift)
 
     def relative(self, steps: Tensor) -> Tensor:
-        """b (M, ...) of steps (..., axes)."""
+        """b (M, ...) of steps (..., axes) from query to key; entries lie by the step back, as in
+        public weights."""
         width = 2 * self.window - 1
         flat = torch.zeros_like(steps[..., 0])
         for axis in range(self.ndim):
-            flat = flat * width + steps[..., axis] + self.window - 1
+            flat = flat * width + self.window - 1 - steps[..., axis]
         return self.bias[flat.to(self.bias.device)].movedim(-1, 0)
 
     def table(self) -> Tensor:
@@ -81,7 +82,7 @@ class SwinAttention(Transformer):
     """Attention inside windows, and then inside windows shifted by half.
 
     Formula:
-        t = t + W_o concat_m sum_{j in window(i)} softmax_j(q_im . k_jm / sqrt(d) + b_{j-i,m}) v_jm
+        t = t + W_o concat_m sum_{j in window(i)} softmax_j(q_im . k_jm / sqrt(d) + b_{i-j,m}) v_jm
         t = t + W_2 gelu(W_1 LN(t)), the first line of LN(t) too
         repeated depth times; every second time the windows are shifted by floor(w / 2)
 
