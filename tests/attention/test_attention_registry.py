@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
+from copy import copy
 from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +23,7 @@ from napari_attnseg.attention.base import (
 from napari_attnseg.attention.info import items, sections
 from napari_attnseg.attention.smooth import SmoothAttention
 from napari_attnseg.errors import InputError
+from napari_attnseg.own_files import VARIABLE, fingerprint
 
 
 class Outside(AttentionModule):
@@ -50,8 +54,8 @@ class Outside(AttentionModule):
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Changes of the registry last one test."""
-    for name in ("_REGISTRY", "_ALIASES", "_PROBLEMS"):
-        monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
+    for name in ("_REGISTRY", "_ALIASES", "_PROBLEMS", "_FILES"):
+        monkeypatch.setattr(registry, name, copy(getattr(registry, name)))
 
 
 def bring(monkeypatch: pytest.MonkeyPatch, *found: tuple[str, str]) -> None:
@@ -142,6 +146,75 @@ def test_a_failing_package_is_told_and_left_out(
         list_attentions()  # told once
     with pytest.raises(InputError, match=f"got attention 'broken' .*{reason}"):
         create_attention("broken", 4)
+
+
+class Unbuildable(AttentionModule):
+    """Cannot be made with its defaults."""
+
+    def __init__(self, channels: int, size: int = 0) -> None:
+        super().__init__()
+        raise ValueError("give me a size")
+
+
+def test_a_package_that_cannot_be_built_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, fresh: None
+) -> None:
+    bring(monkeypatch, ("unbuildable", f"{__name__}:Unbuildable"))
+    with pytest.warns(RuntimeWarning, match="left out: ValueError: give me a size"):
+        assert "unbuildable" not in list_attentions()
+
+
+OWN = """
+from torch import Tensor, nn
+from napari_attnseg.attention import AttentionModule, register_attention
+
+@register_attention("my_gate", title="My gate", kinds=("spatial",), ndim=(2, 3))
+class MyGate(AttentionModule):
+    'One weight for all.'
+    maps = ("gate",)
+    def __init__(self, channels: int, factor: float = 2.0) -> None:
+        super().__init__()
+        self.factor = factor
+    def forward(self, x: Tensor) -> Tensor:
+        if self.probe is not None:
+            self.probe.note("gate", x.mean(1).sigmoid())
+        return x * self.factor
+"""
+
+
+def test_a_single_file_joins(monkeypatch: pytest.MonkeyPatch, fresh: None, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "mine.py").write_text(OWN, encoding="utf-8")
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text("import no_such_package_at_all", encoding="utf-8")
+    empty = tmp_path / "empty.py"
+    empty.write_text("x = 1", encoding="utf-8")
+    clash = tmp_path / "clash.py"
+    clash.write_text(OWN.replace("my_gate", "se"), encoding="utf-8")
+    missing = tmp_path / "missing.py"
+    words = (tmp_path / "folder", wrong, empty, clash, missing)
+    monkeypatch.setenv(VARIABLE, os.pathsep.join(map(str, words)))
+    with pytest.warns(RuntimeWarning) as told:
+        names = list_attentions()
+    assert len(told) == 4
+    assert names[-1] == "my_gate"
+    assert create_attention("my_gate", 4, factor=3.0)(torch.ones(1, 4, 2, 2)).sum() == 48
+    (argument,) = attention_info("my_gate")["arguments"]
+    assert (argument["name"], argument["type"], argument["default"]) == ("factor", "float", 2.0)
+    with pytest.raises(InputError, match="got factor='3' for attention 'my_gate', expected float"):
+        create_attention("my_gate", 4, factor="3")
+    assert attention_class("se").__name__ == "SqueezeExcitation"
+    problems = plugin_problems()
+    for path, reason in (
+        (wrong, "ModuleNotFoundError"),
+        (empty, "registers no attention"),
+        (clash, "second attention called 'se'"),
+        (missing, "there is no file"),
+    ):
+        assert reason in problems[str(path)]
+    first = fingerprint()
+    os.utime(wrong, ns=(1, 1))
+    assert fingerprint() != first  # kept descriptions are made again
 
 
 def test_a_package_cannot_take_a_name_that_is_given(

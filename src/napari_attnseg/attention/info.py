@@ -7,8 +7,9 @@ import re
 from typing import Any
 
 from napari_attnseg.attention.module import PLACES, SIGNATURES
+from napari_attnseg.attention.options import SUPPLIED, type_words
 from napari_attnseg.attention.recording import KINDS
-from napari_attnseg.attention.registry import SUPPLIED, Entry, attention_entry
+from napari_attnseg.attention.registry import Entry, attention_entry
 
 SECTIONS = ("Formula", "Symbols", "Cost", "Notes", "Args")
 _HEAD = re.compile(rf"^({'|'.join(SECTIONS)}):\s*$")
@@ -54,7 +55,7 @@ def _arguments(entry: Entry, docs: dict[str, str]) -> list[dict[str, Any]]:
         found.append(
             {
                 "name": p.name,
-                "type": "" if p.annotation is p.empty else str(p.annotation),
+                "type": type_words(p),
                 "default": p.default,
                 "choices": list(entry.cls.choices.get(p.name, ())),
                 "doc": docs.get(p.name) or _prose(entry.cls, p.name),

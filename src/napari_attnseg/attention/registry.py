@@ -2,34 +2,37 @@
 
 A module joins by ``@register_attention("name", ...)`` in its own file, or from another package
 through the entry-point group ``napari_attnseg.attentions`` (entry name = attention name, value =
-class). A package whose module cannot be loaded is left out of the list, with the reason in
-:func:`plugin_problems`; it stops nothing else.
+class), or from a single file of one's own (see ``own_files``). What cannot be loaded or built is
+left out of the list, with the reason in :func:`plugin_problems`; it stops nothing else.
 """
 
 from __future__ import annotations
 
-import difflib
 import inspect
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import Any, TypeVar
 
 from napari_attnseg.attention.module import AttentionModule
+from napari_attnseg.attention.options import check_options
 from napari_attnseg.attention.recording import KINDS
 from napari_attnseg.errors import InputError
+from napari_attnseg.own_files import own_files
 
 GROUP = "napari_attnseg.attentions"
-SUPPLIED = ("channels", "context_channels", "out_channels", "classes", "ndim")
-"""Arguments that the network decides, not the person."""
 
 
 @dataclass(frozen=True)
 class Entry:
     """What is known of an attention without building it. ``id``: its number in the catalogue
     (``A01`` ...), empty for others. ``ndim``: spatial axes it can work on. ``source``:
-    the entry point of the package that brought it, empty for our own."""
+    the entry point of the package, or the file, that brought it; empty for our own."""
 
     name: str
     cls: type[AttentionModule]
@@ -44,6 +47,7 @@ M = TypeVar("M", bound=type[AttentionModule])
 _REGISTRY: dict[str, Entry] = {}
 _ALIASES: dict[str, str] = {}
 _PROBLEMS: dict[str, str] = {}
+_FILES: set[str] = set()
 
 
 def register_attention(
@@ -97,27 +101,36 @@ def _words(name: str) -> str:
     return name.replace("_", " ").capitalize()
 
 
-# --- other packages -------------------------------------------------------------------------------
+# --- other packages and own files -----------------------------------------------------------------
 
 
 def _load_plugins() -> None:
-    """Take in what other installed packages bring; each is tried once."""
+    """Take in what other installed packages and own files bring; each is tried once."""
     for found in entry_points(group=GROUP):
         known = _REGISTRY.get(found.name)
-        if found.name in _PROBLEMS or (known is not None and known.source == found.value):
-            continue
-        try:
-            _REGISTRY[found.name] = _loaded(found)
-        except Exception as error:  # whatever a stranger's import raises
-            _PROBLEMS[found.name] = f"{type(error).__name__}: {error}"
-            warnings.warn(
-                f"attention {found.name!r} of {found.value} was left out: {_PROBLEMS[found.name]}",
-                RuntimeWarning,
-                stacklevel=3,
-            )
+        if found.name not in _PROBLEMS and (known is None or known.source != found.value):
+            _tried(found.name, found.value, partial(_from_package, found))
+    for path in own_files():
+        if str(path) not in _PROBLEMS and str(path) not in _FILES:
+            _tried(str(path), str(path), partial(_from_file, path))
 
 
-def _loaded(found: EntryPoint) -> Entry:
+def _tried(name: str, source: str, take: Callable[[], None]) -> None:
+    """Run it; a failure takes back what it brought, is kept and told once."""
+    entries, aliases = dict(_REGISTRY), dict(_ALIASES)
+    try:
+        take()
+    except Exception as error:  # whatever a stranger's code raises
+        _REGISTRY.clear()
+        _REGISTRY.update(entries)
+        _ALIASES.clear()
+        _ALIASES.update(aliases)
+        _PROBLEMS[name] = f"{type(error).__name__}: {error}"
+        told = f"attention {name!r} of {source} was left out: {_PROBLEMS[name]}"
+        warnings.warn(told, RuntimeWarning, stacklevel=4)
+
+
+def _from_package(found: EntryPoint) -> None:
     cls = found.load()
     if not (isinstance(cls, type) and issubclass(cls, AttentionModule)):
         raise TypeError(f"got {cls!r}, expected a class derived from AttentionModule")
@@ -125,11 +138,34 @@ def _loaded(found: EntryPoint) -> Entry:
     if known is not None and not _same(known.cls, cls):
         raise ValueError(f"the name is taken by {known.cls.__module__}.{known.cls.__qualname__}")
     entry = known or Entry(found.name, cls, title=_words(found.name))
-    return replace(entry, source=found.value)
+    _REGISTRY[found.name] = replace(entry, source=found.value)
+    sample_attention(found.name)
+
+
+def _from_file(path: Path) -> None:
+    """Run a file, which registers what it holds by the decorator."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    before = set(_REGISTRY)
+    spec = spec_from_file_location(f"napari_attnseg_own_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[module.__name__] = module
+    spec.loader.exec_module(module)
+    new = sorted(set(_REGISTRY) - before)
+    if not new:
+        raise ValueError("the file registers no attention; put @register_attention('name') on it")
+    for name in new:
+        _REGISTRY[name] = replace(_REGISTRY[name], source=str(path))
+        sample_attention(name)
+    _FILES.add(str(path))
 
 
 def plugin_problems() -> dict[str, str]:
-    """Attentions of other packages that could not be loaded, each with the reason."""
+    """Attentions of other packages, and own files, that could not be used, each with the reason:
+    it cannot be loaded, it is no attention, its name is taken, it cannot be built with its
+    defaults."""
     _load_plugins()
     return dict(_PROBLEMS)
 
@@ -176,7 +212,7 @@ def create_attention(
         able = " or ".join(map(str, entry.ndim))
         raise InputError(f"got {ndim} spatial axes for {entry.name!r}, expected {able}")
     known = inspect.signature(entry.cls).parameters
-    _check_options(entry.name, options, known)
+    check_options(entry.name, options, known)
     if "ndim" in known:
         options = {"ndim": ndim or entry.ndim[0], **options}
     return entry.cls(channels, **options)
@@ -189,42 +225,3 @@ def sample_attention(name: str, channels: int = 8, **options: Any) -> AttentionM
         options = {"classes": 2, **options}
     wide = (channels,) * 4 if entry.cls.role == "fuser" else channels
     return create_attention(name, wide, **options)
-
-
-Parameters = Any  # inspect's mapping of names to parameters
-
-
-def _check_options(name: str, options: dict[str, Any], known: Parameters) -> None:
-    if any(p.kind is p.VAR_KEYWORD for p in known.values()):
-        return
-    allowed = [n for n in known if n != "channels"]
-    for option, value in options.items():
-        if option not in allowed:
-            near = difflib.get_close_matches(option, allowed, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            words = ", ".join(n for n in allowed if n not in SUPPLIED) or "none: it has no options"
-            raise InputError(
-                f"got option {option!r} for attention {name!r}, expected {words}{hint}"
-            )
-        _check_type(name, option, value, str(known[option].annotation))
-
-
-TYPES: dict[str, tuple[type, ...]] = {
-    "bool": (bool,),
-    "int": (int,),
-    "float": (int, float),
-    "str": (str,),
-    "None": (type(None),),
-}
-
-
-def _check_type(name: str, option: str, value: Any, annotation: str) -> None:
-    """Refuse a value of another type than the option's; other annotations are not judged."""
-    words = [w.strip() for w in annotation.split("|")]
-    if not all(w in TYPES for w in words):
-        return
-    fits = any(isinstance(value, TYPES[w]) for w in words)
-    if not fits or (isinstance(value, bool) and "bool" not in words):
-        raise InputError(
-            f"got {option}={value!r} for attention {name!r}, expected {' or '.join(words)}"
-        )

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import napari_attnseg
+from napari_attnseg.own_files import fingerprint
 
 GROUPS = ("napari_attnseg.attentions", "napari_attnseg.models")
 
 
 def cache_file() -> Path:
-    """One file per version of this package and set of installed extensions."""
+    """One file per version of this package, set of installed extensions and own files."""
     import platformdirs
 
     extensions = sorted(f"{g}:{p.name}={p.value}" for g in GROUPS for p in entry_points(group=g))
-    text = json.dumps([napari_attnseg.__version__, extensions])
+    text = json.dumps([napari_attnseg.__version__, extensions, fingerprint()])
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     return platformdirs.user_cache_path("napari-attnseg") / f"describe-{digest}.json"
 
