@@ -14,6 +14,7 @@ from napari_attnseg.control.refining import Affinity, Refine
 from napari_attnseg.engine.refine_desk import RefineDesk
 from napari_attnseg.engine.session import Session
 from napari_attnseg.errors import InputError
+from napari_attnseg.models.base import create_model
 from napari_attnseg.models.checkpoint import load_checkpoint, save_checkpoint
 from napari_attnseg.models.refined import RefinedModel
 from napari_attnseg.settings import Preprocessing, Tuning
@@ -472,3 +473,33 @@ def test_when_memory_runs_out_what_is_kept_goes_first(
     again = desk.show(work)
     assert desk.woken == ("coarse", "guidance", "iterations", "strokes"), "nothing was kept"
     assert np.array_equal(again.labels, before.labels)
+
+
+def test_several_classes(strokes: np.memmap, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = create_model(
+        "refined", in_channels=1, classes=3, coarse="smooth_unet", width=0.125, levels=2
+    )
+    with torch.no_grad():
+        model.guidance.affinity.weight.mul_(20)  # type: ignore[union-attr]
+    session = Session(model, "cpu")
+    session.set_image(IMAGE)
+    ids = np.zeros(SHAPE, np.uint8)
+    ids[:, 20:70, 20:70], ids[:, 60:120, 80:150] = 1, 2
+    np.save(tmp_path / "ids.npy", ids)
+    coarse = {"coarse": str(tmp_path / "ids.npy"), "coarse_kind": "labels"}
+    work = Refine(image=REF, tuning=session.tuning, strokes=str(strokes.filename), **coarse)
+    desk = RefineDesk(session)
+    assert np.array_equal(desk.show(replace(work, iterations=0)).labels, ids[0])
+    for y, label in ((30, 3), (80, 2), (130, 1)):  # class 2 in 1, class 1 in 2, background
+        paint(strokes, y, 90, label)
+    shown = desk.show(work)
+    for y, label in ((30, 2), (80, 1), (130, 0)):
+        assert (shown.labels[y : y + 5, 90:95] == label).all()
+    assert set(np.unique(shown.labels)) == {0, 1, 2}
+    ids[0, 0, 0] = 3
+    np.save(tmp_path / "ids.npy", ids)
+    with pytest.raises(InputError, match="ids from 0 to 3, expected 0 to 2"):
+        desk.show(work)
+    with pytest.raises(InputError, match="tells 3 classes apart"):
+        desk.show(replace(work, coarse_kind="probability"))
