@@ -75,6 +75,29 @@ def test_the_catalogue_comes_first_and_in_order(fresh: None) -> None:
     assert "smooth" in names
 
 
+CATALOGUE = (
+    "se eca sk gsop gather_excite psa coordinate pointwise attention_gate cbam bam position "
+    "channel branch dynamic_conv odconv scale nonlocal ann axial criss_cross interlaced_sparse "
+    "sasa ema vit swin cross luong hard frequency iau temporal ocr reverse joint smooth "
+    "spatial_propagation"
+)
+
+
+def test_all_of_the_catalogue_is_there() -> None:
+    names = list_attentions()
+    assert names[:37] == CATALOGUE.split()
+    assert [attention_info(n)["id"] for n in names[:37]] == [f"A{i:02}" for i in range(1, 38)]
+
+
+@pytest.mark.parametrize("name", CATALOGUE.split())
+def test_a_page_can_be_made_of_every_docstring(name: str) -> None:
+    told = attention_info(name)
+    for section in ("formula", "symbols", "cost"):
+        assert told["doc"][section], section
+    for argument in told["arguments"]:
+        assert argument["doc"], argument["name"]
+
+
 def test_former_names_are_understood_but_not_listed() -> None:
     assert attention_class("additive") is attention_class("attention_gate")
     assert "additive" not in list_attentions()

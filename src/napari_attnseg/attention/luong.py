@@ -38,14 +38,29 @@ DIRECTIONS = ("progressive", "cross", "self")
     kinds=("spatial", "row"),
 )
 class LuongAttention(AttentionModule):
-    """``(skip, context) -> skip + strength * V_att``, all (B, C, h, w).
+    """The skip asks what the layer below knows; the answer is added to it.
 
-    ``channels``: C of the skip. ``context_channels``: of the lower decoder feature (``None``: C);
-    its height and width may differ from the skip's, but not under ``"cross"``, where it asks.
-    ``split``: key and value are the two halves of a context of 2 C channels (the paper's text)
-    instead of two 1x1 convolutions of it (``"progressive"`` only). ``block_bytes``: memory of one
-    block of rows (``None``: by device); any value gives the same answer. ``strength`` scales what
-    is added: 1 as trained, 0 the skip as it came.
+    Formula:
+        A = sigma(Q K' / sqrt(C))
+        y = x + W V, with W made of A (see sigma)
+    Symbols:
+        x, y: skip and its answer (B, C, h, w)
+        Q: 1 x 1 convolution of x; K, V: 1 x 1 convolutions of the context (B, C_g, h', w') to C
+        A: attention, one row per position of the skip; never held whole
+    Cost:
+        N C^2 + 2 N_ctx C_g C + 2 N N_ctx C multiply-adds
+    Notes:
+        The text of the paper writes sigma twice and its figure once: "softmax" is once, "double"
+        a softmax of a softmax (nearly uniform for many keys), "sigmoid" is divided by the number
+        of keys. Directions "cross" (the decoder asks the encoder, Luong's own) and "self" serve
+        the paper's ablation; under "cross" both maps have the same size. The forward takes
+        strength, which scales what is added: 1 as trained, 0 the skip as it came.
+    Args:
+        sigma: how scores become weights
+        direction: who asks whom
+        split: key and value are the two halves of a context of 2 C channels (the paper's text)
+            instead of two convolutions of it; progressive only
+        block_bytes: memory of one block of rows (None: by device); any value gives the same answer
     """
 
     role = "gate"

@@ -51,14 +51,34 @@ NEIGHBOURS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx
     kinds=("spatial", "row"),
 )
 class SmoothAttention(AttentionModule):
-    """Smooth Attention over a feature map (B, C, H, W).
+    """Self-attention that treats positions apart whose attention jumps to a neighbour's.
 
-    ``channels``: C. ``key_channels``: d of Q and K (``None``: C, as in the paper's code).
-    ``threshold`` in [0, 1], or 2.0 for plain attention. ``border``: neighbours outside the map
-    are the nearest pixel inside (``"replicate"``, as the authors pad) or do not count
-    (``"inside"``); it matters only for the neighbour mean of ``"authors"``. ``block_bytes``:
-    memory of one block of attention rows (``None``: by device); any value gives the same answer.
-    ``gamma`` starts at 0, where the module is the identity.
+    Formula:
+        A = softmax(Q K' / sqrt(d)), value = A V
+        step_i = max over the 8 neighbours j of i of max_k |A_jk - A_ik|
+        m_i = 1 where step_i > threshold, else 0
+        y = gamma * value + (1 - gamma * m) * x
+    Symbols:
+        x, y: features (B, C, H, W)
+        Q, K: 1 x 1 convolutions of x to d channels, V to C
+        A: attention (N, N), rows sum to 1; step: one number per position, 0 to 1
+        gamma: one learned number, starts at 0, where the module is the identity
+    Cost:
+        N C (2 d + C) + N^2 (d + C) multiply-adds; A is made in blocks and never whole
+    Notes:
+        The formula is the rule "paper" (equation 8 as printed). "authors", what the released code
+        does: attention rows over the threshold are replaced by their neighbours' mean, and
+        y = gamma * A' V + x. "suppress", what the prose says: y = gamma * (1 - m) * value + x. A
+        threshold of 1 or more masks nothing: plain self-attention under every rule.
+    Args:
+        key_channels: d (None: C, as in the paper's code)
+        rule: what happens at positions over the threshold
+        threshold: 0 to 1, or 2.0 for plain attention
+        scale: whether scores are divided by sqrt(d); the paper's code leaves it out
+        border: neighbours outside the map are the nearest position inside (replicate, as the
+            authors pad) or do not count (inside); it matters only for the mean of rule "authors"
+        block_bytes: memory of one block of attention rows (None: by device); any value gives the
+            same answer
     """
 
     maps: ClassVar[tuple[str, ...]] = ("step", "received", "row")
