@@ -73,6 +73,25 @@ def test_iterations_wake_the_gate_alone(session: Session) -> None:
     assert session.predict(0, session.tuning.replace(iterations=1.0)).woken == ()
 
 
+def test_scrolling_back_asks_for_no_guidance_again(session: Session) -> None:
+    calls: list[int] = []
+    session.model.guidance.register_forward_hook(lambda *_: calls.append(1))
+    for z in (0, 1):
+        session.predict(z)
+    assert len(calls) == 2
+    for z in (0, 1, 0):
+        session.steps(z)
+        session.predict(z, session.tuning.replace(iterations=1))
+    assert len(calls) == 2
+    step = session.predict(0).step
+    assert step is not None
+    session.predict(0, session.tuning.replace(threshold=float(np.median(step))))  # other cells
+    assert len(calls) == 3
+    session.set_image(IMAGE)
+    session.predict(0)
+    assert len(calls) == 4
+
+
 def test_the_coarse_models_attention_can_be_asked(session: Session, tiny_checkpoint: Path) -> None:
     coarse = Session(tiny_checkpoint, "cpu")
     coarse.set_image(IMAGE)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_attnseg.refinement import Refinement, create_refinement
+from napari_attnseg.refinement import Anchors, Refinement, create_refinement
 from napari_attnseg.refinement.official import to_destination
 
 BOTH = pytest.mark.parametrize("name", ["cspn", "dyspn"])
@@ -149,6 +149,24 @@ def test_uniform_weights_on_stripes_and_constants(name: str, kernel: int) -> Non
     ones = torch.ones_like(rows)
     kept = refinement.refine(ones, torch.ones_like(affinity), attention)
     assert torch.allclose(kept, ones, atol=1e-12)
+
+
+@BOTH
+@pytest.mark.parametrize("tile", [None, 5])
+def test_maps_with_their_own_affinity_are_refined_one_by_one(name: str, tile: int | None) -> None:
+    many, affinity, attention = a_case(name, 7, 11, 2, maps=3)
+    single = create_refinement(name, iterations=2)
+    h0 = torch.randn(2, 3, 7, 11, **KW)
+    weight = (torch.rand(2, 1, 7, 11, **KW) < 0.2).double()
+    held = torch.randn(2, 3, 7, 11, **KW)
+    out = many.refine(h0, affinity, attention, Anchors(held, weight), tile=tile)
+    assert torch.equal(out[weight.expand_as(out) == 1], held[weight.expand_as(out) == 1])
+    size = single.channels
+    for k in range(3):
+        own = affinity[:, k * size : (k + 1) * size]
+        anchors = Anchors(held[:, k : k + 1], weight)
+        alone = single.refine(h0[:, k : k + 1], own, attention, anchors)
+        assert torch.allclose(out[:, k : k + 1], alone, atol=1e-12)
 
 
 def as_released(h0: Tensor, source: Tensor, steps: int) -> Tensor:
