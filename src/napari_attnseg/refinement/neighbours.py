@@ -6,7 +6,7 @@ Offsets are ordered ring by ring (ring r = Chebyshev distance r), row-major insi
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from itertools import product
 
 from napari_attnseg.errors import InputError
@@ -39,6 +39,7 @@ def straight_rings(kernel: int) -> tuple[tuple[Offset, ...], ...]:
     return ((-1, 0, 0), *flat[0], (1, 0, 0)), *flat[1:]
 
 
+@lru_cache(maxsize=1024)
 def windows(offset: Offset, shape: tuple[int, ...]) -> tuple[Window, Window]:
     """``(here, there)``: the pixels p whose neighbour p + offset lies inside, and those neighbours.
 
