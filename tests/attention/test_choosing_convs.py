@@ -86,8 +86,9 @@ def test_branches_by_hand(mode: str, size: tuple[int, ...]) -> None:
     randomised(module)
     x = features(size)
     f = []
-    for conv, norm, d in zip(module.convs, module.norms, (1, 3), strict=True):
-        made = CONVOLVE[len(size)](x, conv.weight, padding=d, dilation=d)  # type: ignore[arg-type]
+    for n, (norm, d) in enumerate(zip(module.norms, (1, 3), strict=True)):
+        weight = module.convs[n if mode == "branches" else 0].weight
+        made = CONVOLVE[len(size)](x, weight, padding=d, dilation=d)  # type: ignore[arg-type]
         f.append(torch.relu(norm(made)))
     raw = module.score(x)
     a = torch.exp(raw) / torch.exp(raw).sum(1, keepdim=True)
@@ -98,7 +99,7 @@ def test_a_decided_scorer_takes_one_branch_and_an_undecided_one_the_mean() -> No
     module = BranchAttention(C)
     randomised(module)
     x = features((7, 11))
-    f = [torch.relu(n(c(x))) for c, n in zip(module.convs, module.norms, strict=True)]
+    f = list(module.branches(x))
     last = module.score[2]
     assert isinstance(last, nn.Conv2d)
     assert last.bias is not None
@@ -113,7 +114,7 @@ def test_a_decided_scorer_takes_one_branch_and_an_undecided_one_the_mean() -> No
 def test_autofocus_shares_its_weights_and_its_scores_teach_nothing_below() -> None:
     module = BranchAttention(C, mode="autofocus", dilations="1,2")
     randomised(module)
-    assert module.convs[0].weight is module.convs[1].weight
+    assert (len(module.convs), len(module.norms)) == (1, 2)
     x = features((7, 11)).requires_grad_()
     module.weights(x)[:, 0].sum().backward()
     assert x.grad is None

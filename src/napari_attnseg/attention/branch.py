@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from napari_attnseg.attention.base import AttentionModule, Role, register_attention
+from napari_attnseg.attention.dynamic_conv import CONVS
 from napari_attnseg.attention.layers import Norm, conv, squeezed
 from napari_attnseg.errors import InputError
 
@@ -76,14 +77,9 @@ class BranchAttention(AttentionModule):
         self.detached = self.checked("mode", mode) == "autofocus"
         self.dilations = parse_dilations(dilations, mode)
         out, count = out_channels or channels, len(self.dilations)
-        made = [
-            conv(ndim, channels, out, 3, dilation=d, padding=d, bias=False) for d in self.dilations
-        ]
-        if self.detached:
-            for other in made[1:]:
-                other.weight = made[0].weight
-        self.convs = nn.ModuleList(made)
-        self.norms = nn.ModuleList(Norm(out) for _ in made)
+        own = 1 if self.detached else count  # sets of weights
+        self.convs = nn.ModuleList(conv(ndim, channels, out, 3, bias=False) for _ in range(own))
+        self.norms = nn.ModuleList(Norm(out) for _ in self.dilations)
         middle = squeezed(channels, 2)
         first, second = (3, 1) if self.detached else (1, 3)
         self.score = nn.Sequential(
@@ -100,9 +96,15 @@ class BranchAttention(AttentionModule):
         if self.probe is not None:
             labels = tuple(f"dilation {d}" for d in self.dilations)
             self.probe.note("branches", a_BnN, "branch", labels=labels)
-        total: Tensor | None = None
-        for a, layer, norm in zip(a_BnN.split(1, 1), self.convs, self.norms, strict=True):
-            part = a * torch.relu(norm(layer(x_BCN)))
-            total = part if total is None else total + part
-        assert total is not None
+        weights = a_BnN.split(1, 1)
+        total = torch.zeros_like(weights[0])
+        for a, f in zip(weights, self.branches(x_BCN), strict=True):
+            total = total + a * f
         return total
+
+    def branches(self, x_BCN: Tensor) -> Iterator[Tensor]:
+        """F_n of every branch: (B, C_out, N)."""
+        convolve = CONVS[x_BCN.ndim - 2]
+        weights = [layer.weight for layer in self.convs] * (len(self.norms) // len(self.convs))
+        for w, norm, d in zip(weights, self.norms, self.dilations, strict=True):
+            yield torch.relu(norm(convolve(x_BCN, w, padding=d, dilation=d)))
