@@ -33,7 +33,9 @@ def test_every_cell_shows_the_pixels_it_lies_on(
     size: tuple[int, int], flips: tuple[bool, ...]
 ) -> None:
     image = RNG.random((2, *size)).astype(np.float32)
-    maps = opened(image, flips).maps(1)
+    everything = opened(image, flips).maps(1)
+    assert {m.name for m in everything if m.kind == "channel"} == {"weights"}
+    maps = [m for m in everything if m.kind != "channel"]
     assert [(m.place, m.name, m.kind) for m in maps] == [
         ("skip.gate", "mean", "spatial"),
         ("skip.gate", "deviation", "signed"),

@@ -14,7 +14,7 @@ class LevelMaps(Request):
     """Light, newest wins: the attention of every place of the model on slice ``z``.
 
     With ``y >= 0`` also what pixel (z, y, x) attends to at every place that has rows. Written
-    into ``out``, one ``.npy`` (h, w) float32 in view orientation each. Event: ``LevelMapsDone``.
+    into ``out``, one float32 ``.npy`` in view orientation each. Event: ``LevelMapsDone``.
     """
 
     image: ImageRef = field(default_factory=lambda: ImageRef("", ""))
@@ -30,8 +30,8 @@ class LevelMaps(Request):
 
 @dataclass(frozen=True)
 class LevelMapFile:
-    """One map: ``path`` of its pixels; ``place``, ``name``, ``title``, ``kind`` and ``level`` as in
-    ``engine.levels.LevelMap``. Cell (i, j) has its centre at pixel ``offset + scale*(i, j)``."""
+    """One map: ``path`` of its values; everything else as in ``engine.levels.LevelMap``. Cell
+    (i, j) of a picture has its centre at pixel ``offset + scale*(i, j)``."""
 
     path: str = ""
     place: str = ""
@@ -41,6 +41,8 @@ class LevelMapFile:
     scale: tuple[float, float] = (1.0, 1.0)
     offset: tuple[float, float] = (0.0, 0.0)
     level: str = ""
+    labels: tuple[str, ...] = ()
+    axis: int = 0
 
 
 @dataclass(frozen=True)

@@ -20,18 +20,27 @@ from napari_attnseg.models.base import Place, SegmentationModel
 
 FLAT: tuple[str, ...] = ("spatial", "signed", "row", "cross")
 """Kinds of records that are a picture (h, w)."""
+STACKS: tuple[str, ...] = ("branch", "region", "propagation")
+"""Kinds of records that may be several pictures (K, h, w) of which one wins at every position."""
+BESIDE = MapScale((1.0, 1.0), (0.0, 0.0), (0, 0))
+"""Where a figure lies that is not over the image."""
 LEVEL = r"level_\d+"
 """Names of the tunables that scale what attention adds at a place."""
 
 
 @dataclass(frozen=True, eq=False)
 class LevelMap:
-    """One map in view orientation: ``values`` float32 (h, w), placed by ``scale``.
+    """One map in view orientation: ``values`` float32, placed by ``scale`` if it is over the image.
 
     ``place``: the module's name inside the model; ``title``: the same for people ("skip 1, 1/2
     resolution"); ``level``: the tunable that scales it ("level_1"), or empty. ``name``: the
-    map's own. ``kind``: ``"spatial"`` (not negative), ``"signed"`` (around 0) or ``"row"``
-    (what the asked pixel attends to).
+    map's own. ``labels``: names of the K entries, where they have any. ``kind``:
+
+    - one picture (h, w): ``"spatial"`` (not negative), ``"signed"`` (around 0), ``"row"`` (what
+      the asked pixel attends to)
+    - pictures (K, h, w): ``"branch"``, ``"region"``, ``"propagation"``
+    - a figure beside the image: ``"channel"`` (C,), ``"kernel"`` (n,), ``"branch"`` (K,) or
+      (K, C), ``"matrix"`` (m, n), ``"axes"`` (C, n) along ``axis`` (0 rows, 1 columns)
     """
 
     place: str
@@ -41,6 +50,8 @@ class LevelMap:
     values: np.ndarray
     scale: MapScale
     level: str = ""
+    labels: tuple[str, ...] = ()
+    axis: int = 0
 
 
 def record(
@@ -49,22 +60,32 @@ def record(
     values: Mapping[str, Any],
     query: tuple[float, float] | None = None,
 ) -> list[Record]:
-    """The flat records of one forward, ordered by the model's places (unknown ones last).
+    """The records of one forward, ordered by the model's places (unknown ones last).
 
     ``values``: those that ``gate`` takes. ``query``: see ``recording``. Of a module that ran
-    several times the last map of each name counts.
+    several times the last map of each name counts; the steps of a propagation are told apart.
     """
     with recording(model, query) as tape:
         model(x_BCHW, **values)
-    last = {(r.place, r.name): _flat(r) for r in tape.records if r.kind in FLAT}
+    last = {(r.place, r.name): r for r in map(_shown, tape.records)}
     places = model.places
     return sorted(last.values(), key=lambda r: _rank(r.place, places))
 
 
-def _flat(found: Record) -> Record:
-    """One picture: the mean over channels or heads; a cross is the row of the asked position."""
+def _shown(found: Record) -> Record:
+    """One picture where there are channels or heads: their mean. A cross is the row of the asked
+    position; a step of a propagation has its number in its name."""
+    name = f"{found.name} {found.step}" if found.step else found.name
+    if found.kind not in FLAT:
+        return replace(found, name=name)
     kind = "row" if found.kind == "cross" else found.kind
-    return replace(found, values=found.flat, kind=kind)
+    return replace(found, name=name, values=found.flat, kind=kind)
+
+
+def over_image(found: Record) -> bool:
+    """Whether the record is a picture or several, not a figure beside the image."""
+    stacked = found.kind in STACKS and found.values.ndim == 2 + found.geometry.ndim
+    return found.kind in FLAT or stacked
 
 
 def place_of(module: str, places: Iterable[Place]) -> Place | None:

@@ -53,6 +53,8 @@ def _written(found: LevelMap, out: Path) -> LevelMapFile:
         found.scale.scale,
         found.scale.offset,
         found.level,
+        found.labels,
+        found.axis,
     )
 
 

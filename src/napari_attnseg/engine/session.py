@@ -245,15 +245,22 @@ class Session(OpenImage):
         return maps if at is None else rows
 
     def _level_map(self, record: levels.Record) -> LevelMap:
-        values = self._back(record.values[0].float())
-        h, w = values.shape
         place = levels.place_of(record.place, self.model.places)
         title = place.title if place else record.place
         level = levels.level_of(place, self.model) if place else ""
-        scale = place_map(
-            self.shape[1:], self._working_size(), self._padded_size(), (h, w), self._flips[1:]
-        )
-        return LevelMap(record.place, record.name, title, record.kind, values, scale, level)
+        values, scale = self._placed(record)
+        about = (record.place, record.name, title, record.kind)
+        return LevelMap(*about, values, scale, level, record.labels, record.axis)
+
+    def _placed(self, record: levels.Record) -> tuple[np.ndarray, MapScale]:
+        """A record's values in view orientation, and where they lie on the slice."""
+        values = record.values[0].float()
+        if levels.over_image(record):
+            back = self._back(values)
+            sizes = (self.shape[1:], self._working_size(), self._padded_size())
+            return back, place_map(*sizes, back.shape[-2:], self._flips[1:])
+        turned = record.kind == "axes" and self._flips[1 + record.axis]
+        return (values.flip(-1) if turned else values).cpu().numpy(), levels.BESIDE
 
     def _fraction(self, at: tuple[int, int]) -> tuple[float, float]:
         return levels.fraction_of(

@@ -73,8 +73,7 @@ def _shown(layout: Layout, index: int) -> Shown:
 def _cell(session: Session, image: Shown) -> Cell:
     session.set_image(image.volume)
     labels = session.predict(image.z).labels
-    maps = session.maps(image.z)
-    first = maps[0] if maps else None
+    first = next((m for m in session.maps(image.z) if m.values.ndim == 2 and m.scale.grid[0]), None)
     words = "" if first is None else f"{first.name}, {first.title}"
     return Cell(labels, None if first is None else first.values, words)
 
