@@ -89,7 +89,8 @@ class Refinement(ABC):
     def note(self) -> str:
         """Why the iterations were not compiled though that was asked for; "" otherwise."""
         step = type(self).step
-        return fused(step).note if step is not None and self.compile else ""
+        tried = self.compile is True or (self.compile and torch.cuda.is_available())
+        return fused(step).note if step is not None and tried else ""
 
     def lasting(self, iterations: int) -> Refinement:
         """The same refinement with another number of iterations."""
