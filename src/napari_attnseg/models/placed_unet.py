@@ -73,11 +73,16 @@ class PlacedUNet(UNet):
         super().__init__(encoder, decoder, head)
         self.classes = classes
         self.aux: nn.Conv2d | None = None
-        self.fuser: Placed | None = None
+        self._fusers: tuple[Placed, ...] = ()  # a plain tuple: its weights are counted once
         self.placed = nn.ModuleList(self._build(placements))
         self._name_levels()
         early = [self._depth(p.slot) for p in self._movable() if self._depth(p.slot) is not None]
         self.early = min((d for d in early if d is not None), default=len(encoder.blocks) - 1)
+
+    @property
+    def fuser(self) -> Placed | None:
+        """The attention that joins the decoder's outputs, if one stands there."""
+        return self._fusers[0] if self._fusers else None
 
     # --- building -----------------------------------------------------------------------------
 
@@ -123,10 +128,9 @@ class PlacedUNet(UNet):
         if self.fuser is not None:
             raise InputError(f"{self.fuser.use} stands there already; expected one fuser")
         widths = self.encoder.channels
-        self.fuser = Placed(
-            create_attention(use, widths, out_channels=widths[0], **args), slot, use
-        )
-        return self.fuser
+        made = Placed(create_attention(use, widths, out_channels=widths[0], **args), slot, use)
+        self._fusers = (made,)
+        return made
 
     def _width(self, slot: Slot) -> int:
         """Channels that pass a slot."""
