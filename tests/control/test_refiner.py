@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,10 +18,18 @@ import pytest
 from napari_attnseg.control.child import ChildClient
 from napari_attnseg.control.client import InProcessClient
 from napari_attnseg.control.live import LiveController
-from napari_attnseg.control.messages import Event, Request, decode, encode
+from napari_attnseg.control.messages import (
+    Event,
+    Finished,
+    ImageRef,
+    Request,
+    decode,
+    encode,
+)
 from napari_attnseg.control.refiner import RefineController
 from napari_attnseg.control.refining import AffinityDone, Refine, Refined
 from napari_attnseg.control.scratch import Scratch
+from napari_attnseg.engine.service import Engine
 from napari_attnseg.engine.session import Session
 from napari_attnseg.errors import InputError
 from refined_models import refined_checkpoint
@@ -318,6 +327,50 @@ def test_a_model_without_refinement_says_so(
     control.set_checkpoint(str(tiny_checkpoint), "cpu")
     control.refresh()
     assert "choose a refined one" in heard.failed[0]
+
+
+# --- steps make way ------------------------------------------------------------------------------
+
+
+def in_engine(path: Path, dyspn: Path, image: np.ndarray = IMAGE, **values: object) -> Refine:
+    np.save(path / f"{len(image[0])}.npy", image)
+    ref = ImageRef(str(len(image[0])), str(path / f"{len(image[0])}.npy"))
+    found = Refine(5, ref, str(dyspn), "cpu", iterations=3, out=str(path / "live"))
+    return replace(found, **values)  # type: ignore[arg-type]
+
+
+def test_a_stroke_is_answered_between_two_steps(dyspn: Path, tmp_path: Path) -> None:
+    strokes = np.lib.format.open_memmap(tmp_path / "s.npy", "w+", np.uint8, SHAPE)
+    strokes[0, 5:9, 5:9] = 2
+    live = in_engine(tmp_path, dyspn, strokes=str(strokes.filename))
+    whole, parted = (replace(live, steps=True, out=str(tmp_path / n)) for n in ("a", "b"))
+    engine = Engine()
+    for event in engine.handle(whole):
+        assert event is None or isinstance(event, Refined)
+    slow = engine.handle(parted)
+    pauses = 0
+    for event in slow:
+        if event is None:
+            pauses += 1
+            strokes[0, 40:44, 40 + pauses] = 1  # what is painted later is not in these steps
+            (answer,) = engine.handle(live)
+            assert isinstance(answer, Refined)
+            assert answer.anchored == 16 + 4 * pauses
+    assert pauses == 4
+    for name in ("labels", "probability", "change"):
+        a, b = (np.load(tmp_path / n / f"steps_{name}.npy") for n in ("a", "b"))
+        assert a.tobytes() == b.tobytes()
+    engine.close()
+
+
+def test_steps_of_an_image_that_was_left_end(dyspn: Path, tmp_path: Path) -> None:
+    engine = Engine()
+    slow = engine.handle(in_engine(tmp_path, dyspn, steps=True))
+    assert next(slow) is None
+    (answer,) = engine.handle(in_engine(tmp_path, dyspn, IMAGE[:, :40, :40], id=6))
+    assert isinstance(answer, Refined)
+    assert list(slow) == [Finished(5, "cancelled")]
+    engine.close()
 
 
 # --- the real process ----------------------------------------------------------------------------
