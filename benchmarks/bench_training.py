@@ -1,7 +1,8 @@
 """The training loop against a bare PyTorch loop with the same model and data, on the CPU.
 
 Both learn the same epochs from the same files, with the same crops, loss, optimiser and model, both
-judge the model on the same validation slices after every epoch and write its weights to the disk.
+judge the model on the same validation slices after every epoch (the bare loop one by one, the
+product up to four at once) and write its weights to the disk.
 The bare loop is what one would write by hand: ``model(x)``, ``loss.backward()``, ``step()``. The
 product adds events, heartbeats, undoing of broken-off steps, resume state, card and all figures.
 Interleaved pairs in one run; the losses of both are checked to agree.
@@ -199,7 +200,7 @@ def main() -> None:
     text = (
         f"{options.epochs} epochs of {FILES} files of {SIDE}x{SIDE} with validation, reading of "
         "the files and writing of the model, through `train` against a bare PyTorch loop with the "
-        "same model, crops, loss and optimiser: median (range) of "
+        "same model, crops, loss and optimiser (which judges slices one by one): median (range) of "
         f"{options.pairs} interleaved pairs. The losses of both agree (checked). The verdict is "
         "by processor time, which other work on the machine moves less than the clock. "
         f"{results.device()}, torch {torch.__version__}, {options.threads} thread, load average "

@@ -80,10 +80,15 @@ def _start_encoder(model: SegmentationModel, settings: TrainSettings) -> str:
     return f"encoder weights {Path(settings.encoder_weights).name}: {report.text}"
 
 
+def step_seeds(words: list[int], parts: int) -> list[int]:
+    """A seed for each of ``parts`` parts of a step, from these integers alone."""
+    drawn = (np.random.SeedSequence([*words, k]).generate_state(1, np.uint64) for k in range(parts))
+    return [int(state[0] >> 1) for state in drawn]
+
+
 @contextmanager
-def seeded(words: list[int], device: torch.device) -> Iterator[None]:
-    """Torch's random numbers from these integers alone; afterwards the CPU's are as before."""
-    seed = int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Torch's random numbers from ``seed``; afterwards the CPU's are as before."""
     generator = torch.default_generator
     state = generator.get_state()
     try:
@@ -170,12 +175,12 @@ class Learner:
         wanted = {"threshold": threshold, "rule": self.settings.rule}
         return {name: value for name, value in wanted.items() if name in self._tunables}
 
-    def drawn_threshold(self, step: torch.Tensor | None, rng: np.random.Generator) -> float:
+    def drawn_threshold(self, step: torch.Tensor | None, seed: list[int]) -> float:
         """The batch's threshold: fixed, or a random quantile of ``step`` so that all are met."""
         if self.settings.threshold_draw == "fixed" or step is None:
             return self.settings.threshold
         values = step.detach().flatten().cpu().numpy()
-        return float(np.quantile(values, rng.random()))
+        return float(np.quantile(values, np.random.default_rng(seed).random()))
 
     def learn(
         self, images: torch.Tensor, targets: torch.Tensor, progress: float, seed: list[int]
@@ -200,13 +205,14 @@ class Learner:
         if not self.model.training:
             self.model.train()
         self._set_step_size(progress)
-        with seeded([*seed, 0], self.device), self.precision.on():
+        before, after = step_seeds(seed, 2)
+        with seeded(before, self.device), self.precision.on():
             encoded = self.model.encode(images.to(self.device))
         yield
-        with seeded([*seed, 1], self.device), self.precision.on():
+        with seeded(after, self.device), self.precision.on():
             attended = self.model.attend(encoded)
             step = None if attended is None else attended.step
-            values = self.values(self.drawn_threshold(step, np.random.default_rng(seed)))
+            values = self.values(self.drawn_threshold(step, seed))
             features = self.model.gate(encoded, attended, **values)
             logits = self.model.decode(features, encoded.size)
         loss = self._regularised(self._with_auxiliary(logits, targets.to(self.device)))
@@ -254,14 +260,18 @@ class Learner:
             f"{self.settings.lr:g} (the best model so far is kept)"
         )
 
-    @torch.no_grad()
     def logits(self, image: torch.Tensor, values: Mapping[str, Any]) -> torch.Tensor:
         """(K, h, w) logits of one prepared image (C, h, w), in evaluation mode, on the CPU."""
+        return self.logits_of(image[None], values)[0]
+
+    @torch.no_grad()
+    def logits_of(self, images: torch.Tensor, values: Mapping[str, Any]) -> torch.Tensor:
+        """(B, K, h, w) logits of prepared images (B, C, h, w), as :meth:`logits`."""
         self._evaluate()
-        encoded = self.model.encode(image[None].to(self.device))
+        encoded = self.model.encode(images.to(self.device))
         attended = self.model.attend(encoded)
         features = self.model.gate(encoded, attended, **values)
-        return self.model.decode(features, encoded.size)[0].float().cpu()
+        return self.model.decode(features, encoded.size).float().cpu()
 
     @torch.no_grad()
     def step_of(self, image: torch.Tensor) -> np.ndarray | None:

@@ -195,10 +195,11 @@ class Scores:
 
 def score_histogram(probability: np.ndarray, reference: np.ndarray) -> Scores:
     """Histogram probabilities in [0, 1] into 65,536 equal bins, foreground against background."""
-    bins = (probability.ravel() * BINS).astype(np.int64)
+    bins = probability.ravel() * BINS  # whole numbers up to 2^24 are exact in float32
     np.clip(bins, 0, BINS - 1, out=bins)
-    bins += BINS * (reference.ravel() > 0)
-    both = np.bincount(bins, minlength=2 * BINS)
+    np.floor(bins, out=bins)
+    bins += bins.dtype.type(BINS) * (reference.ravel() > 0)
+    both = np.bincount(bins.astype(np.int64), minlength=2 * BINS)
     return Scores(both[BINS:], both[:BINS])
 
 
