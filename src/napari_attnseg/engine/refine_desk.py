@@ -58,7 +58,7 @@ class RefineDesk:
     @property
     def woken(self) -> tuple[str, ...]:
         """What the last answer had to compute: coarse, guidance, iterations, strokes."""
-        return tuple(self._iterates.woken)
+        return tuple(dict.fromkeys(self._iterates.woken))
 
     # --- asking --------------------------------------------------------------------------------
 
