@@ -1,4 +1,4 @@
-"""Strokes reach the engine's file pixel by pixel, whatever the hand does; coarse masks as layers."""
+"""Strokes reach the engine's file pixel by pixel, whatever the hand does; coarse masks."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_paint_undo_redo_and_clear_arrive(watched: tuple[StrokeWatch, Labels, li
 
 
 def test_nothing_new_is_not_told(watched: tuple[StrokeWatch, Labels, list[Any]]) -> None:
-    watch, layer, told = watched
+    _, layer, told = watched
     layer.refresh()
     layer.events.paint(value=[])
     assert told == []

@@ -17,6 +17,7 @@ from napari_attnseg.widgets._sliders import TunableRow, make_row
 from napari_attnseg.widgets._tune_foot import slice_words
 
 if TYPE_CHECKING:
+    from napari_attnseg.settings import Tunable
     from napari_attnseg.viewer.refine_work import RefineWork
 
 _EDITS = ("data", "paint", "labels_update")
@@ -104,25 +105,30 @@ class StepsPanel(QWidget):
 
     def follow(self) -> None:
         """The slider of the chosen refinement, and what it can show."""
-        if self.row is not None:
-            self._row_box.removeWidget(self.row)
-            self.row.hide()
-            self.row.deleteLater()
-            self.row = None
         tunable = self.work.iterations
-        if tunable is not None:
-            self.row = make_row(tunable, self)
-            self.row.set_trained(tunable.default)
+        if self.row is None or self.row.tunable != tunable:
+            self._rebuild(tunable)
+        if self.row is not None:
             self.row.set_value(self.work.control.state.iterations)
-            self.row.moved.connect(self._on_moved)
-            self.row.released.connect(lambda *_: self.rested.emit())
-            self._row_box.addWidget(self.row)
         self.attention.setVisible(self.work.dynamic)
         if not self.work.dynamic:
             for what in ATTENTION:
                 self.work.shown.unwant(what)
         self.curve.clear()
         self._show_ticks()
+
+    def _rebuild(self, tunable: Tunable | None) -> None:
+        if self.row is not None:
+            self._row_box.removeWidget(self.row)
+            self.row.hide()
+            self.row.deleteLater()
+            self.row = None
+        if tunable is not None:
+            self.row = make_row(tunable, self)
+            self.row.set_trained(tunable.default)
+            self.row.moved.connect(self._on_moved)
+            self.row.released.connect(lambda *_: self.rested.emit())
+            self._row_box.addWidget(self.row)
 
     def _show_ticks(self) -> None:
         for what, box in self.boxes.items():

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QPixmap
-from qtpy.QtWidgets import QGridLayout, QLabel, QPushButton, QSpinBox, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QGridLayout,
+    QLabel,
+    QPushButton,
+    QSizePolicy,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_attnseg.errors import AttnSegError, InputError
 from napari_attnseg.settings import Tunable
@@ -70,9 +78,10 @@ class StrokesPanel(QWidget):
     def _make_carry(self) -> QWidget:
         self.carry.setRange(0, 20)
         self.carry.setToolTip(CARRY_TIP)
-        self.carry.setFixedWidth(64)
-        words = QLabel("Carry to neighbouring slices")
+        self.carry.setFixedWidth(76)
+        words = QLabel("Carry to slices around")
         words.setToolTip(CARRY_TIP)
+        words.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         return row(words, self.carry, stretch=0)
 
     def _lay_out(self) -> None:
