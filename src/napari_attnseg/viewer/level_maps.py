@@ -1,7 +1,9 @@
-"""The attention of every level as image layers, each at its own resolution.
+"""The attention of every level as layers, each at its own resolution.
 
 A person chooses maps; each becomes one layer that is made once and from then on only gets new
-pixels: for another slice, other values, another asked pixel.
+pixels: for another slice, other values, another asked pixel. Of several pictures on one grid
+(branches, regions) it is the one that is asked for, or labels that say which wins where. What is no
+picture (weights of channels, matrices) becomes no layer; it is kept in ``figures`` for the dock.
 """
 
 from __future__ import annotations
@@ -17,6 +19,13 @@ from psygnal import Signal
 from napari_attnseg.control.level_asker import LevelAsker
 from napari_attnseg.control.messages import Failed
 from napari_attnseg.control.questions import LevelMapFile, LevelMapsDone
+from napari_attnseg.viewer.level_stacks import (
+    KINDS,
+    WINNER,
+    ensure_winner,
+    entry_names,
+    winner_ids,
+)
 from napari_attnseg.viewer.results import MapGrid
 
 if TYPE_CHECKING:
@@ -26,6 +35,8 @@ if TYPE_CHECKING:
 Key = tuple[str, str]
 """Place and name of a map."""
 ROW = "row"
+PICTURES = ("spatial", "signed", ROW)
+"""Kinds of maps that are always one picture over the image."""
 _COLD_HOT = ((0.13, 0.45, 1.0, 1.0), (0.35, 0.6, 0.9, 0.0), (0.95, 0.6, 0.3, 0.0), (1, 0.4, 0, 1))
 """Blue for what is below zero, orange above; what is about zero lets the image through."""
 
@@ -38,7 +49,9 @@ class LevelLayers:
 
     ``known``: all maps that the model has shown (rows only after a pixel was asked). ``ranges``:
     lowest and highest value of each on the slice seen last. ``chosen``: those in sight; the eye
-    in the layer list chooses too. ``changed`` tells that one of these is new.
+    in the layer list chooses too. ``entries``: names of the pictures of those that are several;
+    ``figures``: the values of those that are no picture. ``changed`` tells that one of these is
+    new.
     """
 
     changed = Signal()
@@ -49,6 +62,9 @@ class LevelLayers:
         self.known: tuple[LevelMapFile, ...] = ()
         self.ranges: dict[Key, tuple[float, float]] = {}
         self.chosen: set[Key] = set()
+        self.entries: dict[Key, tuple[str, ...]] = {}
+        self.figures: dict[Key, npt.NDArray[Any]] = {}
+        self._entry: dict[Key, int] = {}
         self.at: tuple[int, int] | None = None
         self._shown: set[Key] = set()
         self._eyes: weakref.WeakKeyDictionary[Any, Key] = weakref.WeakKeyDictionary()
@@ -82,6 +98,17 @@ class LevelLayers:
             if layer is not None:
                 layer.visible = False
 
+    def choose_entry(self, key: Key, entry: int) -> None:
+        """Of several pictures show the one numbered ``entry`` from 0 on (-1: which wins where)."""
+        layer = self.layer(key)
+        self._entry[key] = entry
+        if layer is not None and layer is not self.layer(key):
+            self._shown.discard(key)
+            layer.visible = False
+        if key in self.chosen:
+            self._show(key)
+            self.look()
+
     def ask_pixel(self, y: int, x: int) -> None:
         """What pixel (y, x) of the visible slice attends to, at the chosen places, or at the
         coarsest one (it overlooks most) when none is chosen."""
@@ -98,7 +125,13 @@ class LevelLayers:
     def layer(self, key: Key) -> Any:
         """The living layer of a map, or ``None``."""
         results, found = self.hub.results, self._file(key)
-        return None if results is None or found is None else results.layer(word(found))
+        return None if results is None or found is None else results.layer(self._what(found))
+
+    def _what(self, found: LevelMapFile) -> str:
+        """The word of the layer that shows a map now."""
+        key = (found.place, found.name)
+        wins = key in self.entries and self._entry.get(key, WINNER) == WINNER
+        return f"{word(found)} winner" if wins else word(found)
 
     def close(self) -> None:
         """Stop listening to the engine."""
@@ -119,6 +152,9 @@ class LevelLayers:
         self.known, self.at = (), None
         self.chosen.clear()
         self.ranges.clear()
+        self.entries.clear()
+        self.figures.clear()
+        self._entry.clear()
         self._shown.clear()
         for layer, key in list(self._eyes.items()):
             if key[1] == ROW:  # of another model or image: no answer to what is asked now
@@ -137,6 +173,7 @@ class LevelLayers:
             self._choose_row(rows)
         keys = {(m.place, m.name) for m in self.known}
         self.ranges = {key: ends for key, ends in self.ranges.items() if key in keys}
+        self._sort(event.maps, maps)
         for found, values in zip(event.maps, maps, strict=True):
             ends = float(values.min(initial=np.inf)), float(values.max(initial=-np.inf))
             self.ranges[found.place, found.name] = ends
@@ -144,6 +181,15 @@ class LevelLayers:
             self._update(results, found, event.z, values)
         if before != self.ranges or event.y >= 0:
             self.changed.emit()
+
+    def _sort(self, files: Sequence[LevelMapFile], maps: Sequence[npt.NDArray[Any]]) -> None:
+        """Tell pictures, several pictures and figures apart."""
+        for found, values in zip(files, maps, strict=True):
+            key = (found.place, found.name)
+            if found.kind in KINDS and values.ndim == 3:
+                self.entries[key] = entry_names(found, len(values))
+            elif found.kind not in PICTURES:
+                self.figures[key] = values
 
     def _adopt(self, found: LevelMapFile) -> None:
         """A layer that stayed in sight while another model was chosen counts as chosen."""
@@ -177,8 +223,8 @@ class LevelLayers:
     def _update(
         self, results: ResultLayers, found: LevelMapFile, z: int, values: npt.NDArray[Any]
     ) -> None:
-        key, what = (found.place, found.name), word(found)
-        if key not in self.chosen:
+        key, what = (found.place, found.name), self._what(found)
+        if key not in self.chosen or key in self.figures:
             return
         gone = key in self._shown and results.layer(what) is None
         if gone:  # the person deleted it
@@ -186,17 +232,32 @@ class LevelLayers:
             self._shown.discard(key)
             self.changed.emit()
             return
-        h, w = values.shape
-        signed = found.kind == "signed" or (found.kind == ROW and float(values.min()) < 0)
-        layer = results.ensure_map(what, MapGrid((h, w), found.scale, found.offset))
-        results.write(what, z, values)
+        layer = self._written(results, found, z, values)
         self._shown.add(key)
         if layer not in self._eyes:
             self._eyes[layer] = key
-            _paint(layer, found.kind, signed)
             layer.events.visible.connect(self._on_eye)
         layer.visible = True
+
+    def _written(
+        self, results: ResultLayers, found: LevelMapFile, z: int, values: npt.NDArray[Any]
+    ) -> Any:
+        """The layer of a map with these values in it."""
+        key, what = (found.place, found.name), self._what(found)
+        if key in self.entries:
+            entry = self._entry.get(key, WINNER)
+            if entry == WINNER:
+                labels = ensure_winner(results, what, found, values.shape)
+                results.write(what, z, winner_ids(values))
+                return labels
+            values = values[entry]
+        signed = found.kind == "signed" or (found.kind == ROW and float(values.min()) < 0)
+        layer = results.ensure_map(what, MapGrid(values.shape, found.scale, found.offset))
+        results.write(what, z, values)
+        if layer not in self._eyes:
+            _paint(layer, found.kind, signed)
         _fit(layer, values, signed)
+        return layer
 
     def _show(self, key: Key) -> None:
         layer = self.layer(key)
@@ -205,8 +266,8 @@ class LevelLayers:
 
 
 def word(found: LevelMapFile) -> str:
-    """How a map is called in the layer list: ``"level 2 received"``."""
-    place = found.level.replace("_", " ") or found.place
+    """How a map is called in the layer list: ``"level 2 received"``, ``"head scale weights"``."""
+    place = found.level.replace("_", " ") or found.title.split(",")[0].replace(":", "")
     return f"{place} {found.name}"
 
 

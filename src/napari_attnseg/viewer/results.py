@@ -137,6 +137,11 @@ class ResultLayers:
             self.maps[what] = layer
         return layer
 
+    def adopt(self, what: str, layer: Layer) -> None:
+        """Take a layer that was made elsewhere among the maps, below the labels."""
+        self.maps[what] = layer
+        self._insert(layer, self._below_labels())
+
     # --- writing ------------------------------------------------------------------------------
 
     def write(self, what: str, z: int, values: npt.NDArray[Any]) -> None:

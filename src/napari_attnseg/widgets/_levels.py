@@ -11,9 +11,11 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QPushButton, QVBox
 from napari_attnseg.cards import Card
 from napari_attnseg.errors import AttnSegError
 from napari_attnseg.viewer.level_maps import Key
+from napari_attnseg.viewer.level_stacks import WINNER
 from napari_attnseg.viewer.query import query_for
 from napari_attnseg.widgets._bridge import connect_alive
 from napari_attnseg.widgets._compare import TUNED, ComparePanel, Words
+from napari_attnseg.widgets._figures import FigureView
 from napari_attnseg.widgets._parts import Field, Section, button, hint, narrow
 
 if TYPE_CHECKING:
@@ -66,6 +68,12 @@ def level_names(card: Card | None) -> list[str]:
     return sorted(found, key=lambda name: int(name[6:]))
 
 
+def placed(card: Card | None) -> bool:
+    """Whether attention stands somewhere in the model, though nothing may scale it."""
+    options = dict(card.spec.get("options", {})) if card else {}
+    return options.get("attention") not in (None, "", "none")
+
+
 class LevelsPanel(QWidget):
     """Folded at first; opened, it asks the model what it can show on the visible slice."""
 
@@ -76,6 +84,9 @@ class LevelsPanel(QWidget):
         self.hub, self.maps = hub, hub.levels
         self.query = query_for(hub)
         self.boxes: dict[Key, QCheckBox] = {}
+        self.entries: dict[Key, QComboBox] = {}
+        self.figures: dict[Key, FigureView] = {}
+        self._spots: dict[Key, QVBoxLayout] = {}
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(FOLLOW_MS)
@@ -154,6 +165,11 @@ class LevelsPanel(QWidget):
             self._try(self.query.start)
             return
         self._try(lambda: self.maps.choose(key, on))
+        self._fill()
+
+    def _on_entry(self, key: Key) -> None:
+        entry = int(self.entries[key].currentData())
+        self._try(lambda: self.maps.choose_entry(key, entry))
 
     def _toggle_query(self, on: bool) -> None:
         if on == self.query.on:
@@ -165,14 +181,15 @@ class LevelsPanel(QWidget):
 
     def _on_model(self) -> None:
         names = level_names(self.hub.card)
-        self.setVisible(bool(names))
+        self.setVisible(bool(names) or placed(self.hub.card))
+        self.before.setVisible(bool(names))
         with QSignalBlocker(self.level):
             self.level.clear()
             for name in names:
                 self.level.addItem(name.replace("_", " "), name)
             if len(names) > 1:
                 self.level.addItem("all levels", "all")
-        if names and self.fold.isChecked():
+        if self.fold.isChecked():
             self._look()
 
     def _fill(self) -> None:
@@ -184,17 +201,43 @@ class LevelsPanel(QWidget):
             with QSignalBlocker(box):
                 box.setChecked(key in self.maps.chosen)
             box.setText(f"{words_of(known[key])}{range_words(self.maps.ranges.get(key))}")
+            self._fill_part(known[key], key)
         self.words.setText(
-            "Tick a map to see it over the image, on its own grid."
+            "Tick a map to see it over the image, on its own grid; weights are drawn here."
             if known
             else "This model has shown no attention map."
         )
         self._name_levels(self.maps.known)
 
+    def _fill_part(self, found: LevelMapFile, key: Key) -> None:
+        """What belongs to a box: a choice among several pictures, or a figure."""
+        names, values = self.maps.entries.get(key), self.maps.figures.get(key)
+        if names is not None and key not in self.entries:
+            self._spots[key].addWidget(self._entry_combo(key, names))
+        if values is None:
+            return
+        shown = self.boxes[key].isChecked()
+        if shown and key not in self.figures:  # a plot is made when it is wanted: it costs
+            self.figures[key] = FigureView()
+            self._spots[key].addWidget(self.figures[key])
+        if key in self.figures:
+            self.figures[key].setVisible(shown)
+        if shown:
+            self.figures[key].show_figure(found, values)
+
+    def _entry_combo(self, key: Key, names: tuple[str, ...]) -> QComboBox:
+        combo = self.entries[key] = narrow(QComboBox())
+        combo.setToolTip("One of the pictures, or labels that say which is strongest where")
+        combo.addItem("which wins where", WINNER)
+        for i, name in enumerate(names):
+            combo.addItem(name, i)
+        combo.activated.connect(lambda _: self._on_entry(key))
+        return combo
+
     def _rebuild(self, known: tuple[LevelMapFile, ...]) -> None:
         while (item := self.grid.takeAt(0)) is not None:
             _discard(item.widget())
-        self.boxes = {}
+        self.boxes, self.entries, self.figures, self._spots = {}, {}, {}, {}
         for place in dict.fromkeys(m.place for m in known):
             mine = [m for m in known if m.place == place]
             self.grid.addWidget(self._place(mine))
@@ -214,7 +257,10 @@ class LevelsPanel(QWidget):
             box.setToolTip(TIPS.get(found.name, f"The map “{found.name}” of this place"))
             box.toggled.connect(lambda on, key=key: self._on_ticked(key, on))
             self.boxes[key] = box
-            grid.addWidget(box, 1 + i, 0)
+            spot = self._spots[key] = QVBoxLayout()
+            spot.setContentsMargins(0, 0, 0, 0)
+            spot.addWidget(box)
+            grid.addLayout(spot, 1 + i, 0)
         return panel
 
     def _name_levels(self, known: tuple[LevelMapFile, ...]) -> None:
