@@ -347,3 +347,90 @@ def test_words_for_what_cannot_be() -> None:
         create_attention("luong", 4, context_channels=6, split=True)
     with pytest.raises(InputError, match="expected direction 'progressive'"):
         create_attention("luong", 4, direction="cross", split=True)
+
+
+# --- scores of Luong and Bahdanau ----------------------------------------------------------------
+
+
+def scored(score: str, context: int = 4, **kw: str) -> LuongAttention:
+    torch.manual_seed(3)
+    module = LuongAttention(4, context, score=score, **kw).double().eval()
+    with torch.no_grad():
+        for p in module.parameters():
+            p.copy_(torch.randn_like(p) * 0.7)
+    return module
+
+
+@pytest.mark.parametrize("score", ["dot", "general", "concat"])
+@pytest.mark.parametrize("block", [None, 1])
+def test_scores_equal_loops(score: str, block: int | None) -> None:
+    module = scored(score, 4 if score == "dot" else 3)
+    module.block_bytes = block
+    x, g = drawn(1, 4, 3, 5), drawn(1, 4 if score == "dot" else 3, 2, 4, seed=1)
+    queries, keys = x[0].flatten(1).T, g[0].flatten(1).T
+    out, rows = torch.zeros(4, 15, dtype=torch.float64), torch.zeros(15, 8, dtype=torch.float64)
+    with torch.no_grad():
+        values = module.value(g)[0].flatten(1).T
+        for i, h in enumerate(queries):
+            s = torch.zeros(8, dtype=torch.float64)
+            for j, other in enumerate(keys):
+                if score == "dot":
+                    s[j] = h @ other
+                elif score == "general":
+                    s[j] = h @ module.key.weight[:, :, 0, 0] @ other
+                else:
+                    both = torch.cat([module.query.weight, module.key.weight], 1)[:, :, 0, 0]
+                    s[j] = module.w @ torch.tanh(both @ torch.cat([h, other]))
+            rows[i] = torch.exp(s) / torch.exp(s).sum()
+            out[:, i] = sum(a * v for a, v in zip(rows[i], values, strict=True))
+        torch.testing.assert_close(module(x, g)[0].flatten(1), x[0].flatten(1) + out)
+        with recording(module, queries=[(0.0, 0.0), (0.9, 0.5)]) as tape:
+            module(x, g)
+    received, first, second = tape.records
+    torch.testing.assert_close(received.values[0].flatten(), rows.mean(0))
+    torch.testing.assert_close(first.values[0].flatten(), rows[0])
+    torch.testing.assert_close(second.values[0].flatten(), rows[2 * 5 + 2])
+    assert (second.query, second.geometry.stride) == (1, (1.5, 1.25))
+
+
+def test_general_with_the_identity_is_dot_and_a_zero_vector_is_the_mean() -> None:
+    x, g = drawn(1, 4, 3, 5), drawn(1, 4, 2, 4, seed=1)
+    general, concat = scored("general"), scored("concat")
+    with torch.no_grad():
+        general.key.weight.copy_(torch.eye(4)[:, :, None, None])
+        concat.w.zero_()
+    torch.testing.assert_close(general(x, g), scored("dot")(x, g))
+    mean = g.mean((2, 3), keepdim=True)
+    torch.testing.assert_close(concat(x, g) - x, mean.expand_as(x))
+
+
+def test_additive_scores_learn_block_by_block() -> None:
+    whole, blocks = scored("concat").train(), scored("concat").train()
+    blocks.block_bytes = 1
+    x, g = drawn(2, 4, 3, 5), drawn(2, 4, 2, 4, seed=1)
+    for module in (whole, blocks):
+        out = module(x, g)
+        (out.square().sum() + 3 * module.regulariser).backward()
+    a = torch.softmax(
+        torch.tanh(whole.query(x).flatten(2).mT[:, :, None] + whole.key(g).flatten(2).mT[:, None])
+        @ whole.w,
+        -1,
+    )
+    torch.testing.assert_close(whole.regulariser, a.var((1, 2), correction=0).mean())
+    for one, other in zip(whole.parameters(), blocks.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
+def test_parameters_and_refused_combinations() -> None:
+    def count(score: str) -> int:
+        return sum(p.numel() for p in create_attention("luong", 64, score=score).parameters())
+
+    assert (count("dot"), count("general"), count("concat")) == (0, 4096, 8256)
+    with pytest.raises(InputError, match="got score='max'"):
+        create_attention("luong", 4, score="max")
+    with pytest.raises(InputError, match="got score 'dot' for 4 and 6 channels"):
+        create_attention("luong", 4, context_channels=6, score="dot")
+    with pytest.raises(InputError, match="got sigma 'double' with score 'concat'"):
+        create_attention("luong", 4, score="concat", sigma="double")
+    with pytest.raises(InputError, match="got score 'general' with split=True"):
+        create_attention("luong", 4, score="general", split=True)
