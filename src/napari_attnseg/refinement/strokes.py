@@ -1,21 +1,49 @@
 """How a user's strokes are carried on along the learned affinity.
 
+Re-injecting strokes in each of T iterations, as CSPN does with sparse depth, moves nothing beyond
+T pixels, and the residual weight on the coarse map pulls back even there. So it is not the answer
+that is propagated again here but the *correction*: by how much the strokes differ from the refined
+answer ``R`` where they are painted. With ``w`` the weight of the strokes, ``l`` what they hold,
+``a_k`` the raw affinity of the inner ring (neighbours outside left out):
+
+- ``c = GAIN (l - R)``, ``s_k = |a_k| / ((1 + LOSS) sum_k |a_k| + eps)``
+- ``d_0 = w c``, ``d_{t+1}(p) = (1 - w(p)) sum_k s_k(p) d_t(p + o_k) + w(p) c(p)``
+- answer: ``R + d_REACH`` where nothing is painted, ``l`` where the weight is 1; between,
+  ``R + w (l - R)`` and what arrives from neighbours, without the gain.
+
+This is a random walker (Grady 2006) whose edge weights are learned: the walk stops at a stroke and
+takes its correction, or is lost with probability LOSS / (1 + LOSS) per step and takes none. Weights
+are not negative, so corrections never overshoot; the model's answer needs no seeds of its own and
+resists by its logit. Of a negative affinity the size counts: CSPN learns it where answers differ
+in sign, not where pixels are unrelated. GAIN above 1 lets a stroke prevail over an answer that is
+as sure as the stroke: with 1 such an answer turns only where half of the correction arrives.
+
+After REACH steps nothing further than REACH pixels is touched, so strokes work in a window, exact.
+
 Legend: B = batch, K = maps (classes) as signed logits, N = spatial axes (H, W or D, H, W).
 """
 
 from __future__ import annotations
 
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from napari_attnseg.errors import InputError
-from napari_attnseg.refinement.base import Anchors, Refinement
+from napari_attnseg.refinement.anchors import Anchors, one_by_one
+from napari_attnseg.refinement.base import Refinement
 from napari_attnseg.refinement.neighbours import Offset
 from napari_attnseg.refinement.stencil import add_neighbours, weight_sum
 
 REACH = 48
 """Iterations of the correction, which is also how many pixels it can go."""
+GAIN = 1.5
+"""How much stronger a stroke pulls its neighbours than itself."""
+LOSS = 0.05
+"""What a correction loses in every step, as a share of the affinity."""
+EPS = 1e-8
 Window = tuple[slice, ...]
+Box = tuple[tuple[int, int], ...]
 
 
 def carry(
@@ -29,24 +57,48 @@ def carry(
 ) -> Tensor:
     """Refined logits (B, K, N) in which strokes are held and carried on to their neighbours.
 
-    ``logits_BKN``, ``affinity``, ``attention``: as ``refinement.refine`` takes them.
+    ``logits_BKN``, ``affinity``, ``attention``: as ``refinement.refine`` takes them (a volume:
+    with a refinement through its slices, whose neighbours across carry strokes on too).
     ``anchors``: the strokes; a weight of 1 holds a pixel exactly, 0 leaves it free.
     ``answer``: what ``refinement.refine`` gives without strokes, where the caller has it.
     Without strokes the answer is that of the refinement, bit for bit. A pure function: the
     same strokes give the same bits, in whichever order they were painted or taken back.
+    Raises ``InputError`` when shapes disagree.
     """
     if answer is None:
         answer = refinement.refine(logits_BKN, affinity, attention)
     _check(answer, anchors)
-    window = _window(anchors.weight, REACH)
-    if window is None:
-        return answer.clone()
-    out = answer.clone()
-    here = anchors.part(window)
-    near = refinement.rings[0]
-    out[window] += _spread(affinity[window], near, here, answer[window])
-    out[window] = here.hold(out[window])
-    return out
+    if refinement.maps > 1:
+        alone, affinity, _, each = one_by_one(answer, affinity, None, anchors)
+        assert each is not None
+        return _carried(alone, affinity, refinement.rings[0], each).reshape(answer.shape)
+    return _carried(answer, affinity, refinement.rings[0], anchors)
+
+
+def _carried(
+    answer: Tensor, affinity: Tensor, near: tuple[Offset, ...], anchors: Anchors
+) -> Tensor:
+    with torch.no_grad():
+        out = anchors.hold(answer) if bool(anchors.weight.any()) else answer.clone()
+        for window in _windows(anchors.weight):
+            weights = affinity[window][:, : len(near)].abs()
+            out[window] += spread(weights, near, anchors.part(window), answer[window])
+        return out
+
+
+def spread(weights: Tensor, near: tuple[Offset, ...], anchors: Anchors, answer: Tensor) -> Tensor:
+    """What arrives at every pixel (B, K, N) from strokes elsewhere: 0 where a stroke is held.
+
+    ``weights``: (B, neighbours, N), not negative, one map per offset in ``near``.
+    """
+    share = weights / ((1 + LOSS) * weight_sum(weights, near) + EPS)
+    own = anchors.weight * GAIN * (anchors.logits - answer)
+    share *= 1 - anchors.weight
+    x = own
+    for _ in range(REACH):
+        x = add_neighbours(own.clone(), share, x, near)
+    arrived = x - own
+    return torch.where(anchors.weight > 0, arrived / GAIN, arrived)
 
 
 def _check(answer: Tensor, anchors: Anchors) -> None:
@@ -58,23 +110,30 @@ def _check(answer: Tensor, anchors: Anchors) -> None:
         )
 
 
-def _window(weight: Tensor, reach: int) -> Window | None:
-    """The box of all strokes and ``reach`` pixels around it; ``None`` without strokes."""
-    places = weight.amax((0, 1)).nonzero()
-    if not len(places):
-        return None
-    low, high = places.amin(0).tolist(), places.amax(0).tolist()
-    around = (slice(max(0, a - reach), b + reach + 1) for a, b in zip(low, high, strict=True))
-    return (slice(None), slice(None), *around)
+def _windows(weight: Tensor) -> list[Window]:
+    """Windows that do not overlap, each around strokes that may meet: no stroke reaches out of
+    its own, and one pixel more makes the sums over neighbours complete."""
+    painted = weight.amax((0, 1)).cpu().numpy() > 0
+    labels, _ = ndimage.label(painted, ndimage.generate_binary_structure(painted.ndim, 1))
+    boxes: list[Box] = []
+    for found in ndimage.find_objects(labels):
+        box = tuple((s.start - REACH - 1, s.stop + REACH + 1) for s in found)
+        boxes = _joined(boxes, box)
+    around = ([slice(max(a, 0), b) for a, b in box] for box in boxes)
+    return [(slice(None), slice(None), *slices) for slices in around]
 
 
-def _spread(affinity: Tensor, near: tuple[Offset, ...], anchors: Anchors, answer: Tensor) -> Tensor:
-    """The correction everywhere: what strokes change where they are, diffused among ``near``."""
-    weights = affinity[:, : len(near)]
-    share = weights.clamp_min(0) / (weight_sum(weights, near, absolute=True) + 1e-8)
-    change = anchors.weight * (anchors.logits - answer)
-    free = (1 - anchors.weight) * 1.0
-    x = change
-    for _ in range(REACH):
-        x = add_neighbours(torch.zeros_like(x), share, x, near).mul_(free).add_(change)
-    return x - change
+def _joined(boxes: list[Box], new: Box) -> list[Box]:
+    """``boxes`` and a new one, which swallows all that it overlaps."""
+    apart = [box for box in boxes if not _overlap(box, new)]
+    while len(apart) < len(boxes):
+        met = [*(box for box in boxes if _overlap(box, new)), new]
+        new = tuple(
+            (min(a for a, _ in axis), max(b for _, b in axis)) for axis in zip(*met, strict=True)
+        )
+        boxes, apart = apart, [box for box in apart if not _overlap(box, new)]
+    return [*apart, new]
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return all(a < d and c < b for (a, b), (c, d) in zip(one, other, strict=True))
