@@ -80,4 +80,4 @@ def test_the_example_stands_in_a_network(installed: None) -> None:
     with torch.no_grad(), recording(model) as tape:
         model(torch.randn(1, 3, 32, 32))
     assert [r.name for r in tape.records] == ["gate"]
-    assert float(create_attention("standout", 4, start=2.0).a) == 2.0  # type: ignore[arg-type]
+    assert create_attention("standout", 4, start=2.0).state_dict()["a"].item() == 2.0
