@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from napari_attnseg.attention import smooth
+from napari_attnseg.attention.recording import recording
 from napari_attnseg.attention.smooth import SmoothAttention, neighbour_mean, neighbour_mean_adjoint
 from napari_attnseg.errors import InputError
 from napari_attnseg.settings import PLAIN_THRESHOLD, RULES
@@ -419,3 +420,25 @@ def test_tunables_carry_the_trained_values() -> None:
     gamma = by_name["gamma"]
     assert gamma.minimum <= gamma.default == -3.0 <= gamma.maximum
     assert {t.stage for t in module.tunables} == {"gate"}
+
+
+@pytest.mark.parametrize("border", ["replicate", "inside"])
+@pytest.mark.parametrize("rule", RULES)
+def test_materialised_rows_make_the_answer(rule: str, border: str) -> None:
+    module = make(3, rule=rule, border=border, threshold=0.3)
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    with torch.no_grad():
+        assert module.mask(module.attend(x)).double().mean() not in (0.0, 1.0)
+        a = module.operator(x)
+        torch.testing.assert_close(a.sum(-1), torch.ones_like(a.sum(-1)))
+        mixed = torch.einsum("bmij,bmcj->bmci", a, module.values(x))
+        torch.testing.assert_close(module.collect(mixed, x), module(x))
+
+
+def test_several_positions_may_be_asked_for() -> None:
+    module, x = make(3), torch.randn(1, 3, 4, 5, dtype=torch.float64)
+    with torch.no_grad(), recording(module, queries=[(0.0, 0.0), (0.99, 0.5)]) as tape:
+        module(x)
+    rows = [r for r in tape.records if r.name == "row"]
+    assert [r.query for r in rows] == [0, 1]
+    torch.testing.assert_close(rows[1].values, module.row(x, 3, 2))

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_attnseg.attention import functional
-from napari_attnseg.attention.base import Attended, AttentionModule, register_attention
+from napari_attnseg.attention.base import Attended, AttentionModule, Structure, register_attention
 from napari_attnseg.errors import InputError
 from napari_attnseg.settings import RULES, Tunable
 
@@ -83,6 +83,8 @@ class SmoothAttention(AttentionModule):
 
     maps: ClassVar[tuple[str, ...]] = ("step", "received", "row")
     identity_at_start: ClassVar[bool] = True
+    structure: ClassVar[Structure] = "dense"
+    stochastic: ClassVar[bool] = True
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"rule": RULES, "border": BORDERS}
     inert: ClassVar[dict[str, str]] = {
         "key.bias": "adds q_i . b to all scores of row i, and softmax ignores a row constant"
@@ -187,14 +189,13 @@ class SmoothAttention(AttentionModule):
     def _note(
         self, x_BCHW: Tensor, attended: Attended, threshold: Number | None, rule: str | None
     ) -> None:
-        """Show ``step``, the attention received and, of the asked position, its row."""
+        """Show ``step``, the attention received and, of the asked positions, their rows."""
         assert self.probe is not None
         self.probe.note("step", attended.step)
         self.probe.note("received", self.received(x_BCHW, attended, threshold, rule))
-        if self.probe.query is not None:
-            y, x = self.probe.cell((x_BCHW.shape[-2], x_BCHW.shape[-1]))
+        for i, (y, x) in enumerate(self.probe.cells(x_BCHW.shape[-2:])):
             row = self.row(x_BCHW, y, x, attended, threshold, rule)
-            self.probe.note("row", row, "row")
+            self.probe.note("row", row, "row", query=i)
 
     def mask(self, attended: Attended, threshold: Number | None = None) -> Tensor:
         """``step > threshold`` (eq. 7, strict): bool (B, H, W)."""
@@ -256,6 +257,24 @@ class SmoothAttention(AttentionModule):
             q, k = self._tokens(x_BCHW)
             out = functional.weighted_received(q, k, weight.flatten(1), self._grid(x_BCHW))
         return out.view_as(mask)
+
+    def operator(self, *inputs: Tensor) -> Tensor:
+        """All rows of A, under ``"authors"`` with the masked ones smoothed: (B, 1, N, N)."""
+        x = inputs[0]
+        attended = self.attend(x)
+        at = [(i, j) for i in range(x.shape[-2]) for j in range(x.shape[-1])]
+        return torch.stack([self.row(x, *p, attended).flatten(1) for p in at], 1).unsqueeze(1)
+
+    def values(self, *inputs: Tensor) -> Tensor:
+        value: Tensor = self.value(inputs[0])
+        return value.flatten(2).unsqueeze(1)
+
+    def collect(self, mixed_BMCN: Tensor, *inputs: Tensor) -> Tensor:
+        x, mixed = inputs[0], mixed_BMCN[:, 0].view_as(inputs[0])
+        mask = self.mask(self.attend(x)).unsqueeze(1).to(x.dtype)
+        if self.rule == "paper":
+            return self.gamma * mixed + (1 - self.gamma * mask) * x
+        return self.gamma * (mixed if self.rule == "authors" else mixed * (1 - mask)) + x
 
     def _tokens(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         q, k = self.query(x_BCHW), self.key(x_BCHW)  # half precision meets features in full
