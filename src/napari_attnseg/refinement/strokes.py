@@ -14,8 +14,8 @@ answer ``R`` where they are painted. With ``w`` the weight of the strokes, ``l``
 This is a random walker (Grady 2006) whose edge weights are learned: the walk stops at a stroke and
 takes its correction, or is lost with probability LOSS / (1 + LOSS) per step and takes none. Weights
 are not negative, so corrections never overshoot; the model's answer needs no seeds of its own and
-resists by its logit. Of a negative affinity the size counts: CSPN learns it where answers differ
-in sign, not where pixels are unrelated. GAIN above 1 lets a stroke prevail over an answer that is
+resists by its logit. Of a negative affinity the size counts (leaving negative ones out came to
+the same in trials on training images). GAIN above 1 lets a stroke prevail over an answer that is
 as sure as the stroke: with 1 such an answer turns only where half of the correction arrives.
 
 After REACH steps nothing further than REACH pixels is touched, so strokes work in a window, exact.
