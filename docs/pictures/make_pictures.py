@@ -4,7 +4,8 @@
 
 ``threshold.gif``: the threshold of the shipped nuclei model moves over scikit-image's coins
 (a real photograph); ``segment.png``, ``tune.png``, ``train.png``: the docks;
-``attention3d.png``: attention as a relief over the scan.
+``attention3d.png``: attention as a relief over the scan. ``refine.png``: iterations as a layer and
+the affinity of a pixel; ``strokes.gif``: a refined mask follows the brush.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from napari_attnseg.demo import PLUGIN, settle, tune_to, wait
 
 HERE = Path(__file__).parent
 SIZE = (1280, 800)
+STROKE = tuple((103 + round(0.3 * k), 226 + 2 * k) for k in range(9))
+"""Pixels of the drawn nuclei along which background is painted."""
 
 
 def grab(viewer: Any, after: float = 1.2) -> Image.Image:
@@ -67,6 +70,56 @@ def threshold_gif(viewer: Any, tune: Any) -> None:
     tune.compare.set_mode(TUNED)
 
 
+def refine_pictures(viewer: Any) -> None:
+    """The second of six steps with the rose of a pixel, then a stroke point by point."""
+    from napari_attnseg.viewer.refined import CHANGE, MASK
+
+    viewer.layers.clear()
+    viewer.open_sample(PLUGIN, "nuclei")
+    _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, "Refine", tabify=True)
+    work = dock.work
+    dock.choose.image.choose(next(x for x in viewer.layers if type(x).__name__ == "Image"))
+    dock.choose.choose_model("nuclei_cspn")
+    dock.run.click()
+    wait(lambda: work.begun and 0 in work.fresh, "refinement")
+    dock.steps.reference.setCurrentIndex(1)
+    for what in (MASK, CHANGE):
+        dock.steps.boxes[what].setChecked(True)
+        wait(lambda what=what: work.shown.layers and work.shown.layers.alive(what), what)  # type: ignore[misc]
+    work.shown.layers.go(1)
+    dock.affinity.ask.click()
+    dock.affinity.pixel.ask(117, 236)
+    settle(1.5)
+    dock.affinity.ensurePolished()
+    area = dock.choose.parentWidget().parentWidget().parentWidget()
+    area.verticalScrollBar().setValue(area.verticalScrollBar().maximum())
+    grab(viewer).save(HERE / "refine.png", optimize=True)
+    dock.affinity.ask.click()
+    for what in (MASK, CHANGE):
+        dock.steps.boxes[what].setChecked(False)
+    strokes_gif(viewer, dock)
+
+
+def strokes_gif(viewer: Any, dock: Any) -> None:
+    """Background between two nuclei that the mask has joined."""
+    dock.strokes.new.click()
+    dock.strokes.pick(1)
+    layer, work = dock.work.watch.layer, dock.work
+    layer.brush_size = 5
+    frames = [grab(viewer, 0.5)]
+    for y, x in STROKE:
+        layer.paint((y, x), 1)
+        settle(0.1)
+        wait(lambda: not work.control.busy, "the mask")
+        frames.append(grab(viewer, 0.3))
+    small = [f.resize((960, 600), Image.Resampling.LANCZOS) for f in frames]
+    palette = small[-1].quantize(256, Image.Quantize.MAXCOVERAGE)
+    drawn = [f.quantize(palette=palette, dither=Image.Dither.NONE) for f in small]
+    drawn[0].save(
+        HERE / "strokes.gif", save_all=True, append_images=drawn[1:], duration=300, loop=0
+    )
+
+
 def main() -> None:
     """All pictures, one window."""
     import napari
@@ -94,6 +147,7 @@ def main() -> None:
     tune.maps.clear.click()
     tune.maps_button.setChecked(False)
     threshold_gif(viewer, tune)
+    refine_pictures(viewer)
     viewer.window.add_plugin_dock_widget(PLUGIN, "Train", tabify=True)
     grab(viewer).save(HERE / "train.png", optimize=True)
     del segment_dock, tune_dock

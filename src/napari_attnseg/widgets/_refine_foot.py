@@ -24,6 +24,7 @@ class RefineLine(QWidget):
         self.work = work
         self._asked_at = 0.0
         self._answer = ""
+        self._first = False
         self.progress = QProgressBar()
         self.progress.setTextVisible(False)
         self.progress.setFixedHeight(6)
@@ -45,9 +46,10 @@ class RefineLine(QWidget):
 
     def asked(self) -> None:
         """A hand moved something: the time runs until the next answer."""
+        cold = self.work.hub.client.pid is None
         self._asked_at = self._asked_at or time.perf_counter()
         if not self.work.begun:
-            cold = self.work.hub.client.pid is None
+            self._first = True  # the engine or the model is still on its way: no answer's time
             self._say("Starting the engine ..." if cold else "Refining ...")
 
     def forget(self) -> None:
@@ -71,8 +73,8 @@ class RefineLine(QWidget):
         self._answer = f"{slice_words(self.work.hub, event.z)}: {event.area:,} px{held}"
         if self._asked_at:
             took = (time.perf_counter() - self._asked_at) * 1000.0
-            self._asked_at = 0.0
-            self._answer += f" in {took:.0f} ms"
+            self._answer += "" if self._first else f" in {took:.0f} ms"
+            self._asked_at, self._first = 0.0, False
         stages = " → ".join(event.woken) or "none, all was known"
         self.words.setToolTip(
             f"Foreground of the refined mask, hand edits not counted.\nStages that ran: {stages}. "
