@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from napari_attnseg.control.messages import Failed, Finished, ImageRef
 from napari_attnseg.control.scratch import Scratch, save_image
@@ -14,6 +14,17 @@ from napari_attnseg.errors import AttnSegError, InputError, plain_sentence
 AT_ONCE_BYTES = 8 << 20
 """Images up to this size are handed over at once: that takes less than a frame."""
 Tell = Callable[[bool, "Finished | Failed | None"], None]
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Cargo(Protocol[T_co]):
+    """What can be handed over: it knows its size and how to write itself."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def save(self, scratch: Scratch) -> T_co: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +52,60 @@ class Pixels:
         return save_image(scratch, self.array, self.rgb, self.flips, self.spacing)
 
 
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """An image, handed over already or not, and its labels (Z, Y, X), written as ``name``."""
+
+    image: ImageRef | Pixels | None
+    labels: Any
+    name: str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are still to be written."""
+        image = self.image.nbytes if isinstance(self.image, Pixels) else 0
+        return image + int(self.labels.size) * int(self.labels.dtype.itemsize)
+
+    def save(self, scratch: Scratch) -> tuple[ImageRef | None, str]:
+        """The image in scratch and the path of the labels; raises ``InputError``."""
+        image = self.image.save(scratch) if isinstance(self.image, Pixels) else self.image
+        return image, str(scratch.save(self.labels, self.name))
+
+
+class NewestSaved:
+    """Writes the newest of arrays that may come quicker than they can be written."""
+
+    def __init__(self, scratch: Scratch, failed: Callable[[AttnSegError], None]) -> None:
+        self._scratch, self._failed = scratch, failed
+        self._lock = threading.Lock()
+        self._next: tuple[Any, str] | None = None
+        self._running = False
+
+    def put(self, array: Any, name: str) -> None:
+        """``array`` as ``name``: small ones at once, large ones in a thread."""
+        if int(array.size) * int(array.dtype.itemsize) <= AT_ONCE_BYTES:
+            self._scratch.save(array, name)
+            return
+        with self._lock:
+            self._next = (array, name)
+            if self._running:
+                return
+            self._running = True
+        threading.Thread(target=self._work, name="attnseg-labels", daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                todo, self._next = self._next, None
+                self._running = todo is not None
+            if todo is None:
+                return
+            try:
+                self._scratch.save(*todo)
+            except AttnSegError as error:
+                self._failed(error)
+
+
 class Handover:
     """One image on its way at a time; a newer one, or ``drop``, makes the older one unwanted.
 
@@ -58,8 +123,8 @@ class Handover:
         """Whether an image is on its way."""
         return self._wanted is not None
 
-    def bring(self, pixels: Pixels, then: Callable[[ImageRef], object], tell: Tell) -> None:
-        """``then`` with the image: now when it is small, else when a thread has brought it.
+    def bring(self, pixels: Cargo[T], then: Callable[[T], object], tell: Tell) -> None:
+        """``then`` with what was written: now when it is small, else when a thread has brought it.
 
         Of a thread, ``tell`` hears that it began, ``(True, None)``, and that it ended,
         ``(False, None)`` or ``(False, Failed)``. Without one, ``InputError`` is raised.
@@ -72,7 +137,7 @@ class Handover:
         def failed(error: AttnSegError) -> None:
             tell(False, Failed(0, type(error).__name__, str(error)))
 
-        def done(ref: ImageRef) -> None:
+        def done(ref: T) -> None:
             try:
                 then(ref)
             except AttnSegError as error:
@@ -88,8 +153,8 @@ class Handover:
 
     def start(
         self,
-        pixels: Pixels,
-        done: Callable[[ImageRef], None],
+        pixels: Cargo[T],
+        done: Callable[[T], None],
         failed: Callable[[AttnSegError], None],
     ) -> None:
         """Bring ``pixels``; ``done`` or ``failed`` is called by ``dispatch``."""

@@ -5,15 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from psygnal import Signal
 
 from napari_attnseg.control.checks import Overfit, OverfitDone, OverfitStep
 from napari_attnseg.control.client import EngineClient
-from napari_attnseg.control.handover import Handover, Pixels
+from napari_attnseg.control.handover import Cargo, Handover, Labelled, NewestSaved, Pixels
 from napari_attnseg.control.latest import Latest
 from napari_attnseg.control.messages import (
     EngineLost,
@@ -34,6 +33,7 @@ from napari_attnseg.errors import InputError
 from napari_attnseg.settings import TrainSettings
 
 Dispatch = Callable[[Callable[[], None]], None]
+T = TypeVar("T")
 _RUNNING = "a training is running; press Stop before starting another"
 
 
@@ -65,7 +65,11 @@ class TrainingController:
         self.checking = False
         self._labels = ""
         self._weigh = Latest(client)
-        self._handover = Handover(scratch, dispatch or (lambda call: call()))
+        to_window = dispatch or (lambda call: call())
+        self._handover = Handover(scratch, to_window)
+        self._strokes = NewestSaved(
+            scratch, lambda error: to_window(lambda: self.note.emit(str(error)))
+        )
         self._lock = threading.RLock()
         self._unsubscribe = client.subscribe(self._on_event)
 
@@ -128,24 +132,23 @@ class TrainingController:
 
         Returns the number of the request, 0 while the image is on its way.
         """
-        if isinstance(image, Pixels):
-            again = partial(self.start_layers, settings, out, labels=labels, preview_z=preview_z)
-            self._bring(image, False, partial(again, device=device, resume=resume))
-            return self._id
-        with self._lock:
-            self._labels = str(self.scratch.save(labels, f"train_labels_{self.client.new_id()}"))
-            return self._start(
-                Train(
-                    settings=settings,
-                    image=image,
-                    labels=self._labels,
-                    out=str(out),
-                    scratch=str(self.scratch.path),
-                    device=device,
-                    preview_z=preview_z,
-                    resume=resume,
-                )
-            )
+        wish = Train(
+            settings=settings,
+            out=str(out),
+            scratch=str(self.scratch.path),
+            device=device,
+            preview_z=preview_z,
+            resume=resume,
+        )
+
+        def begin(found: tuple[ImageRef | None, str]) -> None:
+            with self._lock:
+                self._labels = found[1]
+                self._start(replace(wish, image=found[0], labels=found[1]))
+
+        cargo = Labelled(image, labels, f"train_labels_{self.client.new_id()}")
+        self._bring(cargo, False, begin)
+        return self._id
 
     def check(
         self,
@@ -159,13 +162,15 @@ class TrainingController:
     ) -> int:
         """Whether a fresh model with these settings learns one image by heart; the data as in
         :meth:`start` or :meth:`start_layers`. ``overfit_done`` and ``finished`` follow."""
-        if isinstance(image, Pixels):
-            again = partial(self.check, settings, labels=labels, device=device)
-            self._bring(image, True, lambda ref: again(image=ref))
-            return self._id
-        path = "" if labels is None else str(self.scratch.save(labels, "check_labels"))
-        data: dict[str, Any] = {"images": str(images), "masks": str(masks), "image": image}
-        return self._start(Overfit(0, settings, labels=path, device=device, **data))
+        wish = Overfit(0, settings, images=str(images), masks=str(masks), device=device)
+        if labels is None:
+            return self._start(wish)
+
+        def begin(found: tuple[ImageRef | None, str]) -> None:
+            self._start(replace(wish, image=found[0], labels=found[1]))
+
+        self._bring(Labelled(image, labels, "check_labels"), True, begin)
+        return self._id
 
     def stop(self) -> None:
         """End the training; the best model and the state to resume from are kept."""
@@ -196,18 +201,18 @@ class TrainingController:
         """New strokes for the running training: they count from its next epoch on."""
         with self._lock:
             if self._labels:
-                self.scratch.save(labels, Path(self._labels).stem)
+                self._strokes.put(labels, Path(self._labels).stem)
 
     def close(self) -> None:
         """Stop listening; the owner closes client and scratch."""
         self._handover.drop()
         self._unsubscribe()
 
-    def _bring(self, pixels: Pixels, checking: bool, then: Callable[[ImageRef], object]) -> None:
+    def _bring(self, cargo: Cargo[T], checking: bool, then: Callable[[T], object]) -> None:
         if self.busy:
             raise InputError(_RUNNING)
         self.checking = checking
-        self._handover.bring(pixels, then, self._told)
+        self._handover.bring(cargo, then, self._told)
 
     def _told(self, on: bool, ended: Finished | Failed | None = None) -> None:
         """An image set out, or its way ended."""

@@ -241,10 +241,22 @@ def _histogram(labels: npt.NDArray[Any], size: int) -> tuple[npt.NDArray[np.int6
     """Counts of ids 0..size-1 and, last, of all higher ones; slices with anything painted."""
     total, slices = np.zeros(size + 1, np.int64), 0
     for plane in labels:
-        counts = np.bincount(np.minimum(plane.ravel(), size).astype(np.int64), minlength=size + 1)
+        counts = _plane_counts(plane, size)
         total += counts
         slices += int(counts[0] < plane.size)
     return total, slices
+
+
+def _plane_counts(plane: npt.NDArray[Any], size: int) -> npt.NDArray[np.int64]:
+    """One look per id: for the few ids of strokes quicker than a histogram, and unlike that it
+    lets other threads run."""
+    counts = np.zeros(size + 1, np.int64)
+    top = int(plane.max(initial=0))
+    for k in range(1, min(top, size - 1) + 1):
+        counts[k] = np.count_nonzero(plane == k)
+    counts[size] = np.count_nonzero(plane >= size) if top >= size else 0
+    counts[0] = plane.size - counts.sum()
+    return counts
 
 
 def _spread(items: Sequence[T], count: int) -> list[T]:

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from qtpy.compat import isalive
 from qtpy.QtCore import QSignalBlocker, QTimer, Signal
 from qtpy.QtWidgets import QComboBox, QVBoxLayout, QWidget
 
 from napari_attnseg.errors import InputError
-from napari_attnseg.io.preflight import LabelCount, count_labels
+from napari_attnseg.io.preflight import LabelCount
 from napari_attnseg.viewer import strokes
 from napari_attnseg.viewer.bringing import pixels_of
+from napari_attnseg.widgets._counting import LabelCounter
 from napari_attnseg.widgets._parts import Field, LayerCombo, button, hint, narrow, row
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ class LayerPanel(QWidget):
         self.reading.addItems([SPARSE, DENSE])
         self.advice = hint()
         self.count = LabelCount((), 0)
+        self._counter = LabelCounter(self._on_counted)
         self._watched: Labels | None = None
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -193,6 +196,7 @@ class LayerPanel(QWidget):
     def recount(self) -> None:
         """Count painted pixels, say what is missing, tell who trains on them."""
         self._timer.stop()
+        self._counter.drop()
         if self._watched is None or self.image.layer is None:
             self.count = LabelCount((), 0)
             self.classes.set_counts(None)
@@ -200,18 +204,24 @@ class LayerPanel(QWidget):
             self.changed.emit()
             return
         try:
-            array = self.array()
-            if not np.issubdtype(array.dtype, np.integer):
-                array = array.astype(np.int64)
-            self.count = count_labels(array, len(self.classes.names), self.sparse)
+            self._counter.count(self.array(), len(self.classes.names), self.sparse)
         except InputError as error:
-            self.count = LabelCount((), 0, str(error))
-            array = None
-        self.classes.set_counts(self.count.counts)
+            self._show_count(LabelCount((), 0, str(error)))
+        if self._counter.busy and not self.count.counts:
+            self.advice.setText("Counting the labelled pixels ...")
+
+    def _on_counted(self, count: LabelCount, labels: npt.NDArray[Any]) -> None:
+        if not isalive(self):
+            return
+        self._show_count(count)
+        if not count.problem:
+            self.painted.emit(labels)
+
+    def _show_count(self, count: LabelCount) -> None:
+        self.count = count
+        self.classes.set_counts(count.counts)
         self.advice.setText(self._words())
         self.changed.emit()
-        if array is not None and not self.count.problem:
-            self.painted.emit(array)
 
     def _words(self) -> str:
         problem = self.count.problem
