@@ -6,6 +6,7 @@ the state, the request, the kernel, the checkpoint and the command line.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -162,6 +163,60 @@ class TrainSettings:
             if isinstance(d.get(name), list):
                 d[name] = tuple(d[name])
         return cls(**d)
+
+
+RANGES: dict[str, tuple[float, float]] = {
+    "epochs": (1, math.inf),
+    "batch": (1, math.inf),
+    "crop": (1, math.inf),
+    "patience": (0, math.inf),
+    "seed": (0, math.inf),
+    "lr": (0, math.inf),
+    "weight_decay": (0, math.inf),
+    "regulariser_weight": (0, math.inf),
+    "gamma_lr_factor": (0, math.inf),
+    "threshold": (0, PLAIN_THRESHOLD),
+    "validation": (0, 0.9),
+    "channels": (1, math.inf),
+    "size": (1, math.inf),
+    "clahe_clip": (0, math.inf),
+    "clahe_tiles": (1, math.inf),
+}
+"""Least and largest value of numbers, whoever sets them; all others must be finite."""
+
+
+def is_number(value: Any) -> bool:
+    """A number, and not a yes or no."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def check_number(name: str, value: Any, said: str = "") -> None:
+    """Raise ``InputError`` for a number that ``name`` cannot have; ``said``: words before it."""
+    if not is_number(value):
+        return
+    low, high = RANGES.get(name, (-math.inf, math.inf))
+    if low <= value <= high and math.isfinite(value):
+        return
+    begin = f" from {low:g}" if low > -math.inf else ""
+    end = f" to {high:g}" if high < math.inf else ""
+    raise InputError(f"got {said}{name}={value}, expected a finite number{begin}{end}")
+
+
+def check_threshold(value: Any, said: str) -> None:
+    """Raise ``InputError`` unless it is 0 to 1, or the value of plain attention."""
+    if is_number(value) and (0.0 <= value <= 1.0 or value == PLAIN_THRESHOLD):
+        return
+    raise InputError(
+        f"got {said}{value}, expected 0 to 1, or {PLAIN_THRESHOLD:g} for plain attention"
+    )
+
+
+def check_settings(settings: TrainSettings) -> None:
+    """Raise ``InputError`` for a number out of range, in the settings or their preprocessing."""
+    for part in (settings, settings.preprocessing):
+        for name in RANGES:
+            check_number(name, getattr(part, name, None))
+    check_threshold(settings.threshold, "threshold=")
 
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import fields, replace
 from typing import Any
 
@@ -12,11 +11,13 @@ from napari_attnseg.settings import (
     AUGMENTATIONS,
     LOSS_NAMES,
     OPTIMIZERS,
-    PLAIN_THRESHOLD,
     RULES,
     SCHEDULES,
     Preprocessing,
     TrainSettings,
+    check_number,
+    check_threshold,
+    is_number,
     recipe,
     with_model,
 )
@@ -34,24 +35,6 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "encoder_normalisation": ("imagenet", "given"),
 }
 INTENSITIES = ("unit", "percentile", "window")
-RANGES: dict[str, tuple[float, float]] = {
-    "epochs": (1, math.inf),
-    "batch": (1, math.inf),
-    "crop": (1, math.inf),
-    "patience": (0, math.inf),
-    "seed": (0, math.inf),
-    "lr": (0, math.inf),
-    "weight_decay": (0, math.inf),
-    "regulariser_weight": (0, math.inf),
-    "gamma_lr_factor": (0, math.inf),
-    "threshold": (0, PLAIN_THRESHOLD),
-    "validation": (0, 0.9),
-    "channels": (1, math.inf),
-    "size": (1, math.inf),
-    "clahe_clip": (0, math.inf),
-    "clahe_tiles": (1, math.inf),
-}
-"""Least and largest value of numbers; all others must be finite."""
 
 
 def parse_value(text: str) -> Any:
@@ -117,15 +100,6 @@ def check_options_of(model: str, options: dict[str, Any]) -> None:
             check_threshold(value, "--option threshold=")
 
 
-def check_threshold(value: Any, option: str) -> None:
-    """Raise ``InputError`` unless it is 0 to 1, or the value of plain attention."""
-    if _number(value) and (0.0 <= value <= 1.0 or value == PLAIN_THRESHOLD):
-        return
-    raise InputError(
-        f"got {option}{value}, expected 0 to 1, or {PLAIN_THRESHOLD:g} for plain attention"
-    )
-
-
 def checked(name: str, value: Any, base: Any) -> Any:
     """The value of ``--set NAME=VALUE``, if it is of the right kind."""
     if name == "class_weights":
@@ -139,12 +113,12 @@ def checked(name: str, value: Any, base: Any) -> Any:
     elif isinstance(base, int):
         right, wanted = _whole(value), "a whole number"
     elif isinstance(base, float):
-        right, wanted = _number(value), "a number"
+        right, wanted = is_number(value), "a number"
     else:
         right, wanted = isinstance(value, str), "a word"
     if not right:
         raise InputError(f"got --set {name}={value}, expected {wanted}")
-    _within(name, value, "--set")
+    check_number(name, value, "--set ")
     if name == "threshold":
         check_threshold(value, "--set threshold=")
     return float(value) if isinstance(base, float) else value
@@ -152,22 +126,6 @@ def checked(name: str, value: Any, base: Any) -> Any:
 
 def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _within(name: str, value: Any, option: str) -> None:
-    """Raise ``InputError`` for a number that its name cannot have."""
-    if not _number(value):
-        return
-    low, high = RANGES.get(name, (-math.inf, math.inf))
-    if low <= value <= high and math.isfinite(value):
-        return
-    begin = f" from {low:g}" if low > -math.inf else ""
-    end = f" to {high:g}" if high < math.inf else ""
-    raise InputError(f"got {option} {name}={value}, expected a finite number{begin}{end}")
 
 
 def class_weights(value: Any) -> Any:
@@ -211,16 +169,16 @@ def _check_prepared(name: str, value: Any, base: Any) -> None:
     elif name == "size":
         right, wanted = value is None or _whole(value), "a whole number of pixels, or null"
     elif name in ("mean", "std", "spacing_mm"):
-        several = isinstance(value, list) and all(map(_number, value))
-        one = value is None if name == "spacing_mm" else _number(value)
+        several = isinstance(value, list) and all(map(is_number, value))
+        one = value is None if name == "spacing_mm" else is_number(value)
         right, wanted = several or one, "numbers as [0.5, 0.5, 0.5]"
     elif isinstance(base, int):
         right, wanted = _whole(value), "a whole number"
     else:
-        right, wanted = _number(value), "a number"
+        right, wanted = is_number(value), "a number"
     if not right:
         raise InputError(f"got --preprocessing {name}={value}, expected {wanted}")
-    _within(name, value, "--preprocessing")
+    check_number(name, value, "--preprocessing ")
 
 
 def _check_limits(pre: Preprocessing) -> None:

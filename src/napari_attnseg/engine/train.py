@@ -29,7 +29,7 @@ from napari_attnseg.engine.showing import Previewer, PreviewWish
 from napari_attnseg.engine.trainer_state import Progress, load_state, state_path
 from napari_attnseg.engine.validate import Validation, validate
 from napari_attnseg.errors import EngineError, InputError
-from napari_attnseg.settings import TrainSettings, with_encoder_normalisation
+from napari_attnseg.settings import TrainSettings, check_settings, with_encoder_normalisation
 
 __all__ = ["train", "versions"]
 
@@ -67,6 +67,7 @@ def train(
     path = Path(out)
     if path.suffix != ".safetensors":
         raise InputError(f"got output {path.name}, expected a name that ends in .safetensors")
+    check_settings(settings)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

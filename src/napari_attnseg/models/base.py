@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from napari_attnseg.attention.base import Attended
 from napari_attnseg.errors import InputError
-from napari_attnseg.settings import Tunable, Tuning
+from napari_attnseg.settings import Tunable, Tuning, check_threshold
 
 GROUP = "napari_attnseg.models"
 Builder = Callable[..., "SegmentationModel"]
@@ -230,6 +230,13 @@ def create_model(
     (B, in_channels, H, W) of any size and returns logits (B, classes, H, W). Raises
     ``InputError`` for unknown names and options and for values a model cannot have.
     """
+    _check_choices(name, options)
+    return _make(name, in_channels, classes, options)
+
+
+def _make(
+    name: str, in_channels: int, classes: int, options: Mapping[str, Any]
+) -> SegmentationModel:
     builder = model_builder(name)
     known = model_options(name)
     unknown = sorted(set(options) - set(known))
@@ -247,8 +254,17 @@ def create_model(
     return model
 
 
+def _check_choices(name: str, options: Mapping[str, Any]) -> None:
+    """Raise ``InputError`` for an option's value that is none of its choices."""
+    choices = model_info(name).choices
+    for option, value in options.items():
+        if option in choices and value not in choices[option]:
+            listed = ", ".join(map(str, choices[option]))
+            raise InputError(f"got {option}={value!r}, expected one of {listed}")
+    if "threshold" in options:
+        check_threshold(options["threshold"], "threshold=")
+
+
 def build(spec: ModelSpec) -> SegmentationModel:
     """A fresh model of this architecture."""
-    return create_model(
-        spec.name, in_channels=spec.in_channels, classes=spec.classes, **spec.options
-    )
+    return _make(spec.name, spec.in_channels, spec.classes, spec.options)
