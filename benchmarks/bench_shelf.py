@@ -128,6 +128,36 @@ def row_of(name: str, id_: str) -> tuple[str, bool]:
     ), kept
 
 
+def macs(name: str, side: int) -> int:
+    """Multiply-adds of matrix products and convolutions, from shapes alone."""
+    import torch
+    from torch.utils._pytree import tree_map
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from napari_attnseg.models.macs import UNLISTED
+
+    module, args = made(name, side)
+    args = tree_map(lambda t: t.to("meta"), args)
+    counter = FlopCounterMode(display=False, custom_mapping=UNLISTED)
+    with torch.no_grad(), counter:
+        module.to("meta")(*args)
+    return int(counter.get_total_flops()) // 2
+
+
+def count_all(names: list[str]) -> str:
+    """The table of multiply-adds, with their growth."""
+    lines = [
+        "| attention | 32x32 | 64x64 | 128x128 | growth | expected |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in names:
+        counts = [macs(name, side) for side in SIDES]
+        growth = math.log(max(1, counts[2]) / max(1, counts[1])) / math.log(4)
+        numbers = " | ".join(f"{c / 1e6:,.2f}" for c in counts)
+        lines.append(f"| {name} | {numbers} | {growth:.2f} | {EXPECTED.get(name, 1.0):g} |")
+    return "\n".join(lines)
+
+
 HEAD = (
     "| id | attention | parameters | ms, 32x32 | 64x64 | 128x128 | growth | of large maps | "
     "MB, 32x32 | 64x64 | 128x128 | training, ms, 128x128 | MB | dense, within bound |\n"
@@ -140,11 +170,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", action="store_true", help="update benchmarks/RESULTS.md")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="of these attentions")
+    parser.add_argument("--macs", action="store_true", help="count multiply-adds, time nothing")
     given = parser.parse_args()
     from napari_attnseg.attention.base import attention_info, list_attentions
 
+    names = given.only or list_attentions()
+    if given.macs:
+        text = (
+            f"Millions of multiply-adds of every attention at its defaults on {CHANNELS} channels, "
+            "counted operation by operation (`python benchmarks/bench_shelf.py --macs --write`): "
+            "matrix products and convolutions, blocks of streamed attention added up. Products of "
+            "single numbers (gates; the neighbours of sasa and spatial_propagation) are not "
+            "counted. growth: exponent of N between 64x64 and 128x128, beside that of large "
+            f"maps; below it where the projections still weigh most.\n\n{count_all(names)}"
+        )
+        print(text)
+        if given.write:
+            write_section("attention shelf, multiply-adds", text)
+        return
     rows, kept = [], True
-    for name in given.only or list_attentions():
+    for name in names:
         line, fits = row_of(name, attention_info(name)["id"])
         print(line, flush=True)
         rows.append(line)
