@@ -149,3 +149,18 @@ def test_the_dead_are_swept_and_the_living_kept(tmp_path: Path) -> None:
     assert foreign.exists()
     assert sweep(tmp_path) == []
     assert living.path.is_dir()
+
+
+def test_a_file_is_dropped_when_the_last_who_needs_it_lets_go(tmp_path: Path) -> None:
+    scratch = Scratch(tmp_path)
+    one, two = (scratch.save(np.full((2, 3, 5), k), f"image-{k}") for k in (1, 2))
+    scratch.hold("a", str(one))
+    scratch.hold("b", str(one))
+    scratch.hold("a", str(two))
+    assert one.is_file()
+    scratch.hold("b", "")
+    assert not one.is_file()
+    scratch.hold("a", str(two))
+    scratch.hold("nobody", "")
+    assert two.is_file()
+    scratch.close()

@@ -177,3 +177,18 @@ def test_pixels_that_cannot_be_read_are_one_sentence(window: Window) -> None:
     window.wait(lambda: bool(told))
     assert "the disk went away" in str(told[0])
     assert not handover.busy
+
+
+def test_a_closed_layer_leaves_no_image_in_scratch(window: Window) -> None:
+    hub, pixels = window.hub, np.full((40, 50), 90, np.uint8)
+    first, twin = window.add(pixels), window.viewer.add_image(pixels.copy(), name="twin")
+    hub.prepare()
+    hub.set_source(twin)
+    hub.prepare()
+    images = lambda: list(hub.scratch.path.glob("image-*.npy"))  # noqa: E731
+    assert len(images()) == 1
+    window.viewer.layers.remove(first)
+    assert len(images()) == 1, "the twin still needs it"
+    window.viewer.layers.remove(twin)
+    assert not images()
+    assert hub.live.state.image is None

@@ -92,6 +92,12 @@ class LiveController:
                 z = min(self.state.z, shape[0] - 1)
                 self._set(image=ref, shape=shape, z=z, results=None, compare=False, against=())
 
+    def forget_image(self) -> None:
+        """The image is gone: there is none to work on."""
+        with self._lock:
+            self._drop_work()
+            self._set(image=None, results=None, compare=False, against=())
+
     def bring(self, on: bool, ended: m.Finished | m.Failed | None = None) -> None:
         """Whether an image is on its way here: that counts as busy. ``ended``: why it did not
         come."""
@@ -188,11 +194,10 @@ class LiveController:
         with self._lock:
             if not self.state.ready:
                 return
-            path = (
-                ""
-                if reference is None
-                else str(self.scratch.save(np.ascontiguousarray(reference)[None], "reference"))
-            )
+            path = ""
+            if reference is not None:
+                plane = np.ascontiguousarray(reference)[None]
+                path = str(self.scratch.save(plane, "reference"))
             self._curve.ask(m.Fingerprint(reference=path, points=points, **self._target()))
 
     def request_row(self, y: int = -1, x: int = -1, z: int | None = None) -> None:

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,7 @@ class Scratch:
         self.cap_bytes = cap_bytes
         self._numbers = itertools.count(1)
         self._rolling: list[Path] = []
+        self._held: dict[Hashable, str] = {}
 
     @property
     def used_bytes(self) -> int:
@@ -144,6 +146,15 @@ class Scratch:
                 f"disk space, or set {ROOT_VARIABLE} to a folder on a larger disk"
             ) from error
         return path
+
+    def hold(self, owner: Hashable, path: str) -> None:
+        """``owner`` needs the file ``path`` (empty: none any more); what it held before is
+        dropped when nobody else holds it."""
+        before = self._held.pop(owner, "")
+        if path:
+            self._held[owner] = path
+        if before and before not in self._held.values():
+            self.drop(before)
 
     def drop(self, path: Path | str) -> None:
         """Forget a file or folder here; one still mapped on Windows stays until the end."""

@@ -144,6 +144,7 @@ class TrainingController:
         def begin(found: tuple[ImageRef | None, str]) -> None:
             with self._lock:
                 self._labels = found[1]
+                self.scratch.hold("training", found[0].path if found[0] else "")
                 self._start(replace(wish, image=found[0], labels=found[1]))
 
         cargo = Labelled(image, labels, f"train_labels_{self.client.new_id()}")

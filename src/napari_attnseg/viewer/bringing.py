@@ -82,6 +82,7 @@ class Bringing:
 
     def _take(self, identity: tuple[int, int], pixels: Pixels, ref: ImageRef) -> None:
         self._live.take_image(ref, pixels.shape)
+        self._live.scratch.hold(("layer", identity[0]), ref.path)  # until the layer is closed
         self._opened = identity
 
 

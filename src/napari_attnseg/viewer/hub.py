@@ -345,9 +345,11 @@ class Hub:
             self.set_source(self._first_image(self.viewer))
 
     def _on_removed(self, event: Any) -> None:
+        self.scratch.hold(("layer", id(event.value)), "")
         if event.value is not self.source:
             return
         self.cancel()
+        self.live.forget_image()
         for key in [k for k in self._results if k[0] == id(event.value)]:
             del self._results[key]
         self._answers.layers = None
