@@ -26,6 +26,15 @@ _SELECTOR = re.compile(
     r"(?P<part>[a-z]+)(\[(?P<which>-?\d+|(-?\d+)?:(-?\d+)?)\])?(?P<when>\.pre|\.post)?"
 )
 EXAMPLE = "skip[1:]=cbam:reduction=8; bottleneck=nonlocal"
+NATURAL = {
+    "refiner": "skip",
+    "gate": "skip",
+    "conv": "decoder",
+    "fuser": "head",
+    "class-aware": "head",
+}
+"""Where an attention of each role stands when nobody says where: at every skip, so that the finest
+grids have it too, or where its role allows."""
 
 
 @dataclass(frozen=True, order=True)
@@ -83,6 +92,11 @@ def parse_placements(text: str) -> tuple[Placement, ...]:
 def write_placements(placements: Iterable[Placement]) -> str:
     """The words for placements: :func:`parse_placements` gives them back."""
     return "; ".join(map(str, placements))
+
+
+def file_stem(text: str) -> str:
+    """Placements in words as a name for files; ``plain`` for none."""
+    return re.sub(r"[^\w.]+", "_", text).strip("_") or "plain"
 
 
 def _parse_item(item: str) -> Placement:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import IO, Literal
 
+from napari_attnseg.control.bakeoff import BakeOff
 from napari_attnseg.control.client import BaseClient
 from napari_attnseg.control.frames import read_frame, write_frame
 from napari_attnseg.control.kinds import LONG, NEWEST_WINS, place
@@ -193,7 +194,7 @@ class ChildClient(BaseClient):
             self._callbacks.clear()
         if process is None:
             return
-        saving = any(isinstance(r, Train) for r in process.pending.values())
+        saving = any(isinstance(r, (Train, BakeOff)) for r in process.pending.values())
         process.end(grace=0.3, sure=not saving)
 
     def _write(self, request: Request) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from napari_attnseg.control.bakeoff import BakeOff
 from napari_attnseg.control.checks import Overfit
 from napari_attnseg.control.messages import (
     AttentionRow,
@@ -23,7 +24,7 @@ NEWEST_WINS: tuple[type[Request], ...] = (
     Fingerprint,
 )
 """Most urgent first; a newer request with the same :func:`place` replaces one that waits."""
-LONG: tuple[type[Request], ...] = (Predict, Train, Cka, Overfit)
+LONG: tuple[type[Request], ...] = (Predict, Train, Cka, Overfit, BakeOff)
 """Served in steps, with events on the way: only ``Finished`` and ``Failed`` end them."""
 
 

@@ -11,6 +11,7 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from napari_attnseg.control.bakeoff import BakeOff as BakeOff
 from napari_attnseg.control.checks import Overfit as Overfit
 from napari_attnseg.control.checks import OverfitDone as OverfitDone
 from napari_attnseg.control.checks import OverfitStep as OverfitStep

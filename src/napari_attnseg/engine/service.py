@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_attnseg.control import bakeoff as b
 from napari_attnseg.control import messages as m
 from napari_attnseg.control import questions as q
 from napari_attnseg.control import refining as r
@@ -97,6 +98,8 @@ class Engine:
             m.Train: self._train,
             Overfit: self._overfit,
             m.SetPreview: self._set_preview,
+            b.BakeOff: self._bake_off,
+            b.BakeOffPictures: self._pictures,
         }
         answer = answers.get(type(request))
         if answer is None:
@@ -362,6 +365,16 @@ class Engine:
         from napari_attnseg.engine.questions import compare_layers
 
         yield from compare_layers(work, self._stopped)
+
+    def _bake_off(self, work: b.BakeOff) -> Iterator[m.Event | None]:
+        from napari_attnseg.engine.bakeoff import bake_off
+
+        yield from bake_off(work, lambda: self._stopped(work.id))
+
+    def _pictures(self, work: b.BakeOffPictures) -> Iterator[m.Event | None]:
+        from napari_attnseg.engine.bakeoff import pictures
+
+        yield from pictures(work)
 
     def _split(self, work: m.SplitObjects) -> Iterator[m.Event]:
         from napari_attnseg.engine.objects import split_objects

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 
 from napari_attnseg.engine.experiment.plan import Plan, Row
 from napari_attnseg.engine.experiment.records import write_whole
+from napari_attnseg.engine.levels import LevelMap
 from napari_attnseg.engine.session import Session
 from napari_attnseg.io.layout import UNKNOWN, Layout, read_item
 from napari_attnseg.io.volume import Volume
@@ -46,13 +48,31 @@ class Cell:
 def write_gallery(plan: Plan, layout: Layout, out: Path, device: str = "auto") -> list[Path]:
     """``<name>_masks.png`` and ``<name>_maps.png`` in ``out``, from the checkpoints of the first
     seed; rows whose checkpoint is missing are left out. Maps are scaled each to its own range."""
-    shown = [(row, _model(plan, row, out)) for row in plan.rows]
-    found = [(row, Session(path, device)) for row, path in shown if path.is_file()]
+    steps = draw_gallery(plan, layout, out, device)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            paths: list[Path] = end.value
+            return paths
+
+
+def draw_gallery(
+    plan: Plan, layout: Layout, out: Path, device: str = "auto"
+) -> Generator[None, None, list[Path]]:
+    """:func:`write_gallery` with a heartbeat between any two networks."""
+    shown = [(row, first_model(plan, row, out)) for row in plan.rows]
+    found = [(row, path) for row, path in shown if path.is_file()]
     if not found:
         return []
     places = np.unique(np.linspace(0, len(layout.test) - 1, IMAGES).round().astype(int))
-    images = [_shown(layout, int(i)) for i in places]
-    grid = [[_cell(session, image) for _, session in found] for image in images]
+    images = [shown_image(layout, int(i)) for i in places]
+    columns: list[list[Cell]] = []
+    for _, path in found:
+        session = Session(path, device)
+        columns.append([_cell(session, image) for image in images])
+        yield
+    grid = [list(line) for line in zip(*columns, strict=True)]
     labels = [row.label for row, _ in found]
     paths = [out / f"{plan.name}_masks.png", out / f"{plan.name}_maps.png"]
     write_whole(paths[0], _figure(images, grid, labels, _masks, MASK_WORDS))
@@ -60,20 +80,27 @@ def write_gallery(plan: Plan, layout: Layout, out: Path, device: str = "auto") -
     return paths
 
 
-def _model(plan: Plan, row: Row, out: Path) -> Path:
+def first_model(plan: Plan, row: Row, out: Path) -> Path:
+    """The checkpoint of a row's first seed, which stands for the row wherever one is shown."""
     return out / "runs" / f"{row.key}_seed{plan.seeds[0]}.safetensors"
 
 
-def _shown(layout: Layout, index: int) -> Shown:
+def shown_image(layout: Layout, index: int) -> Shown:
+    """Test image ``index`` at the slice on which most is marked."""
     volume, truth = read_item(layout.test[index], layout.labels)
     z = int(np.argmax([(t > 0).sum() for t in truth]))
     return Shown(volume, z, _picture(volume.view[z]), truth[z])
 
 
+def first_map(session: Session, z: int) -> LevelMap | None:
+    """The first map of slice ``z`` that is a picture over the image, or ``None``."""
+    return next((m for m in session.maps(z) if m.values.ndim == 2 and m.scale.grid[0]), None)
+
+
 def _cell(session: Session, image: Shown) -> Cell:
     session.set_image(image.volume)
     labels = session.predict(image.z).labels
-    first = next((m for m in session.maps(image.z) if m.values.ndim == 2 and m.scale.grid[0]), None)
+    first = first_map(session, image.z)
     words = "" if first is None else f"{first.name}, {first.title}"
     return Cell(labels, None if first is None else first.values, words)
 

@@ -7,14 +7,13 @@ what a difference means.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
 from napari_attnseg.engine.experiment.plan import Plan, Row, Scale, Table, scaled
 from napari_attnseg.errors import InputError
 from napari_attnseg.models import create_model
-from napari_attnseg.placement import parse_placements, write_placements
+from napari_attnseg.placement import NATURAL, file_stem, parse_placements, write_placements
 from napari_attnseg.settings import Preprocessing, TrainSettings
 
 NAME = "compare"
@@ -36,15 +35,6 @@ START = TrainSettings(
     augmentation="turns",
 )
 """The budget of every contestant unless another is asked for."""
-NATURAL = {
-    "refiner": "skip",
-    "gate": "skip",
-    "conv": "decoder",
-    "fuser": "head",
-    "class-aware": "head",
-}
-"""Where an attention stands when nobody says where: at every skip, so that the finest grids have
-it too, or where its role allows."""
 
 
 def natural(name: str) -> str:
@@ -87,5 +77,4 @@ def _row(label: str, attention: str, scale: Scale, base: Preprocessing | None) -
         classes=settings.classes,
         **settings.options,
     )  # what cannot be built is told before anything is trained
-    key = re.sub(r"[^\w.]+", "_", attention).strip("_") or "plain"
-    return Row(key, label, settings, settings)
+    return Row(file_stem(attention), label, settings, settings)
