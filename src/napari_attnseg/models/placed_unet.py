@@ -27,8 +27,8 @@ from napari_attnseg.attention.base import (
     create_attention,
 )
 from napari_attnseg.errors import InputError
+from napari_attnseg.models.attentive import start_around
 from napari_attnseg.models.base import Encoded, Place, pad_to_multiple, register_model
-from napari_attnseg.models.blocks import he_start
 from napari_attnseg.models.unet import (
     PlainEncoder,
     UDecoder,
@@ -294,16 +294,5 @@ def placed_unet(
         classes,
     )
     for part in (model.encoder, model.decoder, model.head):
-        _he_start_plain(part)
+        start_around(part)
     return model
-
-
-def _he_start_plain(part: nn.Module) -> None:
-    """The U-Net's own start for its own convolutions; attention modules begin as they are made."""
-    if isinstance(part, AttentionModule):
-        return
-    children = list(part.children())
-    if not children:
-        he_start(part)
-    for child in children:
-        _he_start_plain(child)
