@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from napari_attnseg.attention.base import AttentionModule
-from napari_attnseg.attention.recording import recording
+from napari_attnseg.attention.recording import Record, recording
 from napari_attnseg.cards import Card
 from napari_attnseg.models.base import (
     SegmentationModel,
@@ -23,7 +22,10 @@ from napari_attnseg.models.base import (
 from napari_attnseg.models.checkpoint import load_checkpoint, save_checkpoint
 
 SMALL: dict[str, dict[str, Any]] = {
+    "anu_net": {"width": 0.125, "levels": 3},
     "attention_unet": {"width": 0.0625},
+    "ca_net": {"width": 0.25},
+    "dda_net": {"width": 0.5, "reduction": 1},
     "deeplabv3plus": {"width": 0.125},
     "dense_unet": {"plan": "narrow"},
     "fcn8s": {"width": 0.0625},
@@ -37,8 +39,10 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "resunet": {"width": 0.0625},
     "smooth_unet": {"width": 0.125, "stride": 8},
+    "trans_unet": {"width": 0.0625, "depth": 2, "heads": 4, "grid": 5},
     "unet": {"width": 0.0625},
     "unet_resnet50": {"width": 0.125},
+    "unet_transformer": {"width": 0.0625},
 }
 """Options of a quick form of each; a model that is not here is tested at its full size."""
 MODELS = list_models(ndim=2)
@@ -110,6 +114,7 @@ def test_one_step_changes_every_parameter(name: str) -> None:
     x, y = torch.rand(2, 3, 72, 88), torch.randint(0, 5, (2, 72, 88))
     loss = F.cross_entropy(model(x), y)
     loss = loss if model.regulariser is None else loss + model.regulariser
+    loss = loss + sum(F.cross_entropy(further, y) for further in model.auxiliary)
     loss.backward()
     grads = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
     assert [n for n, g in grads.items() if g is None or not g.isfinite().all()] == []
@@ -161,8 +166,9 @@ def test_each_tunable_counts(model: SegmentationModel) -> None:
 
 
 def test_levels_are_the_places(model: SegmentationModel) -> None:
-    levels = [t for t in model.tunables if t.name.startswith("level_")]
-    assert len(levels) in (0, len(model.places))
+    levels = [t.name for t in model.tunables if t.name.startswith("level_")]
+    named = [place.level for place in model.places if place.level]
+    assert levels == named if named else len(levels) in (0, len(model.places))
     strides = [place.stride for place in model.places]
     assert strides == sorted(strides)
 
@@ -182,14 +188,17 @@ def test_recording_shows_every_place_and_changes_nothing(model: SegmentationMode
         assert place.module in named
         own = [r for r in tape.records if (r.place + ".").startswith(place.module + ".")]
         assert own, place.module
-        grid = (64 // place.stride, 96 // place.stride)
         flat = [r for r in own if r.kind in ("spatial", "signed", "row")]
-        assert all(_fits(r.values, grid) for r in flat)
+        assert all(_fits(r, place.stride, (64, 96)) for r in flat)
     assert bool(tape.records) == bool(model.places)
 
 
-def _fits(values: Tensor, grid: tuple[int, int]) -> bool:
-    return tuple(values.shape) == (1, *grid) and bool(values.isfinite().all())
+def _fits(record: Record, stride: int, size: tuple[int, int]) -> bool:
+    """One map that covers the image, on the place's grid or as the record says it lies on it."""
+    steps = record.geometry.stride or (1.0, 1.0)
+    covered = tuple(n * s * stride for n, s in zip(record.flat.shape[1:], steps, strict=True))
+    whole = len(record.flat) == 1 and bool(record.values.isfinite().all())
+    return whole and covered == size
 
 
 def test_cards(name: str) -> None:

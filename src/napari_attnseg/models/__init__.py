@@ -1,6 +1,9 @@
 """Segmentation models, one per file; importing the package registers them."""
 
+from napari_attnseg.models import anu_net as _anu_net  # noqa: F401 (registers)
 from napari_attnseg.models import attention_unet as _attention_unet  # noqa: F401 (registers)
+from napari_attnseg.models import ca_net as _ca_net  # noqa: F401 (registers)
+from napari_attnseg.models import dda_net as _dda_net  # noqa: F401 (registers)
 from napari_attnseg.models import deeplabv3plus as _deeplabv3plus  # noqa: F401 (registers)
 from napari_attnseg.models import dense_unet as _dense_unet  # noqa: F401 (registers)
 from napari_attnseg.models import fcn8s as _fcn8s  # noqa: F401 (registers)
@@ -11,8 +14,10 @@ from napari_attnseg.models import placed_unet as _placed_unet  # noqa: F401 (reg
 from napari_attnseg.models import refined as _refined  # noqa: F401 (registers)
 from napari_attnseg.models import resunet as _resunet  # noqa: F401 (registers)
 from napari_attnseg.models import smooth_unet as _smooth_unet  # noqa: F401 (registers)
+from napari_attnseg.models import trans_unet as _trans_unet  # noqa: F401 (registers)
 from napari_attnseg.models import unet as _unet  # noqa: F401 (registers)
 from napari_attnseg.models import unet_resnet50 as _unet_resnet50  # noqa: F401 (registers)
+from napari_attnseg.models import unet_transformer as _unet_transformer  # noqa: F401 (registers)
 from napari_attnseg.models.base import (
     Encoded,
     ModelSpec,
