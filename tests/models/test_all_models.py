@@ -25,12 +25,15 @@ SMALL: dict[str, dict[str, Any]] = {
     "anu_net": {"width": 0.125, "levels": 3},
     "attention_unet": {"width": 0.0625},
     "ca_net": {"width": 0.25},
+    "cara_net": {"plan": "tiny", "width": 0.125},
     "dda_net": {"width": 0.5, "reduction": 1},
     "deeplabv3plus": {"width": 0.125},
     "dense_unet": {"plan": "narrow"},
     "fcn8s": {"width": 0.0625},
     "hrnet": {"width": 0.25},
+    "m3_net": {"width": 0.0625, "levels": 3},
     "mobile_unet": {"width": 0.25},
+    "nonlocal_unet": {"width": 0.125},
     "pam_unet": {"plan": "tiny"},
     "refined": {
         "coarse": '{"name": "smooth_unet", "options": {"width": 0.125, "stride": 8}}',
@@ -38,11 +41,15 @@ SMALL: dict[str, dict[str, Any]] = {
         "levels": 2,
     },
     "resunet": {"width": 0.0625},
+    "sa_net": {"width": 0.0625, "levels": 3},
     "smooth_unet": {"width": 0.125, "stride": 8},
+    "swin_unet": {"width": 0.0625, "window": 4},
+    "swin_unetr": {"width": 0.5, "depth": 1, "window": 4},
     "trans_unet": {"width": 0.0625, "depth": 2, "heads": 4, "grid": 5},
     "unet": {"width": 0.0625},
     "unet_resnet50": {"width": 0.125},
     "unet_transformer": {"width": 0.0625},
+    "unetr": {"width": 0.0625, "depth": 4},
 }
 """Options of a quick form of each; a model that is not here is tested at its full size."""
 MODELS = list_models(ndim=2)
