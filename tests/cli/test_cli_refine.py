@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 from skimage.io import imread, imsave
 from typer.testing import CliRunner, Result
 
@@ -139,6 +140,38 @@ def test_iterations_are_refused_where_there_are_none(tiny_checkpoint, folders, t
     assert "got --iterations" in refused("predict", tiny_checkpoint, *common, "--iterations", 1)
     assert "has no iterations" in refused("predict", tiny_checkpoint, *common, "--save-steps")
     assert "expected 0 to 3" in refused("predict", model, *common, "--iterations", 4)
+
+
+def test_masks_of_any_model_are_refined(folders, tiny_checkpoint, tmp_path) -> None:
+    model = refined_checkpoint(tiny_checkpoint, tmp_path / "refined.safetensors")
+    image, out = folders[0] / "cell0.png", tmp_path / "o"
+    common = ["predict", tiny_checkpoint, image, "--refine", model, "--out", out]
+    found = run(*common, "--save-steps", "--save", "probability")
+    assert found.exit_code == 0, found.output
+    run("predict", model, image, "--out", tmp_path / "whole", "--save-steps")
+    for name in ("cell0_mask.png", "cell0_steps/step_00.png", "cell0_steps/step_03.png"):
+        assert np.array_equal(imread(out / name), imread(tmp_path / "whole" / name))
+    with Image.open(out / "cell0_mask.png") as file:
+        told = json.loads(file.text["napari-attnseg"])["provenance"]
+    assert (told["model"], told["refinement"]["model"]) == ("tiny.safetensors", model.name)
+    assert told["refinement"]["tuning"] == {"iterations": 3, "cut": 0.5}
+    assert told["model_digest"] != told["refinement"]["model_digest"]
+    assert run(*common, "--iterations", 1, "--threshold", 0.4).exit_code == 0
+    with Image.open(out / "cell0_mask.png") as file:
+        told = json.loads(file.text["napari-attnseg"])["provenance"]
+    assert told["tuning"]["threshold"] == 0.4
+    assert told["refinement"]["tuning"]["iterations"] == 1
+
+
+def test_what_cannot_refine_is_refused(folders, tiny_checkpoint, tmp_path) -> None:
+    common = ["predict", tiny_checkpoint, folders[0], "--out", tmp_path / "o", "--refine"]
+    assert "choose a refined one" in refused(*common, tiny_checkpoint)
+    assert "neither a checkpoint fi" in refused(*common, tmp_path / "none.safetensors")
+    model = refined_checkpoint(tiny_checkpoint, tmp_path / "refined.safetensors")
+    assert "expected 0 to 12" in refused(*common, model, "--iterations", 13)
+    organs = ["predict", "ct_organs_smooth_unet", *common[2:]]
+    assert "choose a refinement that was trained" in refused(*organs, model)
+    assert not (tmp_path / "o").exists()
 
 
 def test_evaluate_with_fewer_iterations(tiny_checkpoint, folders, tmp_path) -> None:

@@ -11,7 +11,7 @@ from napari_attnseg import create_model
 from napari_attnseg.errors import InputError
 from napari_attnseg.models.guided import Guided, GuidedCache
 from napari_attnseg.models.pam_unet import PamUNet
-from napari_attnseg.models.refined import LIMIT, RefinedModel
+from napari_attnseg.models.refined import LIMIT, RefinedModel, limited
 from napari_attnseg.refinement import create_refinement
 
 COARSE = json.dumps({"name": "smooth_unet", "options": {"width": 0.125, "stride": 8}})
@@ -44,6 +44,18 @@ def test_no_iteration_is_the_coarse_model(refine: str) -> None:
         coarse = model.coarse(x).clamp(-LIMIT, LIMIT)
         assert torch.equal(model(x, iterations=0), coarse)
         assert not torch.equal(model(x), coarse)
+
+
+def test_a_coarse_model_sure_of_two_classes_keeps_its_mask() -> None:
+    """Several logits beyond the limit: cut one by one they would tie, and another class won."""
+    rows = [[8.0, 7, 15], [9, 7, 8], [-9, -7, -8], [-20, 7, 8], [1, -2, 0.5], [5.9, -5.9, 0]]
+    logits = torch.tensor(rows).T[None, :, None]
+    start = tiny(classes=3).eval().guide_from(torch.rand(1, 1, 1, len(rows)), logits).start
+    assert torch.equal(start.argmax(1), logits.argmax(1))
+    assert start.abs().max() <= LIMIT
+    assert torch.equal(start[..., 4:], logits[..., 4:])
+    by_hand = torch.tensor([[-1.0, -2, 6], [6, 4, 5], [-6, -4, -5], [-6, 5, 6]]).T
+    assert torch.equal(start[0, :, 0, :4], by_hand)
 
 
 @BOTH
@@ -187,7 +199,7 @@ def test_without_a_propagation_it_is_a_plain_second_u_net(classes: int) -> None:
     model = tiny("none", classes).eval()
     x = torch.rand(1, 1, 33, 29)
     with torch.no_grad():
-        coarse = model.coarse(x).clamp(-LIMIT, LIMIT)
+        coarse = limited(model.coarse(x))
         residual, _ = model.guidance(x, coarse / LIMIT)
         assert residual.shape == coarse.shape
         assert torch.allclose(model(x), coarse + residual, atol=1e-6)

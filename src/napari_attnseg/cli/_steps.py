@@ -13,6 +13,7 @@ from napari_attnseg.errors import InputError
 
 if TYPE_CHECKING:
     from napari_attnseg.cards import Card
+    from napari_attnseg.engine.on_top import OnTop
     from napari_attnseg.engine.session import Session
     from napari_attnseg.io.volume import Volume
     from napari_attnseg.settings import Tuning
@@ -27,17 +28,17 @@ SaveSteps = Annotated[
 ]
 
 
-def check_steps(card: Card) -> None:
-    """Raise ``InputError`` for a model without iterations."""
-    if "iterations" not in card.tuning.values:
+def check_steps(card: Card, wanted: bool) -> None:
+    """Raise ``InputError`` when steps are ``wanted`` of a model without iterations."""
+    if wanted and "iterations" not in card.tuning.values:
         raise InputError(
             "got --save-steps, but this model has no iterations; leave it out, or choose a model "
-            "that was trained with --refine"
+            "that was trained with --refine, or refine this one's masks with --refine nuclei_cspn"
         )
 
 
 def write_steps(
-    session: Session, source: Volume, tuning: Tuning, folder: Path, suffix: str
+    session: Session | OnTop, source: Volume, tuning: Tuning, folder: Path, suffix: str
 ) -> None:
     """One verified mask per iteration of the image that the session has, all slices. What an
     earlier, longer run left behind these is removed."""

@@ -25,6 +25,7 @@ from napari_attnseg.cli._steps import SaveSteps, check_steps, write_steps
 from napari_attnseg.errors import AttnSegError, InputError, plain_sentence
 
 if TYPE_CHECKING:
+    from napari_attnseg.engine.on_top import OnTop
     from napari_attnseg.engine.session import Session
     from napari_attnseg.io.volume import Volume
     from napari_attnseg.settings import Tuning
@@ -97,6 +98,15 @@ def predict(
     cut: Cut = None,
     iterations: Iterations = None,
     tune: Tune = None,
+    refine: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REFINEMENT",
+            help="Refine the masks of MODEL, whichever it is, by this refined model (a file or a "
+            "shipped name, as nuclei_cspn). --iterations and --cut are then of the refinement, "
+            "all other values of MODEL.",
+        ),
+    ] = None,
     save_steps: SaveSteps = False,
     volume: Annotated[
         int | None, typer.Option(min=0, help="Which volume of a 4D NIfTI (from 0).")
@@ -120,10 +130,14 @@ def predict(
     places = targets(collect(inputs), out)
     from napari_attnseg.engine.session import Session
 
-    session = Session(model, device=device, tile=tile)
-    tuning = tuning_of(session.card, threshold, rule, gamma, cut, iterations, tune)
-    if save_steps:
-        check_steps(session.card)
+    alone = Session(model, device=device, tile=tile)
+    session: Session | OnTop = alone
+    if refine is None:
+        tuning = tuning_of(alone.card, threshold, rule, gamma, cut, iterations, tune)
+        check_steps(alone.card, save_steps)
+    else:
+        own = tuning_of(alone.card, threshold, rule, gamma, None, None, tune)
+        session, tuning = refined_by(refine, alone, own, cut, iterations, device)
     ensure_folder(out)
     failed = 0
     for path, mask in places.items():
@@ -145,8 +159,26 @@ def predict(
         raise typer.Exit(1)
 
 
-def _one(
+def refined_by(
+    refine: str,
     session: Session,
+    own: Tuning,
+    cut: float | None,
+    iterations: int | None,
+    device: str,
+) -> tuple[OnTop, Tuning]:
+    """The model with the refinement ``refine`` on top, and the values of the latter. ``own``:
+    those of the model. Raises ``InputError`` when they do not go together."""
+    from napari_attnseg.engine.on_top import OnTop
+    from napari_attnseg.engine.session import Session
+
+    refiner = Session(refine, device=device)
+    both = OnTop(session, refiner, own)
+    return both, tuning_of(refiner.card, None, None, None, cut, iterations)
+
+
+def _one(
+    session: Session | OnTop,
     path: Path,
     mask: Path,
     tuning: Tuning,

@@ -1,6 +1,6 @@
 """Any model, refined: coarse logits, a guidance network, and CSPN or DySPN.
 
-``refined = propagate(clip(coarse(x)), guidance(x, coarse))``, in one checkpoint. The coarse map
+``refined = propagate(limited(coarse(x)), guidance(x, coarse))``, in one checkpoint. The coarse map
 enters as signed logits, limited to +-``LIMIT``: masks and palette images have no negative
 background, which no propagation that keeps constants could ever make.
 """
@@ -32,7 +32,7 @@ from napari_attnseg.refinement.volume import across_slices, as_slices, as_volume
 from napari_attnseg.settings import Tunable, Tuning
 
 LIMIT = 6.0
-"""Coarse logits are cut at this size (a probability of 0.9975): a coarse model that is sure and
+"""Coarse logits are limited to this size (a probability of 0.9975): a coarse model that is sure and
 wrong can still be moved."""
 KEEP_BYTES = 512 << 20
 """Guidance of slices seen before takes at most so much memory (one slice of 512 x 512 pixels:
@@ -117,7 +117,11 @@ class RefinedModel(SegmentationModel):
         """Refined logits (B, K, H, W) after ``iterations``; other values go to the coarse model."""
         wanted = values.pop("iterations", None)
         count = self._count(wanted)
-        guided = self.guide(encoded, attended, **values)
+        return self.propagate(self.guide(encoded, attended, **values), count)
+
+    def propagate(self, guided: Guided, iterations: int | None = None) -> Tensor:
+        """The last iterate alone, as logits (B, K, H, W); in tiles where memory asks for it."""
+        count = self._count(iterations)
         if count == 0:
             return guided.start
         refinement, attention = self._for(count, guided)
@@ -190,7 +194,7 @@ class RefinedModel(SegmentationModel):
 
     def guide_from(self, image_BCHW: Tensor, coarse_BKHW: Tensor) -> Guided:
         """The same for coarse logits from anywhere; kept by nobody."""
-        start = coarse_BKHW.clamp(-LIMIT, LIMIT)
+        start = limited(coarse_BKHW)
         return Guided(start, *self.guidance(image_BCHW, start / LIMIT))
 
     def decode(self, features: Tensor, size: tuple[int, int]) -> Tensor:
@@ -205,6 +209,22 @@ class RefinedModel(SegmentationModel):
     def _for(self, count: int, guided: Guided) -> tuple[Refinement, Tensor | None]:
         attention = None if guided.attention is None else guided.attention[:, :count]
         return self.refinement.lasting(count), attention
+
+
+def limited(logits_BKHW: Tensor) -> Tensor:
+    """Coarse logits within +-``LIMIT``: the same class wins everywhere.
+
+    Of several classes those far behind the first (by more than twice the limit) come up to it,
+    then all are moved together, and no further than they must. Cut one by one, classes that are
+    all beyond the limit would tie.
+    """
+    if logits_BKHW.shape[1] == 1:
+        return logits_BKHW.clamp(-LIMIT, LIMIT)
+    top = logits_BKHW.amax(1, keepdim=True)
+    near = torch.maximum(logits_BKHW, top - 2 * LIMIT)
+    below = near.amin(1, keepdim=True)
+    moved = near - (top - LIMIT).clamp_min(0) + (-LIMIT - below).clamp_min(0)
+    return moved.clamp(-LIMIT, LIMIT)  # rounding
 
 
 def _own(encoded: Encoded) -> tuple[Encoded, Tensor]:
@@ -233,8 +253,7 @@ def coarse_spec(coarse: str) -> tuple[str, dict[str, Any]]:
     paper="Cheng, Wang & Yang: Depth Estimation via Affinity Learned with Convolutional Spatial "
     "Propagation Network (ECCV 2018); Lin et al.: Dynamic Spatial Propagation Network for Depth "
     "Completion (AAAI 2022)",
-    choices={"refine": ("cspn", "dyspn")},
-    needs_coarse=True,
+    needs_coarse=True,  # no dock offers it with options; ``refined`` itself checks ``refine``
 )
 def refined(
     in_channels: int = 3,
