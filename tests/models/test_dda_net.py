@@ -8,11 +8,21 @@ from torch import nn
 from torch.nn import functional as F
 
 from attentive_models import made, off, padded, parameters, picture
+from napari_attnseg.attention.se import SqueezeExcitation
 from napari_attnseg.models.dda_net import DDANet
 
 
 def test_dda_net_has_the_published_number_of_parameters() -> None:
     assert parameters("dda_net", 1) == 6_835_638
+
+
+def test_dda_net_shows_its_gates_and_its_shortcuts() -> None:
+    model = made("dda_net")
+    named = dict(model.named_modules())
+    gates = [p for p in model.places if p.level]
+    assert [p.stride for p in gates] == [1, 2, 4, 8]
+    shortcuts = {id(named[p.module]) for p in model.places if not p.level}
+    assert shortcuts == {id(m) for m in model.modules() if isinstance(m, SqueezeExcitation)}
 
 
 @pytest.mark.parametrize("attended", [False, True])

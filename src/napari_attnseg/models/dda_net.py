@@ -14,6 +14,7 @@ image in [0, 1]). That difference is the model's ``regulariser``; the paper adds
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -24,7 +25,7 @@ from torch.nn import functional as F
 
 from napari_attnseg.attention.base import AttentionModule, Role, create_attention
 from napari_attnseg.models.attentive import Attentive, Standing, start_around
-from napari_attnseg.models.base import Encoded, pad_to_multiple, register_model
+from napari_attnseg.models.base import Encoded, Place, pad_to_multiple, register_model
 from napari_attnseg.models.blocks import scaled
 
 CHANNELS = (32, 64, 128, 256)
@@ -121,6 +122,22 @@ class DDANet(Attentive):
         self.stride = int(2 ** len(channels))
         self.name_levels()
         start_around(self)
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """The gates, and the channel weights of all shortcuts, which have no strength."""
+        found = [*super().places, *self._shortcuts()]
+        return tuple(sorted(found, key=lambda place: place.stride))
+
+    def _shortcuts(self) -> Iterator[Place]:
+        for part in ("encoder", "steps", "painter"):
+            said = "decoder" if part == "steps" else part
+            for i in range(len(self.steps)):
+                where = f"{part}.{i}" if part == "encoder" else f"{part}.{i}.blocks"
+                grid = "full" if i == 0 else f"1/{2**i}"
+                for k in range(2):
+                    words = f"{said} {i + 1}, shortcut {k + 1}, {grid} resolution"
+                    yield Place(f"{where}.{k}.se", words, 2**i)
 
     def encode(self, x_BCHW: Tensor) -> Encoded:
         """Encoder and painter."""

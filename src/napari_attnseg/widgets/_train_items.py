@@ -66,7 +66,7 @@ ADVANCED = (
          "their share of the training masks", choices=("", "balanced"),
          shown=("equal", "balanced")),
     Item("regulariser_weight", "Regulariser x", "Weight of the model's own regulariser (PAM-UNet: "
-         "0.01), added to the loss", 0, 100, 4),
+         "0.01, DDANet: 1), added to the loss", 0, 100, 4),
     Item("patience", "Patience", "Stop when the validation Dice has not risen for so many epochs",
          0, 10000, 0, special="never stop early"),
     Item("crop", "Crop", "Side of the random crops in pixels", 0, 4096, 0, none=0,
