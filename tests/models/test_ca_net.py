@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
+from itertools import pairwise
+
 import torch
 from torch.nn import functional as F
 
@@ -27,8 +28,28 @@ def test_ca_net_without_attention_is_a_unet_of_residual_blocks() -> None:
     assert not torch.allclose(model(x), expected, atol=1e-3)
 
 
-def test_ca_net_has_the_papers_size_and_places() -> None:
-    assert parameters("ca_net", 2) / 1e6 == pytest.approx(2.8, abs=0.05)
+def test_ca_net_weighs_what_its_description_says() -> None:
+    widths = (16, 32, 64, 128, 256)
+    total = 0
+    for inside, own in zip((3, *widths), widths, strict=False):
+        total += 9 * own * (inside + own) + 4 * own  # two convolutions, normalised
+    for own, below in pairwise(widths):
+        total += 4 * below * own + own  # up-convolution
+        total += 9 * own * 2 * own + 2 * own  # decoder: three convolutions, shortcut, channel MLP
+        total += 2 * (9 * own * 2 * own) + 4 * own + 2 * own
+        total += 2 * own * 2 * own + 4 * own
+        total += 2 * (2 * own * own // 2) + own // 2 + 2 * own
+    for own, below in ((32, 64), (64, 128)):  # theta, phi, psi and W of two gates; their join
+        total += 2 * (own * own + below * own + own + own + 1 + own * own + own + 2 * own)
+        total += 2 * own * own + 2 * own
+    total += 4 * 256 * 64 + 3 * 64 + 256  # non-local
+    total += 4 * sum(widths[:4]) + 16 + (16 * 4 + 4 + 4 * 16 + 16)  # four scales of four channels
+    total += (9 * 4 * 16 + 16) + (4 * 4 + 4) + (9 * 16 * 4 + 2 * 4)
+    total += 4 * 2 + 2  # head
+    assert parameters("ca_net", 2) == total
+
+
+def test_where_attention_stands_in_ca_net() -> None:
     places = made("ca_net").places
     assert [p.stride for p in places] == [1, 1, 2, 2, 4, 4, 8, 8]
     assert [p.title for p in places if not p.level] == [

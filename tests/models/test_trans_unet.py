@@ -15,7 +15,13 @@ from napari_attnseg.models.trans_unet import TransUNet
 
 
 def test_trans_unet_has_the_parameters_of_the_authors_network() -> None:
-    assert parameters("trans_unet", 2) == 105_276_066  # R50-ViT-B_16, images of 224 pixels
+    with torch.device("meta"):
+        model = create_model("trans_unet", in_channels=3, classes=2)
+    weights = {n: sum(p.numel() for p in m.parameters()) for n, m in model.named_children()}
+    after = {"decoder", "enter", "head"}
+    before = sum(n for part, n in weights.items() if part not in after) + 14 * 14 * 768
+    assert before == 97_888_576  # R50-ViT-B_16 for 224 pixels, as people's logs of it print
+    assert parameters("trans_unet", 2) == 105_276_066
     block = 4 * (768 * 768 + 768) + 2 * 768 * 3072 + 3072 + 768 + 4 * 768  # of ViT-B
     assert parameters("trans_unet", 2) - parameters("trans_unet", 2, depth=1) == 11 * block
 

@@ -11,7 +11,7 @@ block with keys from the maxima of 2x2 positions, C of the gates, C / 4 of chann
 channels per scale). Different: pooling is over the whole map (there over windows of one fixed
 image size, here any size works), odd sizes are padded by repeating the border (there by random
 numbers), the non-local block has no normalisation at its end, and there is no dropout (there it
-stays on while predicting).
+stays on while predicting). 2.78 million parameters for three channels and two classes.
 """
 
 from __future__ import annotations
