@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 from napari.layers import Labels
 from qtpy.QtCore import QEvent, QPointF, Qt
@@ -14,6 +19,7 @@ from qtpy.QtGui import QMouseEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
+from napari_attnseg.cards import read_card, shipped_checkpoints
 from napari_attnseg.control.child import ChildClient
 from napari_attnseg.engine.refining import Step
 from napari_attnseg.engine.session import Session
@@ -193,6 +199,10 @@ def test_every_iteration_is_a_layer_that_the_slider_scrubs(
     assert dice[6] == pytest.approx(1.0)
     a, b = steps[0].labels > 0, steps[6].labels > 0
     assert dice[0] == pytest.approx(2 * (a & b).sum() / (a.sum() + b.sum()), abs=1e-5)
+    truth.data_setitem((np.arange(90), np.arange(90)), 0)
+    wait(qtbot, lambda: dock.steps.curve.plot.values["Dice"][6] < 0.9999)
+    truth.undo()
+    wait(qtbot, lambda: dock.steps.curve.plot.values["Dice"][6] == pytest.approx(1.0))
     for what in (MASK, CHANGE):
         dock.steps.boxes[what].click()
     assert viewer.dims.ndim == 2
@@ -254,6 +264,59 @@ def test_strokes_first_need_no_button(docked: Dock, qtbot: Any) -> None:
     assert np.all(dock.work.results.labels.data[layer.data == 2] == 1)  # type: ignore[union-attr]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_an_engine_that_dies_takes_nothing_along(
+    docked: Dock, qtbot: Any, engine: LentEngine
+) -> None:
+    dock = docked(FLAT)
+    labels = refined(dock, qtbot)
+    plain = labels.data.copy()
+    dock.strokes.new.click()
+    strokes: Any = dock.work.watch.layer
+    y, x = (int(v) for v in np.argwhere(plain == 0)[500])
+    strokes.paint((y, x), 2)
+    held = strokes.data == 2
+    wait(qtbot, lambda: np.all(labels.data[held] == 1))
+    rest(dock, qtbot)
+    before = labels.data.copy()
+    assert engine.pid is not None
+    os.kill(engine.pid, signal.SIGSTOP)  # so that the question is surely not answered
+    dock.steps.row.spin.setValue(2)  # type: ignore[union-attr]
+    wait(qtbot, lambda: dock.work.control.busy)
+    os.kill(engine.pid, signal.SIGKILL)
+    wait(qtbot, lambda: "engine stopped" in dock.errors.message.lower())
+    assert np.array_equal(labels.data, before)
+    assert np.array_equal(strokes.data == 2, held)
+    dock.steps.row.spin.setValue(6)  # type: ignore[union-attr]
+    dock.run.click()
+    wait(qtbot, lambda: dock.work.fresh == {0} and not dock.work.control.busy)
+    rest(dock, qtbot)
+    assert np.array_equal(labels.data, before)
+    dock.strokes.clear.click()
+    wait(qtbot, lambda: np.array_equal(labels.data, plain))
+
+
+def test_an_exported_mask_says_how_it_came_about(docked: Dock, qtbot: Any, tmp_path: Path) -> None:
+    dock = docked(FLAT)
+    refined(dock, qtbot)
+    dock.strokes.new.click()
+    strokes: Any = dock.work.watch.layer
+    strokes.paint((40, 50), 2)
+    wait(qtbot, lambda: 0 in dock.work.fresh and dock.work.results.provenance["stroke_pixels"])  # type: ignore[union-attr]
+    with qtbot.waitSignal(dock.export.exported, timeout=WAIT):
+        dock.export.export_to(str(tmp_path / "mask.png"))
+    with PIL.Image.open(tmp_path / "mask.png") as file:
+        found = json.loads(file.text["napari-attnseg"])  # type: ignore[attr-defined]
+    told, card = found["provenance"], read_card(shipped_checkpoints()["nuclei_cspn"])
+    assert found["classes"] == {"0": "background", "1": "nuclei"}
+    assert told["program"].startswith("napari-attnseg ")
+    assert (told["model"], told["model_digest"]) == ("nuclei_cspn", card.digest)
+    assert told["tuning"]["cut"] == 0.5
+    assert told["tuning"]["iterations"] == told["iterations"] == 6
+    assert told["coarse_mask"] == "the refinement's own"
+    assert told["stroke_pixels"] == np.count_nonzero(strokes.data)
+
+
 # --- coarse masks ---------------------------------------------------------------------------------
 
 
@@ -274,6 +337,11 @@ def test_any_labels_or_probability_can_be_refined(docked: Dock, qtbot: Any) -> N
     wait(qtbot, lambda: np.array_equal(labels.data, mask > 0))
     assert not mine.visible
     mine.data_setitem((np.array([70]), np.array([80])), 5)
+    wait(qtbot, lambda: labels.data[70, 80] == 1)
+    mine.visible = True  # napari tells nothing of a hidden layer
+    mine.undo()
+    wait(qtbot, lambda: labels.data[70, 80] == 0)
+    mine.redo()
     wait(qtbot, lambda: labels.data[70, 80] == 1)
     dock.choose.coarse.choose(chance)
     wait(qtbot, lambda: np.array_equal(labels.data, chance.data > 0.5))

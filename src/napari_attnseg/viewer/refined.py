@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
@@ -56,8 +57,15 @@ class RefinedLayers(ResultLayers):
 
     def record(self, state: RefineState, kind: str, coarse: str, strokes: int) -> None:
         """How the mask came about; its export says so. ``strokes``: painted pixels."""
+        from napari_attnseg import __version__
+
+        card = self.card
         self.provenance = {
+            "program": f"napari-attnseg {__version__}",
             "model": self.model,
+            "model_digest": card.digest if card else "",
+            "preprocessing": asdict(card.preprocessing) if card else {},
+            "tuning": state.tuning.replace(iterations=state.iterations).to_json(),
             "refinement": kind,
             "iterations": state.iterations,
             "coarse_mask": coarse,

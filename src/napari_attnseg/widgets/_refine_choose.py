@@ -10,6 +10,7 @@ from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QComboBox, QVBoxLayout, QWidget
 
 from napari_attnseg.viewer.coarse_map import fits_coarse
+from napari_attnseg.viewer.edit_watch import EditWatch
 from napari_attnseg.viewer.hub import is_result
 from napari_attnseg.viewer.refine_models import REFINED, iterations_of, kind_of
 from napari_attnseg.widgets import opening
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 OWN = "the refinement's own model"
 EMPTY = "Open an image or drop one on the window. Or just press Refine: it opens a sample."
 _KINDS = {"cspn": "CSPN", "dyspn": "DySPN"}
-_EDITS = ("data", "paint", "labels_update")
 
 
 class CoarseCombo(LayerCombo):
@@ -63,7 +63,7 @@ class ChooseRefinement(QWidget):
         self.about = hint()
         self.badge = DeviceBadge()
         self.dialog: DiagnoseDialog | None = None
-        self._watched: Any = None
+        self._watched = EditWatch()
         self._lay_out()
         self._listen()
         self.hub.set_source(self.image.layer if self.hub.source is None else self.hub.source)
@@ -100,6 +100,7 @@ class ChooseRefinement(QWidget):
         connect_alive(self, hub.live.retuned, lambda *_: self._on_answer())
         connect_alive(self, hub.live.finished, lambda _: self._on_answer())
         connect_alive(self, work.chosen, self.fill_models)
+        connect_alive(self, self._watched.edited, self._on_edited)
 
     # --- what a person can do -----------------------------------------------------------------
 
@@ -152,18 +153,10 @@ class ChooseRefinement(QWidget):
     def _on_coarse(self, layer: Any) -> None:
         with complaining(self._complain):
             self.work.set_coarse(layer)
-            self._watch(layer)
+            self._watched.follow(layer)
             self.moved.emit()
             return
         self.coarse.choose(self.work.coarse)
-
-    def _watch(self, layer: Any) -> None:
-        for watched, on in ((self._watched, False), (layer, True)):
-            for name in _EDITS if watched is not None else ():
-                event = getattr(watched.events, name, None)
-                if event is not None:
-                    event.connect(self._on_edited) if on else event.disconnect(self._on_edited)
-        self._watched = layer
 
     def _on_edited(self, event: Any = None) -> None:
         self.work.hand_over_again()
@@ -171,7 +164,7 @@ class ChooseRefinement(QWidget):
 
     def _on_answer(self) -> None:
         """The coarse mask is itself an answer: another threshold, another coarse mask."""
-        if self._watched is not None and is_result(self._watched):
+        if self._watched.layer is not None and is_result(self._watched.layer):
             self._on_edited()
 
     def _on_diagnosed(self, event: Any) -> None:

@@ -9,6 +9,7 @@ from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import QCheckBox, QGridLayout, QVBoxLayout, QWidget
 
 from napari_attnseg.errors import AttnSegError
+from napari_attnseg.viewer.edit_watch import EditWatch
 from napari_attnseg.viewer.refined import ATTENTION, CHANGE, MASK
 from napari_attnseg.widgets._bridge import connect_alive
 from napari_attnseg.widgets._parts import Field, LayerCombo, Section, hint
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from napari_attnseg.settings import Tunable
     from napari_attnseg.viewer.refine_work import RefineWork
 
-_EDITS = ("data", "paint", "labels_update")
 STEPS_TIP = (
     "One layer with a slider of its own under the image (step 0 is the coarse mask), and one with "
     "the probability, hidden at first"
@@ -54,7 +54,7 @@ class StepsPanel(QWidget):
         self.attention = QWidget()
         self.curve = ConvergenceCurve()
         self.reference = LayerCombo(work.hub.viewer, ("labels",), optional="none")
-        self._watched: Any = None
+        self._watched = EditWatch()
         self._lay_out()
         self._listen()
         self.follow()
@@ -94,6 +94,7 @@ class StepsPanel(QWidget):
         work = self.work
         self.curve.picked.connect(self._on_picked)
         self.reference.layer_changed.connect(self._on_reference)
+        connect_alive(self, self._watched.edited, self._on_edited)
         connect_alive(self, work.chosen, self.follow)
         connect_alive(self, work.changed, self._show_ticks)
         connect_alive(self, work.stepped, self._on_stepped)
@@ -177,13 +178,9 @@ class StepsPanel(QWidget):
                 self.reference.setCurrentIndex(0)
             layer = None
             self.work.set_reference(None)
-        for watched, on in ((self._watched, False), (layer, True)):
-            for name in _EDITS if watched is not None else ():
-                event = getattr(watched.events, name)
-                event.connect(self._on_edited) if on else event.disconnect(self._on_edited)
-        self._watched = layer
+        self._watched.follow(layer)
         self.asked.emit()
 
     def _on_edited(self, event: Any = None) -> None:
-        self.work.set_reference(self._watched)
+        self.work.set_reference(self._watched.layer)  # type: ignore[arg-type]
         self.asked.emit()
