@@ -11,12 +11,17 @@ import torch
 
 from napari_attnseg.control.message_base import ImageRef
 from napari_attnseg.control.refining import Affinity, Refine
+from napari_attnseg.engine import anchoring
+from napari_attnseg.engine.anchoring import at_working_size
 from napari_attnseg.engine.refine_desk import RefineDesk
+from napari_attnseg.engine.refining import guided
 from napari_attnseg.engine.session import Session
 from napari_attnseg.errors import InputError
 from napari_attnseg.models.base import create_model
 from napari_attnseg.models.checkpoint import load_checkpoint, save_checkpoint
 from napari_attnseg.models.refined import RefinedModel
+from napari_attnseg.refinement.likeness import adapt, look
+from napari_attnseg.refinement.strokes import carry
 from napari_attnseg.settings import Preprocessing, Tuning
 from refined_models import refined_checkpoint
 
@@ -176,11 +181,34 @@ def test_strokes_are_held_and_move_their_neighbours(session: Session, strokes: n
     assert shown.anchored == 50
     moved = shown.probability != before.probability
     assert moved[strokes[0] == 0].any(), "nothing but the strokes themselves changed"
-    assert not moved[140:, :20].any(), "a stroke changed what it cannot reach"
     assert np.array_equal(desk.show(replace(work, strength=0.0)).labels, before.labels)
     other = desk.show(replace(work, z=1))
     assert np.array_equal(other.labels, RefineDesk(session).show(replace(work, z=1)).labels)
     assert other.anchored == 0
+
+
+def test_strokes_are_told_of_the_whole_slice_and_then_carried(
+    session: Session, strokes: np.memmap
+) -> None:
+    """The desk's logits are those of the two functions over the whole slice, and its probability
+    those of the slice, although strokes are carried on in a window."""
+    desk = RefineDesk(session)
+    work = wish(session, strokes=str(strokes.filename))
+    plain = desk.show(work).logits
+    paint(strokes, 20, 30, 1)
+    paint(strokes, 40, 42, 2)
+    shown = desk.show(work)
+    model = session.model
+    assert isinstance(model, RefinedModel)
+    size = (plain.shape[2], plain.shape[3])
+    held = anchoring.anchors(at_working_size(strokes[0], size), 1, 1.0, plain.device)
+    told = adapt(plain, look(session._prepare(0)), held)
+    given = guided(session.pipeline, 0, session._values(work.tuning))
+    attention = None if given.attention is None else given.attention[:, :3]
+    refinement = model.refinement.lasting(3)
+    wanted = carry(given.start, given.affinity, attention, refinement, held, answer=told)
+    assert not torch.equal(told, plain)
+    assert torch.allclose(shown.logits, wanted, atol=1e-5)
 
 
 def test_half_a_strength_pulls_less(session: Session, strokes: np.memmap) -> None:

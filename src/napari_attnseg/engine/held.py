@@ -1,4 +1,5 @@
-"""Strokes on an iterate: held where they are, carried on by the affinity, window by window.
+"""Strokes on an iterate: held where they are, told of all that looks alike in the slice, carried on
+by the affinity.
 
 Legend: K = classes, Z = slices whose strokes count, H, W = working pixels, Y, X = pixels of the
 slice.
@@ -13,11 +14,11 @@ import torch
 
 from napari_attnseg.control.refining import Refine
 from napari_attnseg.engine import anchoring
-from napari_attnseg.engine.iterates import KEEP_BYTES, Iterates
+from napari_attnseg.engine.iterates import KEEP_BYTES, Iterates, Start
 from napari_attnseg.engine.refining import refined_model
 from napari_attnseg.engine.stages import ByteCache
 from napari_attnseg.models.guided import Guided
-from napari_attnseg.refinement import Anchors, strokes
+from napari_attnseg.refinement import Anchors, likeness, strokes
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,10 +50,12 @@ class Held:
         self._iterates = iterates
         self._session = iterates.session
         self._scenes = ByteCache(KEEP_BYTES)
+        self._looks = ByteCache(KEEP_BYTES // 4)
 
     def forget(self) -> None:
         """Give back the memory of all that is kept."""
         self._scenes.clear()
+        self._looks.clear()
 
     def cells(self, painted: np.ndarray | None) -> np.ndarray | None:
         """Strokes (Z, Y, X) at working size, standing as in training."""
@@ -65,53 +68,74 @@ class Held:
     def logits(
         self, work: Refine, count: int, plain: torch.Tensor, cells: np.ndarray
     ) -> torch.Tensor:
-        """``plain`` with strokes; what another stroke cannot have changed is taken over."""
+        """``plain`` with strokes, taken over as long as the strokes stay."""
         zs = slab(work, self._session.n_slices)
         about = (work.z, work.strength, *(self._iterates.key(work, z) for z in zs))
         known, scene = self._scenes.get((about, count))
-        if not known:
-            scene = _Scene(np.zeros_like(cells), plain)
-        box = anchoring.changed_box(scene.strokes, cells)
-        if box is not None:
-            size = cells.shape[1], cells.shape[2]
-            inner = anchoring.grown(box, strokes.REACH, size)
-            outer = anchoring.grown(inner, strokes.REACH + 1, size)
-            part = self._carried(work, count, cells, outer)
-            kept = tuple(
-                slice(i.start - o.start, i.stop - o.start)
-                for i, o in zip(inner, outer, strict=True)
-            )
-            logits = scene.logits.clone()
-            logits[(..., *inner)] = part[(..., *kept)]
-            scene = _Scene(cells, logits)
-            self._iterates.woken.append("strokes")
+        if not known or not np.array_equal(scene.strokes, cells):
+            scene = _Scene(cells, plain)
+            if cells.any():
+                scene = _Scene(cells, self._carried(work, plain, count, cells))
+                self._iterates.woken.append("strokes")
         self._scenes.put((about, count), scene)
         made: torch.Tensor = scene.logits
         return made
 
     def _carried(
-        self, work: Refine, count: int, cells: np.ndarray, box: anchoring.Box
+        self, work: Refine, plain: torch.Tensor, count: int, cells: np.ndarray
     ) -> torch.Tensor:
-        """The answer (1, K, h, w) with strokes inside a window, which must be wider than what is
-        used of it; strokes of other slices come through the volume that all of them make."""
+        """``plain`` with strokes: first what those of the slice say of the whole slice, then, in
+        the window that strokes reach, what they and those of other slices carry on."""
         zs = slab(work, self._session.n_slices)
-        starts = [self._iterates.start(work, z) for z in zs]
-        window = (slice(None), slice(None), *box)
-        answers = [self._iterates.plain(start, count)[window] for start in starts]
-        parts = [_part(start.guided, window) for start in starts]
-        held = cells[(slice(None), *box)]
         own = zs.index(work.z)
+        told = plain
+        if cells[own].any():
+            looks = self._look(work)
+            told = likeness.adapt(plain, looks, self._anchors(cells[own], work, plain))
+        box = anchoring.changed_box(np.zeros_like(cells), cells)
+        assert box is not None
+        size = cells.shape[1], cells.shape[2]
+        box = anchoring.grown(box, strokes.REACH + 1, size)
+        starts = [self._iterates.start(work, z) for z in zs]
+        answers = [
+            told if z == work.z else self._iterates.plain(start, count)
+            for z, start in zip(zs, starts, strict=True)
+        ]
+        logits = told.clone()
+        logits[(..., *box)] = self._walked(work, starts, answers, count, cells, box)
+        return logits
+
+    def _look(self, work: Refine) -> likeness.Look:
+        """What there is to see in the slice asked for; kept for the slices seen last."""
+        key = (work.image, str(self._session.device), work.z)
+        found, kept = self._looks.get(key)
+        if not found:
+            kept = likeness.look(self._iterates.image(work, work.z))
+            self._looks.put(key, kept)
+        seen: likeness.Look = kept
+        return seen
+
+    def _walked(
+        self,
+        work: Refine,
+        starts: list[Start],
+        answers: list[torch.Tensor],
+        count: int,
+        cells: np.ndarray,
+        box: anchoring.Box,
+    ) -> torch.Tensor:
+        """The answer (1, K, h, w) in a window that all strokes reach at most, from those of every
+        slice; strokes of other slices come through the volume that all of them make."""
+        zs = slab(work, self._session.n_slices)
+        window = (slice(None), slice(None), *box)
+        parts = [_part(start.guided, window) for start in starts]
+        cut = [answer[window] for answer in answers]
+        held = cells[(slice(None), *box)]
         if len(zs) == 1:
             g = parts[0]
             refinement, attention = self._iterates.lasting(max(count, 1), g.attention)
-            return strokes.carry(
-                g.start,
-                g.affinity,
-                attention,
-                refinement,
-                self._anchors(held[0], work, g.start),
-                answer=answers[0],
-            )
+            anchors = self._anchors(held[0], work, g.start)
+            return strokes.carry(g.start, g.affinity, attention, refinement, anchors, answer=cut[0])
         model = refined_model(self._session.model)
         images = torch.cat([self._iterates.image(work, z)[window] for z in zs])
         start, affinity, attention = model.in_volume(parts, images)
@@ -122,8 +146,8 @@ class Held:
             attention,
             refinement.through_slices(),
             self._anchors(held, work, start),
-            answer=torch.stack(answers, 2),
-        )[:, :, own]
+            answer=torch.stack(cut, 2),
+        )[:, :, zs.index(work.z)]
 
     def _anchors(self, held: np.ndarray, work: Refine, like: torch.Tensor) -> Anchors:
         return anchoring.anchors(held, self._iterates.channels, work.strength, like.device)
