@@ -30,11 +30,14 @@ FILE = Path(__file__).resolve().parents[1] / "docs" / "models.md"
 BEGIN, END = "<!-- table: python tools/model_table.py -->", "<!-- end of the table -->"
 CARDS, CARDS_END = "<!-- cards: python tools/model_table.py -->", "<!-- end of the cards -->"
 FORMS: dict[str, tuple[dict[str, Any], ...]] = {
+    "anu_net": ({"gates": "last"}, {"gates": "none"}),
     "attention_unet": ({"gating": "coarse"},),
+    "cara_net": ({"plan": "50"},),
     "dense_unet": ({"attention": "none"}, {"plan": "121"}, {"plan": "narrow"}),
     "hrnet": ({"plan": "w32"}, {"plan": "w48"}),
     "pam_unet": ({"gate": "none"}, {"plan": "light"}, {"plan": "tiny"}),
     "resunet": ({"up": "transposed", "shortcut": 3},),
+    "trans_unet": ({"encoder": "resnet50"},),
     "unet": ({"encoder": "resnet18"}, {"encoder": "resnet34"}, {"encoder": "efficientnet_lite0"}),
 }
 """Options worth a row of their own, besides the defaults."""

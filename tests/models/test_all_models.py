@@ -216,6 +216,17 @@ def test_cards(name: str) -> None:
     assert all(isinstance(v, plain) for v in model_options(name).values())
 
 
+def test_a_sketch_is_what_the_model_is(name: str) -> None:
+    sketch = model_info(name).sketch
+    if sketch is None:
+        return
+    with torch.device("meta"):
+        model = create_model(name)
+    assert sketch.parameters == sum(p.numel() for p in model.parameters())
+    assert sketch.places == model.places
+    assert sketch.tunables == model.tunables
+
+
 def test_every_choice_of_an_option_can_be_built(name: str) -> None:
     for option, values in model_info(name).choices.items():
         assert model_options(name)[option] in values

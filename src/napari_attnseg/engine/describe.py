@@ -58,23 +58,27 @@ def describe() -> dict[str, Any]:
 
 def _models() -> list[dict[str, Any]]:
     from napari_attnseg.models import create_model, list_models
-    from napari_attnseg.models.base import model_builder, model_info
+    from napari_attnseg.models.base import Sketch, model_builder, model_info
 
     found = []
     for name in list_models():
         builder, info = model_builder(name), model_info(name)
-        with unfilled():
-            model = create_model(name)
+        sketch = info.sketch
+        if sketch is None:
+            with unfilled():
+                model = create_model(name)
+            count = sum(p.numel() for p in model.parameters())
+            sketch = Sketch(count, model.places, model.tunables)
         about = {
             "title": info.title,
             "paper": info.paper,
             "ndim": info.ndim,
             "choices": {option: list(values) for option, values in info.choices.items()},
             "needs_coarse": info.needs_coarse,
-            "places": [asdict(place) for place in model.places],
-            "parameters": sum(p.numel() for p in model.parameters()),
+            "places": [asdict(place) for place in sketch.places],
+            "parameters": sketch.parameters,
         }
-        found.append(_entry(name, builder, model) | about)
+        found.append(_entry(name, builder, sketch) | about)
     return found
 
 

@@ -6,14 +6,14 @@ of :meth:`Attentive.strengths`; places, names of the strengths and their sliders
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from napari_attnseg.attention.base import AttentionModule
-from napari_attnseg.models.base import Place, SegmentationModel
+from napari_attnseg.models.base import Place, SegmentationModel, Sketch
 from napari_attnseg.models.blocks import he_start
 from napari_attnseg.settings import Tunable, Tuning
 
@@ -34,8 +34,7 @@ class Standing(nn.Module):
     @property
     def title(self) -> str:
         """For people."""
-        grid = "full" if self.stride == 1 else f"1/{self.stride}"
-        return f"{self.where}, {grid} resolution"
+        return titled(self.where, self.stride)
 
     def forward(self, at: Strengths, x: Any, *context: Tensor) -> Tensor:
         """``x`` with the attention's change let through by its strength (0 is ``x`` itself)."""
@@ -45,6 +44,11 @@ class Standing(nn.Module):
             return x
         y: Tensor = self.module(x, *context)
         return y if strength == 1.0 else torch.lerp(x, y, strength)
+
+
+def titled(where: str, stride: int) -> str:
+    """A place for people."""
+    return f"{where}, {'full' if stride == 1 else f'1/{stride}'} resolution"
 
 
 class Attentive(SegmentationModel):
@@ -74,9 +78,7 @@ class Attentive(SegmentationModel):
     def tunables(self) -> tuple[Tunable, ...]:
         """How much each attention that can be left out is let through."""
         return tuple(
-            Tunable(s.level, "float", self.strength[s.level], "gate", _DOC.format(s.title))
-            for _, s in self.standing()
-            if s.level
+            slider(s.level, s.title, self.strength[s.level]) for _, s in self.standing() if s.level
         )
 
     def adopt(self, tuning: Tuning) -> None:
@@ -88,7 +90,22 @@ class Attentive(SegmentationModel):
         return {level: float(values.get(level, v)) for level, v in self.strength.items()}
 
 
+def slider(level: str, title: str, value: float = 1.0) -> Tunable:
+    """How much the attention of ``title`` is let through."""
+    return Tunable(level, "float", value, "gate", _DOC.format(title))
+
+
 _DOC = "Attention at {}: 0 is the network without it, 1 is as trained."
+
+
+def sketched(parameters: int, standing: Sequence[tuple[str, str, int]]) -> Sketch:
+    """The sketch of a model with attention: name of each module, where it stands in words and its
+    stride, finest grid first."""
+    places = tuple(
+        Place(module, titled(where, stride), stride, f"level_{i + 1}")
+        for i, (module, where, stride) in enumerate(standing)
+    )
+    return Sketch(parameters, places, tuple(slider(p.level, p.title) for p in places))
 
 
 def start_around(part: nn.Module) -> None:

@@ -64,16 +64,28 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Sketch:
+    """What a model is with its defaults, one channel and one class, where finding out by building
+    it takes long (it imports much): ``parameters``, ``places`` and ``tunables``."""
+
+    parameters: int
+    places: tuple[Place, ...] = ()
+    tunables: tuple[Tunable, ...] = ()
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """What is known of a model without building it. ``title`` for people, ``paper`` that
     describes it, ``ndim`` of the images it takes, ``choices`` of those options that have a few,
-    ``needs_coarse``: whether it is trained on top of a model that is trained already."""
+    ``needs_coarse``: whether it is trained on top of a model that is trained already, ``sketch``
+    of a model that is slow to build."""
 
     title: str = ""
     paper: str = ""
     ndim: int = 2
     choices: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     needs_coarse: bool = False
+    sketch: Sketch | None = None
 
 
 @dataclass(frozen=True)
@@ -175,6 +187,7 @@ def register_model(
     ndim: int = 2,
     choices: Mapping[str, tuple[Any, ...]] | None = None,
     needs_coarse: bool = False,
+    sketch: Sketch | None = None,
 ) -> Callable[[Builder], Builder]:
     """Function decorator: the model is called as the function is (see :class:`ModelInfo`)."""
 
@@ -183,7 +196,7 @@ def register_model(
         if name in _REGISTRY and _REGISTRY[name].__module__ != builder.__module__:
             raise ValueError(f"got a second model called {name!r}, expected a new name")
         _REGISTRY[name] = builder
-        _INFO[name] = ModelInfo(title or name, paper, ndim, choices or {}, needs_coarse)
+        _INFO[name] = ModelInfo(title or name, paper, ndim, choices or {}, needs_coarse, sketch)
         return builder
 
     return add

@@ -11,7 +11,8 @@ Follows the paper. The published code mixes along the same axis twice under the 
 width, has a sigmoid in place of the softmax, and uses one pyramid for two levels; here columns and
 rows are really apart, weights sum to 1 and every level has a pyramid of its own. Our choices: the
 convolutions of the partial decoder and the pyramid's shares of channels are as in the papers they
-come from; the last map lies on the grid of stride 8 and is resized bilinearly; with several classes
+come from; the encoder starts at random (of its published size, for which no weights are offered
+here); the last map lies on the grid of stride 8 and is resized bilinearly; with several classes
 "found" means any but the background.
 """
 

@@ -24,7 +24,7 @@ from napari_attnseg.attention.base import AttentionModule
 from napari_attnseg.attention.neighbourhood import Size
 from napari_attnseg.attention.recording import Geometry, Probe
 from napari_attnseg.errors import InputError
-from napari_attnseg.models.attentive import Attentive, Standing
+from napari_attnseg.models.attentive import Attentive, Standing, sketched
 from napari_attnseg.models.base import Encoded, register_model
 from napari_attnseg.models.monai_parts import monai_part, padded
 
@@ -169,6 +169,9 @@ def _normalised(x: Tensor) -> Tensor:
     title="Swin UNETR",
     paper="Hatamizadeh et al.: Swin UNETR: Swin Transformers for Semantic Segmentation of Brain "
     "Tumors in MRI Images (BrainLes 2021, LNCS 2022); MONAI's network in two dimensions",
+    sketch=sketched(
+        6_302_203, [(f"stages.{i}.module", f"encoder {i + 1}", 2 ** (i + 1)) for i in range(4)]
+    ),
 )
 def swin_unetr(
     in_channels: int = 3,

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from napari_attnseg.attention.base import create_attention
 from napari_attnseg.attention.vit import ChannelNorm, sinusoid
 from napari_attnseg.errors import InputError
-from napari_attnseg.models.attentive import Attentive, Standing
+from napari_attnseg.models.attentive import Attentive, Standing, sketched
 from napari_attnseg.models.base import Encoded, register_model
 from napari_attnseg.models.blocks import scaled
 from napari_attnseg.models.monai_parts import monai_part, padded, residual
@@ -108,6 +108,10 @@ class UNETR2D(Attentive):
     title="UNETR",
     paper="Hatamizadeh et al.: UNETR: Transformers for 3D Medical Image Segmentation (WACV 2022), "
     "in two dimensions",
+    sketch=sketched(
+        87_146_417,
+        [(f"parts.{i}.module", f"blocks {3 * i + 1} to {3 * i + 3}", PATCH) for i in range(PARTS)],
+    ),
 )
 def unetr(in_channels: int = 3, classes: int = 1, width: float = 1.0, depth: int = 12) -> UNETR2D:
     """``width`` multiplies all channels; ``depth``: transformer blocks, a multiple of 4."""
