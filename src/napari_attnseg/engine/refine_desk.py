@@ -96,6 +96,7 @@ class RefineDesk:
     def weights(self, work: Affinity) -> PixelWeights:
         """With which weights the pixel (z, y, x) takes from its neighbours, in the view."""
         self._check(work)
+        self._need_reach("weights of neighbours")
         height, width = self.session.shape[1:]
         if not (0 <= work.y < height and 0 <= work.x < width):
             raise InputError(
@@ -139,6 +140,13 @@ class RefineDesk:
         if isinstance(work, Refine):
             self._check_values(work)
 
+    def _need_reach(self, what: str) -> None:
+        if not refined_model(self.session.model).refinement.reach:
+            raise InputError(
+                f"this refinement carries nothing to neighbours, so there are no {what}; choose "
+                "one that was trained with --refine cspn or dyspn"
+            )
+
     @staticmethod
     def _check_values(work: Refine) -> None:
         if not 0 <= work.iterations <= MOST:
@@ -153,6 +161,7 @@ class RefineDesk:
         ``None`` when there are none or none count."""
         if not work.strokes or work.strength == 0:
             return None
+        self._need_reach("strokes")
         advice = "press New strokes to begin a layer of the right size"
         zs = slab(work, self.session.n_slices)
         slices = [self._iterates.slice_of(work.strokes, z, "strokes", advice) for z in zs]
