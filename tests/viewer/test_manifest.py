@@ -29,6 +29,7 @@ def test_docks_take_the_viewer_by_the_name_that_napari_injects(
         "Refine",
         "Train",
         "Compare layers (CKA)",
+        "Bake-off",
     ]
     wanted = {w.command for w in manifest.contributions.widgets}
     for command in (c for c in manifest.contributions.commands if c.id in wanted):

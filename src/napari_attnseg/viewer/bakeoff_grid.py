@@ -1,0 +1,180 @@
+"""Masks and maps of all contestants of a bake-off side by side, as layers in napari's grid mode.
+
+Every cell of the grid is three layers, from below: the image, the contestant's map and its mask.
+The first cell holds the truth. Where there is no map, a layer of nothing keeps the three together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_attnseg.viewer.layers import METADATA, contrast_limits, map_transform
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Labels, Layer
+    from napari.viewer import ViewerModel
+
+MASKS, MAPS, BOTH = "masks", "maps", "both"
+WHAT = (MASKS, MAPS, BOTH)
+"""What may be shown over the images."""
+TRUTH = "truth"
+PER_CELL = 3
+_UNKNOWN = 255
+_COLORS = ("#ff9f1c", "#2ec4b6", "#e71d36", "#8ac926", "#9b5de5", "#00bbf9", "#fee440", "#f15bb5")
+
+
+class BakeOffGrid:
+    """The layers of one test image at a time; ``leave`` takes them away and puts everything back as
+    it was."""
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        self.viewer = viewer
+        self.what = MASKS
+        self._cells: list[tuple[Layer, Layer, Layer]] = []
+        self._before: dict[str, Any] = {}
+        self._hidden: list[Layer] = []
+
+    @property
+    def shown(self) -> bool:
+        """Whether any of its layers is in the list."""
+        return any(layer in self.viewer.layers for cell in self._cells for layer in cell)
+
+    def show(self, found: Mapping[str, Any], names: Mapping[str, str]) -> None:
+        """Bring the pictures of one image (see ``BakeOffPicturesDone``); ``names`` by row key."""
+        if self.shown:
+            self._take_away()
+        else:
+            self._keep()
+        image = found["image"]
+        pixels, truth = np.load(image["file"]), np.load(found["truth"])
+        cells: list[dict[str, Any]] = [{"mask_data": truth, "name": TRUTH}]
+        for cell in found["cells"]:
+            told = {"mask_data": np.load(cell["mask"]), "name": names.get(cell["key"], cell["key"])}
+            cells.append({**cell, **told})
+        self._cells = [self._cell(pixels, image, cell) for cell in cells]
+        for at, layer in enumerate(layer for cell in self._cells for layer in cell):
+            self.viewer.layers.insert(at, layer)
+        self.choose(self.what)
+        self._arrange()
+
+    def choose(self, what: str) -> None:
+        """Show ``"masks"``, ``"maps"`` or ``"both"`` over the images."""
+        self.what = what
+        for image, found, mask in self._cells:
+            image.visible = True
+            found.visible = what != MASKS and found.metadata[METADATA]["what"] == "bake-off map"
+            mask.visible = what != MAPS
+
+    def leave(self) -> None:
+        """Take the layers away; other layers and the grid are as before."""
+        if not self._before:
+            return
+        self._take_away()
+        for layer in self._hidden:
+            if layer in self.viewer.layers:
+                layer.visible = True
+        self.viewer.canvas.grid.update(self._before)
+        self._before, self._hidden = {}, []
+        self.viewer.reset_view()
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _keep(self) -> None:
+        """Remember how the viewer is, and hide what is not ours."""
+        if not self._before:
+            grid = self.viewer.canvas.grid
+            names = ("enabled", "stride", "shape", "spacing")
+            self._before = {name: getattr(grid, name) for name in names}
+        others = [layer for layer in self.viewer.layers if layer.visible]
+        self._hidden += [layer for layer in others if layer not in self._hidden]
+        for layer in others:
+            layer.visible = False
+
+    def _take_away(self) -> None:
+        for layer in (layer for cell in self._cells for layer in cell):
+            if layer in self.viewer.layers:
+                self.viewer.layers.remove(layer)
+        self._cells = []
+
+    def _arrange(self) -> None:
+        self.viewer.dims.ndisplay = 2
+        grid = self.viewer.canvas.grid
+        grid.update({"stride": PER_CELL, "shape": (-1, -1), "spacing": 6.0, "enabled": True})
+        self.viewer.layers.selection.active = self._cells[0][-1]
+        self.viewer.reset_view()
+
+    def _cell(
+        self, pixels: npt.NDArray[Any], image: Mapping[str, Any], cell: Mapping[str, Any]
+    ) -> tuple[Image, Image, Labels]:
+        dice = cell.get("dice")
+        below = self._image(
+            pixels, image, cell["name"] + (f", Dice {dice:.2f}" if dice is not None else "")
+        )
+        return below, self._map(below, image["name"], cell), self._mask(below, image["name"], cell)
+
+    def _image(self, pixels: npt.NDArray[Any], image: Mapping[str, Any], name: str) -> Image:
+        from napari.layers import Image
+
+        look = {} if image["rgb"] else {"contrast_limits": contrast_limits(pixels)}
+        layer = Image(
+            pixels,
+            name=name,
+            rgb=image["rgb"],
+            scale=image["scale"],
+            metadata=_entry(image["name"], "image"),
+            **look,
+        )
+        layer.name_overlay.font_size = 8
+        layer.name_overlay.visible = True  # says in the cell whose it is
+        return layer
+
+    def _map(self, below: Image, name: str, cell: Mapping[str, Any]) -> Image:
+        from napari.layers import Image
+
+        if "map" not in cell:
+            nothing = np.zeros((1, 1), np.float32)
+            return Image(
+                nothing,
+                name=f"{cell['name']}: no map",
+                scale=below.scale,
+                metadata=_entry(name, "nothing"),
+                visible=False,
+                contrast_limits=(0, 1),
+                opacity=0,
+            )
+        values = np.load(cell["map"])
+        low, high = float(values.min()), float(values.max())
+        return Image(
+            values,
+            name=f"{cell['name']}: map ({cell['map_name']})",
+            colormap="magma",
+            opacity=0.75,
+            blending="translucent",
+            contrast_limits=(low, high if high > low else low + 1),
+            metadata=_entry(name, "map"),
+            **map_transform(below, tuple(cell["map_scale"]), tuple(cell["map_offset"])),
+        )
+
+    def _mask(self, below: Image, name: str, cell: Mapping[str, Any]) -> Labels:
+        from napari.layers import Labels
+        from napari.utils.colormaps import DirectLabelColormap
+
+        colors: dict[int | None, Any] = {0: "transparent", None: "#888888", _UNKNOWN: "#88888880"}
+        colors.update({i + 1: color for i, color in enumerate(_COLORS)})
+        return Labels(
+            cell["mask_data"],
+            name=f"{cell['name']}: mask",
+            opacity=0.5,
+            scale=below.scale,
+            colormap=DirectLabelColormap(color_dict=colors),
+            metadata=_entry(name, "mask"),
+        )
+
+
+def _entry(image: str, what: str) -> dict[str, Any]:
+    """Our note in a layer's metadata: it is a result, not an image to segment."""
+    return {METADATA: {"result_of": image, "what": f"bake-off {what}"}}
