@@ -7,6 +7,7 @@ import queue
 import signal
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -29,6 +30,7 @@ from napari_attnseg.control.messages import (
 from napari_attnseg.control.refiner import RefineController
 from napari_attnseg.control.refining import AffinityDone, Refine, Refined
 from napari_attnseg.control.scratch import Scratch
+from napari_attnseg.engine.refine_desk import RefineDesk, Shown
 from napari_attnseg.engine.service import Engine
 from napari_attnseg.engine.session import Session
 from napari_attnseg.errors import InputError
@@ -321,6 +323,39 @@ def test_stale_answers_are_dropped(slow: RefineController, tiny_checkpoint: Path
     assert heard.refined[0][1].shape == (40, 40)
 
 
+def test_steps_that_nobody_waits_for_leave_no_files(
+    slow: RefineController, scratch: Scratch
+) -> None:
+    heard, client = Heard(slow), slow.client
+    assert isinstance(client, Held)
+
+    def folders() -> int:
+        return len(list(scratch.path.glob("steps-*")))
+
+    slow.request_steps()
+    slow.set_coarse((IMAGE > 90).astype(np.uint8), "labels")  # what is on its way is unwanted
+    slow.request_steps()
+    client.let_go()
+    assert len(heard.steps) == 1
+    soon(lambda: folders() == 1)
+    slow.request_steps()
+    (asked,) = client.waiting
+    assert isinstance(asked, Refine)
+    Path(asked.out).mkdir()
+    (Path(asked.out) / "steps_labels.npy").write_bytes(b"half")
+    client.waiting.clear()
+    client._tell(Finished(asked.id, "cancelled"))
+    soon(lambda: folders() == 1)
+    assert not slow.busy
+
+
+def soon(done: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not done():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
 def test_a_model_without_refinement_says_so(
     control: RefineController, heard: Heard, tiny_checkpoint: Path
 ) -> None:
@@ -360,6 +395,29 @@ def test_a_stroke_is_answered_between_two_steps(dyspn: Path, tmp_path: Path) -> 
     for name in ("labels", "probability", "change"):
         a, b = (np.load(tmp_path / n / f"steps_{name}.npy") for n in ("a", "b"))
         assert a.tobytes() == b.tobytes()
+    engine.close()
+
+
+def test_of_many_steps_only_two_lie_in_memory(
+    dyspn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[weakref.ref[Shown]] = []
+    alive: list[int] = []
+    real = RefineDesk.steps
+
+    def watched(desk: RefineDesk, work: Refine) -> Iterator[Shown]:
+        for shown in real(desk, work):
+            seen.append(weakref.ref(shown))
+            yield shown
+            del shown
+            alive.append(sum(r() is not None for r in seen))
+
+    monkeypatch.setattr(RefineDesk, "steps", watched)
+    engine = Engine()
+    *_, answer = engine.handle(in_engine(tmp_path, dyspn, steps=True, iterations=9))
+    assert isinstance(answer, Refined)
+    assert (len(answer.changed), len(seen)) == (10, 10)
+    assert max(alive) <= 2
     engine.close()
 
 

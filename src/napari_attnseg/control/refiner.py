@@ -71,6 +71,7 @@ class RefineController:
         self._image: ImageRef | None = live.state.image
         self._out = ""
         self._step_folders: list[Path] = []
+        self._unwanted: dict[int, Path] = {}  # of steps that the engine may still be writing
         self._buffer = 0
         self._busy = False
         self._unsubscribe = client.subscribe(self._on_event)
@@ -251,6 +252,9 @@ class RefineController:
         return self._live, self._steps, self._affinity
 
     def _drop(self) -> None:
+        steps = self._steps.flying
+        if isinstance(steps, Refine):
+            self._unwanted[steps.id] = Path(steps.out)
         for latest in self._all():
             latest.drop()
         self._settle()
@@ -278,11 +282,15 @@ class RefineController:
                 return
             latest = next((k for k in self._all() if k.holds(event.id)), None)
             if latest is None:
+                if isinstance(event, (Refined, Failed, Finished)):
+                    self._clear_away(event.id)
                 return
             if isinstance(event, Note):
                 self.note.emit(event.text)
             elif isinstance(event, (Failed, Finished)):
-                latest.answered(event.id)
+                asked = latest.answered(event.id)
+                if latest is self._steps and isinstance(asked, Refine):
+                    self._remove(Path(asked.out))  # it may hold some of the steps
                 self._settle()
                 if isinstance(event, Failed):
                     self.failed.emit(event)
@@ -315,15 +323,26 @@ class RefineController:
         }
         self._step_folders.append(Path(request.out))
         while len(self._step_folders) > KEPT_STEPS:
-            old = self._step_folders.pop(0)  # removing what was mapped takes its time
-            threading.Thread(target=self.scratch.drop, args=(old,), daemon=True).start()
+            self._remove(self._step_folders.pop(0))
         self._settle()
         if arrays:
             self.steps_ready.emit(event, arrays)
 
+    def _clear_away(self, request_id: int) -> None:
+        """Steps that nobody waits for any more are finished: their files go."""
+        found = self._unwanted.pop(request_id, None)
+        if found is not None:
+            self._remove(found)
+
+    def _remove(self, folder: Path) -> None:
+        """In a thread: removing what was mapped takes its time."""
+        threading.Thread(target=self.scratch.drop, args=(folder,), daemon=True).start()
+
     def _on_lost(self, event: EngineLost) -> None:
         waited = self._busy
         self._drop()
+        for number in tuple(self._unwanted):
+            self._clear_away(number)
         if waited:
             self.engine_lost.emit(event.cause)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -59,31 +58,29 @@ class Refiner:
         began = time.perf_counter()
         shown = desk.show(work)
         woken = desk.woken
-        agreement = _dice(desk, work, [shown])
+        agreement = _dice(desk, work, shown)
         self._files_for(work, desk.session.shape[1:]).write(work.buffer, shown)
         return _refined(work, shown, began, woken, dice=agreement)
 
     def _steps(self, desk: RefineDesk, work: Refine) -> Iterator[Event | None]:
+        """Each iterate is written as it comes: of a large slice two lie in memory, not all."""
         began = time.perf_counter()
-        iterates: list[Shown] = []
         woken: dict[str, None] = {}  # in the order of their first time
+        course = Course(Path(work.out), work.iterations + 1, desk.reference(work), desk.classes)
         steps = desk.steps(work)
         while True:
             with spare_processor():
                 shown = next(steps, None)
-            if shown is None:
-                break
-            iterates.append(shown)
+                if shown is None:
+                    break
+                course.add(shown)
             woken |= dict.fromkeys(desk.woken)
             yield None
-        agreement = _dice(desk, work, iterates)
-        _write_steps(Path(work.out), iterates)
         attention = desk.attention(work) if work.attention else None
         if attention is not None:
             save_array(Path(work.out) / "steps_attention.npy", attention)
-        changed, movement = _course(iterates)
-        course = {"changed": changed, "movement": movement, "dice": agreement}
-        yield _refined(work, iterates[-1], began, tuple(woken), **course)
+        assert course.last is not None
+        yield _refined(work, course.last, began, tuple(woken), **course.told)
 
     def _files_for(self, work: Refine, shape: tuple[int, int]) -> RefinedFiles:
         key = f"{work.out}:{shape}"
@@ -109,32 +106,51 @@ def _refined(
     )
 
 
-def _dice(desk: RefineDesk, work: Refine, iterates: list[Shown]) -> tuple[float, ...]:
-    """Dice of every iterate against the reference, mean over the classes that occur."""
+def _dice(desk: RefineDesk, work: Refine, shown: Shown) -> tuple[float, ...]:
+    """Dice against the reference, mean over the classes that occur; empty without one."""
     reference = desk.reference(work)
     if reference is None:
         return ()
-    return tuple(dice(count(s.labels, reference, desk.classes)) for s in iterates)
+    return (dice(count(shown.labels, reference, desk.classes)),)
 
 
-def _course(iterates: list[Shown]) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Per iterate, pixels with another class and mean absolute change of the logits."""
-    steps = list(pairwise(iterates))
-    changed = [int(np.count_nonzero(a.labels != b.labels)) for a, b in steps]
-    movement = [float((b.logits - a.logits).abs().mean()) for a, b in steps]
-    return (0, *changed), (0.0, *movement)
+class Course:
+    """``count`` iterates on their way into files made in ``out``, and a figure of each: pixels
+    with another class, mean absolute change of the logits, Dice where there is a reference."""
 
+    def __init__(self, out: Path, count: int, reference: np.ndarray | None, classes: int) -> None:
+        self._out, self._count, self._reference, self._classes = out, count, reference, classes
+        self._files: dict[str, np.memmap] = {}
+        self._changed: list[int] = []
+        self._movement: list[float] = []
+        self._dice: list[float] = []
+        self.last: Shown | None = None
 
-def _write_steps(out: Path, iterates: list[Shown]) -> None:
-    """Labels, probability and its change along the iterates, into files made for them."""
-    shape = (len(iterates), *iterates[0].labels.shape)
-    out.mkdir(parents=True, exist_ok=True)
-    labels = open_array(out / "steps_labels.npy", shape, np.uint8)
-    probability = open_array(out / "steps_probability.npy", shape, np.float32)
-    change = open_array(out / "steps_change.npy", shape, np.float32)
-    for t, shown in enumerate(iterates):
-        labels[t], probability[t] = shown.labels, shown.probability
-        change[t] = shown.probability - iterates[max(t - 1, 0)].probability
+    @property
+    def told(self) -> dict[str, tuple[Any, ...]]:
+        """The figures, as the event takes them."""
+        changed, movement, agreement = self._changed, self._movement, self._dice
+        return {"changed": (*changed,), "movement": (*movement,), "dice": (*agreement,)}
+
+    def add(self, shown: Shown) -> None:
+        """The next iterate."""
+        t, before = len(self._changed), self.last or shown
+        self._changed.append(int(np.count_nonzero(before.labels != shown.labels)))
+        self._movement.append(float((shown.logits - before.logits).abs().mean()))
+        if self._reference is not None:
+            self._dice.append(dice(count(shown.labels, self._reference, self._classes)))
+        files = self._files or self._open(shown.labels.shape)
+        files["labels"][t], files["probability"][t] = shown.labels, shown.probability
+        files["change"][t] = shown.probability - before.probability
+        self.last = shown
+
+    def _open(self, shape: tuple[int, ...]) -> dict[str, np.memmap]:
+        self._out.mkdir(parents=True, exist_ok=True)
+        kinds = {"labels": np.uint8, "probability": np.float32, "change": np.float32}
+        for name, kind in kinds.items():
+            path = self._out / f"steps_{name}.npy"
+            self._files[name] = open_array(path, (self._count, *shape), kind)
+        return self._files
 
 
 def _pixel(desk: RefineDesk, work: Affinity) -> AffinityDone:
