@@ -55,7 +55,9 @@ def _header(
 ) -> nib.Nifti1Header:
     header = _start(affine, source, max(data.shape))
     header.set_data_dtype(data.dtype)
+    sizes = header["pixdim"].copy()
     header.set_data_shape(data.shape)
+    header["pixdim"] = sizes  # nibabel sets those past the shape to 1: a slice lost its thickness
     header.set_slope_inter(1, 0)
     header["cal_min"] = header["cal_max"] = 0
     if isinstance(header, nib.Nifti2Header):

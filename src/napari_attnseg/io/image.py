@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_attnseg.errors import InputError
-from napari_attnseg.io.limits import check_numbers
+from napari_attnseg.io.limits import check_numbers, steady
 from napari_attnseg.io.sniff import sniff
 from napari_attnseg.io.volume import Volume
 
@@ -20,10 +20,14 @@ def read_image(path: str | Path, volume: int | None = None) -> Volume:
     channel is left out, with a note unless it is opaque; a palette is looked up); 8, 16 and 32
     bit and float values stay as they are, 1 bit becomes 0 and 255. ``volume`` chooses from a 4D
     NIfTI. Raises ``InputError`` (one sentence) for absent, empty, truncated, corrupt, foreign,
-    oversized or non-finite files.
+    oversized or non-finite files, and for one that changes while it is read.
     """
     path = Path(path)
-    kind = sniff(path)
+    with steady(path):
+        return _read(path, sniff(path), volume)
+
+
+def _read(path: Path, kind: str, volume: int | None) -> Volume:
     if kind == "nifti":
         from napari_attnseg.io.nifti import read_nifti
 
@@ -118,7 +122,8 @@ def read_mask(path: str | Path, volume: int | None = None) -> Volume:
     """Read class or object ids as uint8 or uint16, 0 = background; see `io.mask` for the rules."""
     from napari_attnseg.io import mask
 
-    return mask.read_mask(Path(path), volume)
+    with steady(Path(path)):
+        return mask.read_mask(Path(path), volume)
 
 
 def mask_of(path: str | Path, image: Volume) -> np.ndarray:

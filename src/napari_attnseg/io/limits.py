@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,41 @@ def readable_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     raise AssertionError
+
+
+@contextmanager
+def steady(path: Path) -> Iterator[None]:
+    """Nothing that was read inside counts when the file changed meanwhile.
+
+    Header and pixels are read one after the other: of two files that follow each other under one
+    name they would make a third. Raises ``InputError`` when the file was replaced, written to or
+    removed, also where that made the reading itself fail.
+    """
+    before = _identity(path)
+    try:
+        yield
+    except (InputError, OSError) as error:
+        if _identity(path) != before:
+            raise _changed(path) from error
+        raise
+    if _identity(path) != before:
+        raise _changed(path)
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
+    """What tells one file from its successor under the same name; ``None``: there is none."""
+    try:
+        now = path.stat()
+    except OSError:
+        return None
+    return now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns
+
+
+def _changed(path: Path) -> InputError:
+    return InputError(
+        f"{path.name} was replaced, changed or removed while it was being read; "
+        "open it again when the other program is done with it"
+    )
 
 
 def check_claim(path: Path, need: int, ratio: float = MAX_RATIO) -> None:

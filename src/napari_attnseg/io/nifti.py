@@ -15,6 +15,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from napari_attnseg.errors import InputError
 from napari_attnseg.geometry import Geometry
+from napari_attnseg.io.doubts import assumed_space, doubts_of, trailing_note
 from napari_attnseg.io.limits import check_claim, check_numbers
 from napari_attnseg.io.sniff import is_gzip
 from napari_attnseg.io.volume import Volume
@@ -22,6 +23,16 @@ from napari_attnseg.io.volume import Volume
 Header: TypeAlias = nib.Nifti1Header  # Nifti2Header is a subclass
 DEFLATE_RATIO = 1032.0
 CHUNK = 1 << 24
+DAMAGE = (
+    HeaderDataError,
+    OSError,
+    EOFError,
+    zlib.error,
+    ValueError,
+    KeyError,
+    OverflowError,
+    np.linalg.LinAlgError,
+)
 
 
 class ManyVolumes(InputError):
@@ -61,11 +72,13 @@ def read_header(path: Path, repairs: list[str] | None = None) -> Header:
             file.seek(0)
             kind = nib.Nifti2Header if start[4:8] in (b"n+2\0", b"ni2\0") else Header
             block = file.read(540 if kind is nib.Nifti2Header else 348)
-        header = kind(block, check=False)
-        header.check_fix(logger=log)
-        header.get_data_dtype()
-        shape = header.get_data_shape()
-    except (HeaderDataError, OSError, EOFError, zlib.error, ValueError, KeyError) as error:
+        with np.errstate(all="ignore"):  # what is not finite is refused with a sentence
+            header = kind(block, check=False)
+            _check_layout(header)
+            header.check_fix(logger=log)
+            header.get_data_offset(), header.get_slope_inter(), header.get_best_affine()
+            shape = header.get_data_shape()
+    except DAMAGE as error:
         raise InputError(
             f"the NIfTI header of {path.name} is damaged ({_words(error)}); "
             "copy, download or export the file again"
@@ -81,6 +94,16 @@ def read_header(path: Path, repairs: list[str] | None = None) -> Header:
             f"{path.name} has no voxels (its size is {tuple(shape)}); export the image again"
         )
     return header
+
+
+def _check_layout(header: Header) -> None:
+    """The fields that say how to read the others; nibabel would put them right in silence."""
+    size = int(header["sizeof_hdr"])
+    if size != header.sizeof_hdr:
+        raise HeaderDataError(f"its length is given as {size}, not {header.sizeof_hdr}")
+    bits, told = header.get_data_dtype().itemsize * 8, int(header["bitpix"])
+    if told not in (0, bits):
+        raise HeaderDataError(f"a voxel of its data type has {bits} bits, its header says {told}")
 
 
 def spatial_shape(header: Header) -> tuple[tuple[int, ...], int]:
@@ -115,7 +138,7 @@ def read_nifti(path: str | Path, volume: int | None = None) -> Volume:
     shape, count = spatial_shape(header)
     index = _chosen(path, count, volume)
     geometry = geometry_of(header)
-    raw = _read_raw(path, header, shape, count, index)
+    raw, left = _read_raw(path, header, shape, count, index)
     rgb = raw.dtype.names is not None
     if rgb:
         data = np.stack([raw[c] for c in "RGB"], axis=-1)
@@ -124,9 +147,12 @@ def read_nifti(path: str | Path, volume: int | None = None) -> Volume:
         data = _scaled(raw, *header.get_slope_inter())
         check_numbers(path, data)
     notes = [f"repaired in the header: {words}" for words in notes]
+    notes += doubts_of(header, geometry.affine, shape) + trailing_note(left)
     if count > 1:
         notes.append(f"volume {index} of {count}")
-    return Volume(data, geometry, rgb, path, header.binaryblock, "; ".join(notes))
+    words = "; ".join(notes)
+    block = header.binaryblock
+    return Volume(data, geometry, rgb, path, block, words, assumed=assumed_space(header))
 
 
 def _words(error: Exception) -> str:
@@ -150,8 +176,11 @@ def _chosen(path: Path, count: int, volume: int | None) -> int:
 
 def _read_raw(
     path: Path, header: Header, shape: tuple[int, ...], count: int, index: int
-) -> np.ndarray:
-    """Unscaled voxels of one volume, native byte order; the gzip checksum is verified too."""
+) -> tuple[np.ndarray, int]:
+    """Unscaled voxels of one volume in native byte order, and the bytes behind the last volume.
+
+    The gzip checksum is verified too.
+    """
     dtype = header.get_data_dtype()
     need = math.prod(shape) * dtype.itemsize
     offset = int(header.get_data_offset())
@@ -162,8 +191,9 @@ def _read_raw(
         with open_stream(path) as file:
             file.seek(offset + index * need)
             got = _fill(file, target)
-            while file.read(CHUNK):  # to the end: gzip checks its CRC there
-                pass
+            left = -(count - index - 1) * need
+            while block := file.read(CHUNK):  # to the end: gzip checks its CRC there
+                left += len(block)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(
             f"{path.name} is damaged or cut short ({_words(error)}); copy or download it again"
@@ -173,7 +203,7 @@ def _read_raw(
             f"{path.name} is truncated: {got} of {need} bytes of voxels are there; "
             "copy or download it again"
         )
-    return data.astype(dtype.newbyteorder("="), copy=False)
+    return data.astype(dtype.newbyteorder("="), copy=False), max(left, 0)
 
 
 def _fill(file: IO[bytes], target: memoryview) -> int:
@@ -197,4 +227,5 @@ def _scaled(raw: np.ndarray, slope: float | None, inter: float | None) -> np.nda
         largest = abs(slope) * 65536 + abs(inter)
         if largest < 2**31:
             return raw.astype(np.int32) * int(slope) + int(inter)
-    return (raw.astype(np.float64) * slope + inter).astype(np.float32)
+    with np.errstate(over="ignore"):  # infinities are refused afterwards, with their number
+        return (raw.astype(np.float64) * slope + inter).astype(np.float32)

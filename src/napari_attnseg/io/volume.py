@@ -31,6 +31,7 @@ class Volume:
     ``rgb`` a last axis of 3. ``geometry``: ``None`` when the file has no space. ``header``: the
     NIfTI header (348 or 540 bytes) for the export. ``pixel_mm``: size along (Z, Y, X) when a
     file without geometry knows it. ``note``: what reading changed or left out, in words.
+    ``assumed``: the space that was taken for want of a stated one, in words (empty: it is stated).
     """
 
     data: np.ndarray
@@ -41,6 +42,7 @@ class Volume:
     note: str = ""
     pixel_mm: tuple[float, float, float] | None = None
     resolution: Resolution | None = None
+    assumed: str = ""
 
     @classmethod
     def from_array(cls, array: np.ndarray, rgb: bool | None = None) -> Volume:
