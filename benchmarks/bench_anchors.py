@@ -44,7 +44,7 @@ from napari_attnseg.engine.session import Session
 from napari_attnseg.models.refined import LIMIT
 from napari_attnseg.refinement import Anchors, Refinement
 from napari_attnseg.refinement.likeness import Look, adapt, look
-from napari_attnseg.refinement.strokes import carry
+from napari_attnseg.refinement.strokes import SHORT, carry
 
 GOAL = 0.90
 COUNTS = (0, 1, 2, 3, 5, 10)
@@ -106,7 +106,7 @@ def anchors(strokes: np.ndarray) -> Anchors:
 def built(s: Scene, strokes: np.ndarray) -> np.ndarray:
     anchors_ = anchors(strokes)
     told = adapt(s.answer, s.looks, anchors_)
-    out = carry(s.start, s.affinity, s.attention, s.refinement, anchors_, answer=told)
+    out = carry(s.start, s.affinity, s.attention, s.refinement, anchors_, answer=told, walk=SHORT)
     return (out[0, 0] > 0).numpy()
 
 

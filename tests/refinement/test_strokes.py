@@ -16,7 +16,7 @@ from napari_attnseg.refinement.strokes import carry
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(strokes, "REACH", 9)
+    monkeypatch.setattr(strokes, "FAR", strokes.FAR._replace(reach=9))
     torch.manual_seed(5)
 
 
@@ -50,21 +50,21 @@ def slow(answer: np.ndarray, a: np.ndarray, offsets: tuple, anchors: Anchors) ->
     batch, maps, *shape = answer.shape
     pixels = list(product(*(range(n) for n in shape)))
     for b, k in product(range(batch), range(maps)):
-        c = {p: strokes.GAIN * (h[(b, k, *p)] - answer[(b, k, *p)]) for p in pixels}
+        c = {p: strokes.FAR.gain * (h[(b, k, *p)] - answer[(b, k, *p)]) for p in pixels}
         d = {p: w[(b, *p)] * c[p] for p in pixels}
         first = d
-        for _ in range(strokes.REACH):
+        for _ in range(strokes.FAR.reach):
             new = {}
             for p in pixels:
                 near = [(n, tuple(np.add(p, o))) for n, o in enumerate(offsets)]
                 near = [(n, q) for n, q in near if q in d]
-                whole = sum(abs(a[(b, n, *p)]) for n, _ in near) * (1 + strokes.LOSS)
+                whole = sum(abs(a[(b, n, *p)]) for n, _ in near) * (1 + strokes.FAR.loss)
                 moved = sum(abs(a[(b, n, *p)]) * d[q] for n, q in near) / (whole + strokes.EPS)
                 new[p] = (1 - w[(b, *p)]) * moved + first[p]
             d = new
         for p in pixels:
             v, r = w[(b, *p)], answer[(b, k, *p)]
-            arrived = (d[p] - first[p]) / (strokes.GAIN if v else 1)
+            arrived = (d[p] - first[p]) / (strokes.FAR.gain if v else 1)
             out[(b, k, *p)] = r + v * (h[(b, k, *p)] - r) + arrived
     return out
 
@@ -128,13 +128,13 @@ def test_corrections_never_overshoot() -> None:
     anchors = held(logits, ((9, 9), 6.0, 1.0))
     answer = refinement.refine(logits, affinity)
     change = carry(logits, affinity, None, refinement, anchors, answer=answer) - answer
-    most = strokes.GAIN * float(6.0 - answer[0, 0, 9, 9])
+    most = strokes.FAR.gain * float(6.0 - answer[0, 0, 9, 9])
     assert change.min() >= -1e-12
     assert change.max() <= most + 1e-12
 
 
 def test_it_goes_as_far_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(strokes, "REACH", 5)
+    monkeypatch.setattr(strokes, "FAR", strokes.FAR._replace(reach=5))
     logits, affinity, _, refinement = case((1, 1, 31, 33))
     anchors = held(logits, ((15, 16), 9.0, 1.0))
     answer = refinement.refine(logits, affinity)
@@ -146,14 +146,14 @@ def test_it_goes_as_far_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_windows_equal_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Groups of strokes that cannot meet are worked on apart, each in its own window."""
-    monkeypatch.setattr(strokes, "REACH", 4)
+    monkeypatch.setattr(strokes, "FAR", strokes.FAR._replace(reach=4))
     logits, affinity, _, refinement = case((1, 2, 50, 47))
     spots = [(3, 4), (5, 8), (30, 40), (44, 3), (22, 20), (28, 26)]
     anchors = held(logits, *((p, 6.0, 1.0) for p in spots))
     answer = refinement.refine(logits, affinity)
-    assert 1 < len(strokes._windows(anchors.weight)) < len(spots)
+    assert 1 < len(strokes._windows(anchors.weight, strokes.FAR.reach)) < len(spots)
     got = carry(logits, affinity, None, refinement, anchors, answer=answer)
-    whole = strokes.spread(affinity.abs(), refinement.rings[0], anchors, answer)
+    whole = strokes.spread(affinity.abs(), refinement.rings[0], anchors, answer, strokes.FAR)
     assert torch.allclose(got, anchors.hold(answer) + whole, atol=1e-12)
 
 

@@ -34,6 +34,11 @@ def slab(work: Refine, n_slices: int) -> range:
     return range(max(0, work.z - work.carry), min(n_slices, work.z + work.carry + 1))
 
 
+def _walk(slices: range) -> strokes.Walk:
+    """Strokes of other slices reach this one by the affinity alone."""
+    return strokes.SHORT if len(slices) == 1 else strokes.FAR
+
+
 def _part(guided: Guided, window: tuple[slice, ...]) -> Guided:
     attention = guided.attention
     return Guided(
@@ -95,7 +100,7 @@ class Held:
         box = anchoring.changed_box(np.zeros_like(cells), cells)
         assert box is not None
         size = cells.shape[1], cells.shape[2]
-        box = anchoring.grown(box, strokes.REACH + 1, size)
+        box = anchoring.grown(box, _walk(zs).reach + 1, size)
         starts = [self._iterates.start(work, z) for z in zs]
         answers = [
             told if z == work.z else self._iterates.plain(start, count)
@@ -135,7 +140,9 @@ class Held:
             g = parts[0]
             refinement, attention = self._iterates.lasting(max(count, 1), g.attention)
             anchors = self._anchors(held[0], work, g.start)
-            return strokes.carry(g.start, g.affinity, attention, refinement, anchors, answer=cut[0])
+            return strokes.carry(
+                g.start, g.affinity, attention, refinement, anchors, answer=cut[0], walk=_walk(zs)
+            )
         model = refined_model(self._session.model)
         images = torch.cat([self._iterates.image(work, z)[window] for z in zs])
         start, affinity, attention = model.in_volume(parts, images)
@@ -147,6 +154,7 @@ class Held:
             refinement.through_slices(),
             self._anchors(held, work, start),
             answer=torch.stack(cut, 2),
+            walk=_walk(zs),
         )[:, :, zs.index(work.z)]
 
     def _anchors(self, held: np.ndarray, work: Refine, like: torch.Tensor) -> Anchors:

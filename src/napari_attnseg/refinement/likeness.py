@@ -158,6 +158,15 @@ class _Scene:
         spread = self.spread[(slice(None), *at)].flatten(1).T
         return torch.cat([torch.ones_like(m), seen, spread, m / UNIT], 1)
 
+    def weighed(self, theta: Tensor) -> Tensor:
+        """All features of all pixels with their weights, (H, W), without a copy of them."""
+        seen = torch.tensordot(theta[1:-2], self.seen, 1)
+        return (
+            seen.add_(theta[0])
+            .add_(theta[-2] * self.spread[0])
+            .add_(theta[-1] / UNIT * self.margin)
+        )
+
     def looks(self, at: tuple[Tensor | slice, ...]) -> Tensor:
         """(P, 2 C + 1) of pixels, weighed so that channels count together as one."""
         seen = self.seen[(slice(None), *at)].flatten(1).T
@@ -185,8 +194,7 @@ def _correction(scene: _Scene, weight: Tensor, target: Tensor) -> Tensor:
     )
     theta = fit(examples, RIDGE).to(scene.margin) * SOFT
     split = inputs.shape[1] - local.shape[1]
-    everywhere = scene.features((slice(None), slice(None))) @ theta[:split]
-    g = everywhere.reshape(scene.margin.shape)
+    g = scene.weighed(theta[:split])
     return _add_bumps(g, scene, places, looks, theta[split:] * (RIDGE / LOCAL_RIDGE) ** 0.5)
 
 
@@ -219,8 +227,8 @@ def _places(painted: tuple[Tensor, Tensor], target: Tensor, scene: _Scene) -> tu
             break
         cell *= 2
     what = torch.cat([torch.stack(painted, 1).to(scene.margin), scene.looks(painted)], 1)
-    mean = what.new_zeros(len(kinds), what.shape[1]).index_add_(0, which, what)
-    mean = mean / torch.bincount(which, minlength=len(kinds))[:, None]
+    member = (which == torch.arange(len(kinds), device=which.device)[:, None]).to(what)
+    mean = member @ what / member.sum(1, keepdim=True)  # no atomic adds: the same bits on a GPU
     return mean[:, :2], mean[:, 2:]
 
 
