@@ -242,13 +242,23 @@ def _bumps(y: Tensor, x: Tensor, looks: Tensor, places: Tensor, at_places: Tenso
 
 def _add_bumps(g: Tensor, scene: _Scene, places: Tensor, at_places: Tensor, beta: Tensor) -> Tensor:
     """``g`` with every place's own correction, in place."""
-    h, w = g.shape
-    for (cy, cx), looks, value in zip(places.tolist(), at_places, beta, strict=True):
-        rows = slice(max(0, int(cy - 3 * NEAR)), min(h, int(cy + 3 * NEAR) + 2))
-        cols = slice(max(0, int(cx - 3 * NEAR)), min(w, int(cx + 3 * NEAR) + 2))
-        y, x = (torch.arange(s.start, s.stop, device=g.device) for s in (rows, cols))
-        y, x = (v.flatten() for v in torch.meshgrid(y, x, indexing="ij"))
-        place = torch.tensor([[cy, cx]], dtype=g.dtype, device=g.device)
-        b = _bumps(y, x, scene.looks((rows, cols)), place, looks[None])
-        g[rows, cols] += value * b.reshape(g[rows, cols].shape)
+    share, weights = 2 / len(scene.seen), beta.tolist()
+    for centre, looks, value in zip(places.tolist(), at_places.tolist(), weights, strict=True):
+        (rows, fall_y), (cols, fall_x) = (
+            _fall(c, n, g) for c, n in zip(centre, g.shape, strict=True)
+        )
+        unlike = (scene.margin[rows, cols] / UNIT - looks[-1]).square_()
+        for channel, own in zip(scene.seen, looks, strict=False):
+            off = channel[rows, cols] - own / share**0.5
+            unlike.addcmul_(off, off, value=share)
+        b = unlike.mul_(-1 / (2 * ALIKE**2)).exp_()
+        g[rows, cols] += b.mul_(value * fall_y[:, None]).mul_(fall_x)
     return g
+
+
+def _fall(centre: float, size: int, like: Tensor) -> tuple[slice, Tensor]:
+    """Along one axis, where a place at ``centre`` counts and how much."""
+    part = slice(max(0, int(centre - 3 * NEAR)), min(size, int(centre + 3 * NEAR) + 2))
+    off = torch.arange(part.start, part.stop, dtype=like.dtype, device=like.device) - centre
+    fall = torch.exp(off.square() / (-2 * NEAR**2))
+    return part, torch.where(off.abs() <= 3 * NEAR, fall, 0)
