@@ -27,7 +27,7 @@ from napari_attnseg.viewer.samples import draw_nuclei
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "attentions"
 SIZE = 128
-ASKED = (62, 55)
+ASKED = (55, 50)
 """Row and column of the asked position: inside a nucleus."""
 PANELS = 4
 MOST_BYTES = 25_000
@@ -79,7 +79,7 @@ def draw(name: str, picture: np.ndarray, logits: np.ndarray, records: list[Recor
     from matplotlib.figure import Figure
 
     count = 1 + len(records)
-    figure = Figure(figsize=(2.05 * count, 2.3), dpi=84, layout="constrained")
+    figure = Figure(figsize=(2.05 * count, 2.62), dpi=80, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, count, squeeze=False)[0]
     asks = any(r.kind in ("row", "cross") for r in records)
@@ -119,7 +119,9 @@ def _ring(axes: Any, stride: float) -> None:
 
 def _record(axes: Any, record: Record) -> None:
     values = record.values[0].float()
-    if over_image(record):
+    if record.kind == "row" and record.geometry.ndim == 3:
+        _slices(axes, record)
+    elif over_image(record):
         _over(axes, record, values)
     elif record.kind == "matrix":
         m = values.reshape(values.shape[-2:]).numpy()
@@ -143,13 +145,15 @@ def _over(axes: Any, record: Record, values: torch.Tensor) -> None:
     if several:
         m = values.argmax(0).numpy()
         axes.imshow(m, cmap="tab20", vmin=0, vmax=max(len(values) - 1, 19), interpolation="nearest")
-        words = f"{name}: strongest\nof {len(values)}, everywhere"
+        words = f"{name}: which\nof {len(values)} wins where"
     else:
         m = record.flat[0].float()
         m = _mosaic(m).numpy() if m.ndim == 3 else m.numpy()
         end = float(abs(m).max())
         signed = record.kind == "signed" or m.min() < -1e-3 * end
         look = {"cmap": "PuOr_r", "vmin": -end, "vmax": end} if signed else MAGMA
+        if not signed and record.kind == "spatial":  # a few extreme cells would hide the rest
+            look = {**look, "vmin": np.percentile(m, 1), "vmax": np.percentile(m, 99)}
         axes.imshow(m, **look, interpolation="nearest")
         words = f"{_said(record, name)}\n{_range(m)}"
     if record.kind in ("row", "cross") and record.geometry.ndim == 2:
@@ -167,6 +171,15 @@ def _said(record: Record, name: str) -> str:
 def _mosaic(slices: torch.Tensor) -> torch.Tensor:
     """Four slices as a picture of two by two."""
     return torch.cat([torch.cat([*slices[:2]], 1), torch.cat([*slices[2:4]], 1)], 0)
+
+
+def _slices(axes: Any, record: Record) -> None:
+    """What the ring's pixel takes from the same pixel of every slice."""
+    volume = record.flat[0].float()
+    y, x = (p * n // SIZE for p, n in zip(ASKED, volume.shape[1:], strict=True))
+    axes.bar(range(1, len(volume) + 1), volume[:, y, x].numpy(), color=BAR, width=0.8)
+    _plain(axes)
+    axes.set_title("row of the ring in slice 1:\nshare of every slice", fontsize=8, color=INK)
 
 
 def _profile(axes: Any, record: Record, values: np.ndarray) -> None:

@@ -39,11 +39,15 @@ FAR_BATCH, FAR_STEPS, LOOK = 8, 400, 25
 SLICES = 4
 SQUARE, MARKER = 5, 6
 NOISE = 0.1
-SHOT_NOISE = 0.5
+SHOT_NOISE = 0.1
 """Deviation of the noise of one shot of a stack; images reach from 0 to 1."""
 COARSE = {"skip": "skip[1:]", "decoder": "decoder[1:]"}
-ARGUMENTS = {"dynamic_conv": f"anneal={STEPS // 2}"}
-"""Options beside the defaults: the temperature falls within these short trainings."""
+ARGUMENTS = {
+    **dict.fromkeys(("se", "sk", "gather_excite", "cbam", "bam", "frequency"), "reduction=4"),
+    "dynamic_conv": f"anneal={STEPS // 2}",
+}
+"""Options beside the defaults: a sixteenth of so few channels would be a single number, and the
+temperature falls within these short trainings."""
 STACKED = "temporal"
 Batch = tuple[Tensor, Tensor]
 
@@ -125,7 +129,7 @@ def nuclei_batches(train: Batch, stacked: bool, seed: int) -> Iterator[Batch]:
     while True:
         chosen = rng.permutation(len(images))
         for first in range(0, len(chosen) - BATCH + 1, BATCH):
-            ids = chosen[first : first + (1 if stacked else BATCH)]
+            ids = chosen[first : first + (2 if stacked else BATCH)]
             x, t = images[ids], targets[ids]
             turns = int(rng.integers(4))
             x, t = x.rot90(turns, (2, 3)), t.rot90(turns, (1, 2))
