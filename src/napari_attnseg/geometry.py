@@ -50,7 +50,8 @@ class Geometry:
     """The space of a volume.
 
     ``affine``: (4, 4) float64, voxel (i, j, k) of the file order to RAS+ millimetres.
-    ``shape``: (I, J, K). ``qform_code`` and ``sform_code``: as in the NIfTI header.
+    ``shape``: (I, J, K). ``qform_code`` and ``sform_code``: as in the NIfTI header. ``axes``: the
+    file axis behind each view axis where another program chose it; without, the nearest to S, P, L.
     Raises ``InputError`` for an affine that is not finite or has no inverse.
     """
 
@@ -58,6 +59,7 @@ class Geometry:
     shape: tuple[int, int, int]
     qform_code: int = 0
     sform_code: int = 0
+    axes: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "affine", _checked(self.affine))
@@ -72,6 +74,8 @@ class Geometry:
     @cached_property
     def order(self) -> tuple[int, int, int]:
         """File axis behind each view axis: ``view = np.transpose(data, order)``."""
+        if self.axes is not None:
+            return self.axes
         cosines = np.abs(self._cosines)
         best = max(
             permutations(range(3)),

@@ -38,8 +38,16 @@ def prepare(suffix: str, array_ZYX: np.ndarray, source: Volume | None, text: str
         _verify(path, data, expected, codes)
         return exact
 
-    space = "same place in the world" if exact else "same place in the world (float32)"
-    return Job(data.shape, write, verify, space if source and source.geometry else "")
+    return Job(data.shape, write, verify, _words(source, exact))
+
+
+def _words(source: Volume | None, exact: bool) -> str:
+    """What the verdict says about the place, and what of it was assumed."""
+    if source is None or source.geometry is None:
+        size = "its voxel size" if source and source.spacing_mm else "voxels of 1 mm"
+        return f"space assumed: as on the screen, {size}, no header to say where left is"
+    place = "same place in the world" + ("" if exact else " (float32)")
+    return f"{place} (space assumed: {source.assumed})" if source.assumed else place
 
 
 def _placed(array_ZYX: np.ndarray, source: Volume | None) -> tuple[np.ndarray, np.ndarray]:

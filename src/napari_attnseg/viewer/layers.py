@@ -101,14 +101,13 @@ def contrast_limits(data: npt.NDArray[Any]) -> tuple[float, float]:
 
 
 def layer_volume(layer: Layer) -> Volume | None:
-    """The volume a layer was made from, if we (or a NIfTI plugin that left a path) know it."""
+    """The volume a layer was made from, or what :mod:`viewer.space` finds for a layer not ours."""
+    from napari_attnseg.viewer.space import foreign_volume
+
     entry = layer.metadata.get(METADATA)
     if isinstance(entry, dict) and entry.get("volume") is not None:
         return entry["volume"]
-    path = layer.source.path
-    if path is None or not Path(path).is_file():
-        return None
-    return _volume_behind(str(path), _spatial_shape(layer))
+    return foreign_volume(layer)
 
 
 def layer_source(layer: Layer) -> LayerSource:
@@ -139,37 +138,24 @@ def layer_source(layer: Layer) -> LayerSource:
 
 def _spacing(layer: Layer) -> tuple[float, ...]:
     """A scale that nobody set says nothing about the size of a pixel."""
-    scale = tuple(abs(float(s)) for s in layer.scale)
+    from napari_attnseg.viewer.space import linear_of
+
+    scale = tuple(float(s) for s in np.linalg.norm(linear_of(layer), axis=0))
     if all(s == 1 for s in scale):
         return ()
     return scale if len(scale) == 3 else (1.0, *scale)
 
 
 def _flips(layer: Layer, volume: Volume | None) -> tuple[bool, bool, bool]:
-    """A negative scale means that the axis runs against S+, P+, L+ (2D images never flip)."""
+    """A negative step means that the axis runs against S+, P+, L+ (2D images never flip)."""
     if layer.ndim != 3:
         return (False, False, False)
     if volume is not None:
         return volume.flips
-    z, y, x = (bool(s < 0) for s in layer.scale)
+    from napari_attnseg.viewer.space import linear_of
+
+    z, y, x = (bool(s < 0) for s in np.diag(linear_of(layer)))
     return (z, y, x)
-
-
-def _spatial_shape(layer: Layer) -> tuple[int, ...]:
-    data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
-    shape = tuple(data.shape[:-1] if getattr(layer, "rgb", False) else data.shape)
-    return (1, *shape) if len(shape) == 2 else shape
-
-
-def _volume_behind(path: str, shape: tuple[int, ...]) -> Volume | None:
-    """The file behind a layer, when its pixels stand as in the layer."""
-    from napari_attnseg.io.image import read_image
-
-    try:
-        volume = read_image(path)
-    except InputError:
-        return None
-    return volume if tuple(volume.view.shape[:3]) == shape else None
 
 
 def transform_of(layer: Layer) -> dict[str, Any]:

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_attnseg.errors import ExportError
-from napari_attnseg.geometry import Geometry
 from napari_attnseg.io.export import Verified, write_mask
 from napari_attnseg.io.volume import Volume
 from napari_attnseg.viewer.layers import METADATA, layer_volume
+from napari_attnseg.viewer.space import volume_of_meta
 
 if TYPE_CHECKING:
     from napari.layers import Labels, Layer
@@ -26,12 +26,13 @@ def write_labels(path: str, data: Any, meta: Mapping[str, Any]) -> list[str]:
     """npe2 writer: ``data`` (Y,X) or (Z,Y,X) whole numbers, ``meta`` the layer's settings.
 
     The space is that of the image the labels were made from; for labels that napari's own "new
-    labels layer" made, that of an open scan in the same place; else the layer's own scale and
-    translate, read as millimetres in (S, P, L).
+    labels layer" made, that of an open scan in the same place; else the layer's own transform,
+    read as millimetres in (S, P, L).
     """
     labels = np.asarray(data)
-    volume = _volume_of(meta.get("metadata") or {}) or _volume_in_place(labels, meta)
-    space = volume or _volume_of_scale(labels, meta)
+    metadata = meta.get("metadata") or {}
+    volume = _volume_of(metadata) or _volume_of_image(metadata) or _volume_in_place(labels, meta)
+    space = volume or volume_of_meta(labels, meta)
     names, colors = classes_of(meta, labels)
     return [str(export(path, labels, space, names, colors=colors).path)]
 
@@ -100,7 +101,11 @@ def export(
 
 def source_of(layer: Layer, viewer: ViewerModel) -> Layer | None:
     """The image layer that a result was made from, if it still stands."""
-    entry = layer.metadata.get(METADATA)
+    return _named(layer.metadata, viewer)
+
+
+def _named(metadata: Mapping[str, Any], viewer: ViewerModel) -> Layer | None:
+    entry = metadata.get(METADATA)
     name = entry.get("result_of") if isinstance(entry, dict) else None
     return next((x for x in viewer.layers if x.name == name), None)
 
@@ -115,6 +120,15 @@ def suggested_suffix(volume: Volume | None, depth: int) -> str:
 def _volume_of(metadata: Mapping[str, Any]) -> Volume | None:
     entry = metadata.get(METADATA)
     return entry.get("volume") if isinstance(entry, dict) else None
+
+
+def _volume_of_image(metadata: Mapping[str, Any]) -> Volume | None:
+    """The space of the open image that a result was made from, whoever opened it."""
+    import napari
+
+    viewer = napari.current_viewer()
+    image = _named(metadata, viewer) if viewer is not None else None
+    return layer_volume(image) if image is not None else None
 
 
 def _volume_in_place(labels: npt.NDArray[Any], meta: Mapping[str, Any]) -> Volume | None:
@@ -134,16 +148,3 @@ def _volume_in_place(labels: npt.NDArray[Any], meta: Mapping[str, Any]) -> Volum
         if layer.ndim == labels.ndim and all(same):
             return volume
     return None
-
-
-def _volume_of_scale(labels: npt.NDArray[Any], meta: Mapping[str, Any]) -> Volume | None:
-    """A space from a 3D layer's scale and translate: x = -L, y = -P, z = S in RAS+ mm."""
-    scale = np.asarray(meta.get("scale", ()), float)
-    if labels.ndim != 3 or scale.shape != (3,) or np.all(scale == 1):
-        return None
-    shift = np.asarray(meta.get("translate", np.zeros(3)), float)
-    affine = np.eye(4)
-    affine[:3, :3] = np.diag((scale * (1, -1, -1))[::-1])
-    affine[:3, 3] = (shift * (1, -1, -1))[::-1]
-    data = labels.transpose(2, 1, 0)
-    return Volume(data, Geometry(affine, data.shape, sform_code=2))

@@ -14,6 +14,7 @@ from napari_attnseg.cards import Card, read_card, resolve_checkpoint
 from napari_attnseg.control.describing import read_description
 from napari_attnseg.errors import AttnSegError, plain_sentence
 from napari_attnseg.viewer.preferences import recall, remember
+from napari_attnseg.viewer.space import space_words
 from napari_attnseg.widgets import opening
 from napari_attnseg.widgets._bridge import connect_alive
 from napari_attnseg.widgets._parts import Field, LayerCombo, button, hint, narrow, row
@@ -37,6 +38,7 @@ class ChoosePanel(QWidget):
         self.hub, self._complain = hub, complain
         self.image = LayerCombo(hub.viewer, ("image",), empty=NO_IMAGE)
         self.empty = hint(EMPTY)
+        self.space = hint()
         self.open = button("Open...", "Open an image or a NIfTI volume with this plugin's reader")
         self.model = narrow(QComboBox())
         self.load = button("File...", "Load a checkpoint (.safetensors) of your own")
@@ -62,6 +64,7 @@ class ChoosePanel(QWidget):
             Field("Image", row(self.image, self.open), "The image layer that is segmented")
         )
         box.addWidget(self.empty)
+        box.addWidget(self.space)
         box.addWidget(self.consent)
         box.addWidget(Field("Model", row(self.model, self.load), "A shipped model or a file"))
         box.addWidget(self.about)
@@ -86,6 +89,9 @@ class ChoosePanel(QWidget):
     def _on_source(self, layer: Any) -> None:
         self.image.choose(layer)
         self.empty.setVisible(layer is None)
+        words = space_words(layer) if layer is not None else ""
+        self.space.setText(f"Space: {words}." if words else "")
+        self.space.setVisible(bool(words))
 
     # --- image ----------------------------------------------------------------------------------
 
