@@ -94,7 +94,7 @@ def test_figures_are_those_of_the_files_and_another_seed_only_adds(
     assert end.summary["said"] == tuple(report["tables"][0]["said"])
     epochs = [(s.key, s.epoch, s.epochs) for s in of(told, BakeOffStep) if s.what == "training"]
     assert ("skip_joint", 1, 1) in epochs
-    assert {s.what for s in of(told, BakeOffStep)} == {"training", "pictures"}
+    assert {s.what for s in of(told, BakeOffStep)} == {"training", "done", "pictures"}
 
     before = Path(last["plain"].model).stat().st_mtime_ns
     told.clear()

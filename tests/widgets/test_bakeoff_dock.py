@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -225,6 +226,27 @@ def test_cancelled_it_says_so_and_goes_on(dock: BakeOffWidget, data: Path) -> No
     dock.run_or_cancel()
     assert dock.table.rows["skip_se"].text(STATE) == "done"
     assert dock.run.text() == "Show the kept results"
+
+
+def test_what_goes_wrong_under_way_names_the_contestant(
+    dock: BakeOffWidget, data: Path, tmp_path: Path
+) -> None:
+    copied = tmp_path / "copied"
+    shutil.copytree(data, copied)
+    dock.setup.data.setText(str(copied))
+    tick(dock.setup.contestants, "se")
+
+    def lose_the_test_image(event: Any) -> None:
+        if event.key == "skip_se" and event.what == "training":
+            (copied / "images" / "5.png").unlink(missing_ok=True)
+
+    dock.work.step.connect(lose_the_test_image)
+    dock.run_or_cancel()
+    assert dock.errors.message.startswith("Squeeze-and-excitation, seed 0: ")
+    assert "5.png" in dock.errors.message
+    assert dock.table.rows["skip_se"].text(STATE) == "failed"
+    assert dock.table.rows["plain"].text(STATE) == "done"
+    assert dock.run.text() == "Go on: 1 training"
 
 
 def test_the_table_sorts_by_figures_and_marks_the_best(qtbot: Any) -> None:

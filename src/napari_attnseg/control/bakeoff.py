@@ -53,7 +53,8 @@ class BakeOffPlanned(Event):
 @dataclass(frozen=True)
 class BakeOffStep(Event):
     """Where the work is: ``done`` of ``total`` runs are finished, ``epoch`` of ``epochs`` of the
-    run of row ``key`` with ``seed`` is over. ``what``: ``"training"``, ``"pictures"``.
+    run of row ``key`` with ``seed`` is over. ``what``: ``"training"``, ``"done"`` (that run, with
+    its test), ``"pictures"``.
 
     ``seconds_left``: of everything, guessed from what was measured; 0: unknown.
     """

@@ -180,8 +180,8 @@ class _Table:
         done, total = self._done(), len(self.plan.runs)
         epochs = step.run.settings.epochs
         row, seed = step.run.row.key, step.run.seed
-        epoch = epochs if step.record is not None else 0
-        return BakeOffStep(self.number, "training", done, total, row, seed, epoch, epochs)
+        what, epoch = ("training", 0) if step.record is None else ("done", epochs)
+        return BakeOffStep(self.number, what, done, total, row, seed, epoch, epochs)
 
     def _done(self) -> int:
         return sum(map(len, self.records.values()))

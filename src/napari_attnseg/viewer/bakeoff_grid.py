@@ -24,6 +24,7 @@ WHAT = (MASKS, MAPS, BOTH)
 """What may be shown over the images."""
 TRUTH = "truth"
 PER_CELL = 3
+LETTERS = 26
 _UNKNOWN = 255
 _COLORS = ("#ff9f1c", "#2ec4b6", "#e71d36", "#8ac926", "#9b5de5", "#00bbf9", "#fee440", "#f15bb5")
 
@@ -151,7 +152,7 @@ class BakeOffGrid:
         look = {} if image["rgb"] else {"contrast_limits": contrast_limits(pixels)}
         layer = Image(
             pixels,
-            name=cell["name"] + (f", Dice {dice:.2f}" if dice is not None else ""),
+            name=_short(cell["name"]) + (f", Dice {dice:.2f}" if dice is not None else ""),
             rgb=image["rgb"],
             scale=image["scale"],
             metadata=_entry(image["name"], "image", cell["name"]),
@@ -202,6 +203,11 @@ class BakeOffGrid:
             colormap=DirectLabelColormap(color_dict=colors),
             metadata=_entry(name, "mask", cell["name"]),
         )
+
+
+def _short(name: str) -> str:
+    """What fits into a cell of the grid together with a figure."""
+    return name if len(name) <= LETTERS else f"{name[: LETTERS - 3].rstrip()}..."
 
 
 def _what(layer: Layer) -> tuple[str, str]:

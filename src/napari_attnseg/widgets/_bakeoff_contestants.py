@@ -121,8 +121,11 @@ class ContestantPanel(QWidget):
 
     def describe(self, attentions: Sequence[Mapping[str, Any]]) -> None:
         """Take the engine's description of all attentions (see ``engine.describe``)."""
+        known = {str(a["name"]): a for a in attentions if 2 in a["ndim"]}
+        if known == self.known:
+            return  # said again: what a person is editing stays as it is
         kept = self.value
-        self.known = {str(a["name"]): a for a in attentions if 2 in a["ndim"]}
+        self.known = known
         with QSignalBlocker(self.list):
             self.list.clear()
             for name, info in self.known.items():

@@ -156,7 +156,7 @@ class ResultTable(QTreeWidget):
     def settle(self, words: str = "") -> None:
         """The work is over: what is under way is not any more."""
         for row in self.rows.values():
-            if "epoch" in row.text(STATE) or row.text(STATE) == "testing":
+            if row.text(STATE).startswith(("epoch", "testing")):
                 self._tell_state(row, words or WAITING)
 
     def _fit(self) -> None:

@@ -259,10 +259,11 @@ class BakeOffWidget(QWidget):
             self.moving.setText("Drawing the pictures ...")
             return
         name = self.names.get(event.key, event.key)
-        over = event.epochs > 0 and event.epoch >= event.epochs
+        over = event.what == "done"
         self._under_way = ("", 0) if over else (event.key, event.seed)
         if not over:
-            state = f"epoch {event.epoch + 1} of {event.epochs}"
+            tested = event.epoch >= event.epochs
+            state = "testing" if tested else f"epoch {event.epoch + 1} of {event.epochs}"
             self.table.tell(event.key, f"{state}, seed {event.seed}")
         left = duration(event.seconds_left)
         done = f"{event.done} of {event.total} done"
@@ -302,7 +303,9 @@ class BakeOffWidget(QWidget):
     def _on_lost(self, cause: str) -> None:
         self.table.settle("stopped")
         self.pictures.give_up()
-        self._fail(f"the engine stopped: {cause}. Press Run to go on; finished runs are kept.")
+        self._fail(
+            f"the engine stopped: {cause}. Press the button below to go on; what is done is kept."
+        )
 
     def _on_pictures(self, event: Any, found: dict[str, Any]) -> None:
         names = self.names or {cell["key"]: cell["key"] for cell in found["cells"]}
