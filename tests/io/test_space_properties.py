@@ -75,10 +75,10 @@ def test_every_voxel_of_the_mask_lies_on_its_voxel_of_the_scan(tmp_path, space):
     scan, mask, source = round_trip(tmp_path, space)
     theirs, again = nib.load(scan), nib.load(mask)
     pixels = np.asarray(theirs.dataobj)
+    if pixels.ndim > 3:
+        pixels = pixels[:, :, :, -1]
     if pixels.dtype.names:
         pixels = np.stack([pixels[c] for c in "RGB"], -1)
-    elif pixels.ndim > 3:
-        pixels = pixels[:, :, :, -1]
     np.testing.assert_allclose(source.data, pixels, rtol=1e-6)
     assert again.shape == pixels.shape[: len(space.shape[:3])]
     assert np.array_equal(np.asarray(again.dataobj), ids_of(source.data))

@@ -335,8 +335,8 @@ def test_round_trip_through_a_checkpoint(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kw", "words"),
     [
-        ({"plan": "169"}, "got plan '169', expected one of 161, 121, narrow"),
-        ({"attention": "cbam"}, "got attention 'cbam', expected one of none, sa, pwa, ja"),
+        ({"plan": "169"}, "got plan='169', expected one of 161, 121, narrow"),
+        ({"attention": "cbam"}, "got attention='cbam', expected one of none, sa, pwa, ja"),
         ({"structure": 12}, "got structure=12"),
         ({"levels": "15"}, "got levels '15', expected some of the digits 1234"),
         ({"levels": ""}, "got levels '', expected some of the digits 1234"),

@@ -342,10 +342,10 @@ def test_another_image_frees_what_was_kept_of_the_last() -> None:
 
 def test_words_for_what_cannot_be() -> None:
     for options, words in (
-        ({"gate": "pwa"}, "got gate 'pwa', expected one of none, self, cross, additive, pla"),
-        ({"plan": "huge"}, "got plan 'huge', expected one of figure, light, tiny"),
-        ({"finest": 5}, "got finest=5, expected a level from 1 to 4"),
-        ({"sigma": "tanh"}, "got sigma 'tanh'"),
+        ({"gate": "pwa"}, "got gate='pwa', expected one of none, self, cross, additive, pla"),
+        ({"plan": "huge"}, "got plan='huge', expected one of figure, light, tiny"),
+        ({"finest": 5}, "got finest=5, expected one of 1, 2, 3, 4"),
+        ({"sigma": "tanh"}, "got sigma='tanh'"),
         ({"width": 0.0}, "got width=0"),
     ):
         with pytest.raises(InputError, match=words):

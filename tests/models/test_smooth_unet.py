@@ -238,7 +238,7 @@ def test_models_are_listed_by_name() -> None:
         ("smooth_unet", {"depth": 3}, "got option depth for smooth_unet, expected some of width"),
         ("smooth_unet", {"stride": 4}, "got stride=4, expected one of 8, 16, 32"),
         ("smooth_unet", {"width": 0}, "got width=0, expected a number above 0"),
-        ("smooth_unet", {"rule": "x"}, "got rule 'x'"),
+        ("smooth_unet", {"rule": "x"}, "got rule='x'"),
         ("smooth_unet", {"classes": 0}, "got in_channels=1 and classes=0"),
     ],
 )

@@ -268,10 +268,12 @@ def _make(
 
 
 def _check_choices(name: str, options: Mapping[str, Any]) -> None:
-    """Raise ``InputError`` for an option's value that is none of its choices."""
+    """Raise ``InputError`` for an option's value that is none of its choices; a number counts as
+    the word for it (``plan=161``)."""
     choices = model_info(name).choices
     for option, value in options.items():
-        if option in choices and value not in choices[option]:
+        known = choices.get(option)
+        if known is not None and value not in known and str(value) not in known:
             listed = ", ".join(map(str, choices[option]))
             raise InputError(f"got {option}={value!r}, expected one of {listed}")
     if "threshold" in options:
