@@ -174,6 +174,10 @@ class ChooseRefinement(QWidget):
 
 
 def kind_words(card: Card | None) -> str:
-    """``"CSPN, trained with 6 iterations"``."""
+    """``"CSPN, trained with 6 iterations"``; DySPN has weights for every iteration, of which only
+    the last one was asked for an answer."""
     name, tunable = _KINDS.get(kind_of(card), kind_of(card)), iterations_of(card)
-    return f"{name}, trained with {tunable.default:.0f} iterations" if tunable else name
+    if tunable is None:
+        return name
+    unfinished = "; fewer give no finished answer" if kind_of(card) == "dyspn" else ""
+    return f"{name}, trained with {tunable.default:.0f} iterations{unfinished}"
