@@ -42,9 +42,10 @@ def network(name: str, models: Path) -> torch.nn.Module:
 
 
 def sample() -> torch.Tensor:
-    """(1, 3, SIZE, SIZE) in [0, 1]."""
+    """(1, 3, SIZE, SIZE) in [0, 1], the ground dark as in the images that were learnt from."""
     image = torch.from_numpy(draw_nuclei()[0]).float()[None, None] / 255
-    return torch.nn.functional.interpolate(image, (SIZE, SIZE), mode="area").repeat(1, 3, 1, 1)
+    small = torch.nn.functional.interpolate(image, (SIZE, SIZE), mode="area")
+    return (small - small.median()).clamp(min=0).repeat(1, 3, 1, 1)
 
 
 def look(name: str, models: Path) -> tuple[np.ndarray, np.ndarray, list[Record]]:
@@ -144,8 +145,7 @@ def _over(axes: Any, record: Record, values: torch.Tensor) -> None:
     name = f"{record.name} {record.step}" if record.step else record.name
     if several:
         m = values.argmax(0).numpy()
-        axes.imshow(m, cmap="tab20", vmin=0, vmax=max(len(values) - 1, 19), interpolation="nearest")
-        words = f"{name}: which\nof {len(values)} wins where"
+        words = _wins(axes, record, values, m)
     else:
         m = record.flat[0].float()
         m = _mosaic(m).numpy() if m.ndim == 3 else m.numpy()
@@ -160,6 +160,19 @@ def _over(axes: Any, record: Record, values: torch.Tensor) -> None:
         _ring(axes, SIZE / m.shape[-1])
     axes.set_axis_off()
     axes.set_title(words, fontsize=8, color=INK)
+
+
+def _wins(axes: Any, record: Record, values: torch.Tensor, winner: np.ndarray) -> str:
+    """Who wins where; where one wins everywhere, its share."""
+    first = int(winner.flat[0])
+    if (winner != first).any():
+        end = max(len(values) - 1, 19)
+        axes.imshow(winner, cmap="tab20", vmin=0, vmax=end, interpolation="nearest")
+        return f"{record.name}: which\nof {len(values)} wins where"
+    share = values[first].numpy()
+    axes.imshow(share, **MAGMA, interpolation="nearest")
+    who = record.labels[first] if record.labels else str(first + 1)
+    return f"{record.name}: share of {who}\n{_range(share)}"
 
 
 def _said(record: Record, name: str) -> str:

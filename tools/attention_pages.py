@@ -3,7 +3,7 @@
 python tools/attention_pages.py          # write
 python tools/attention_pages.py --check  # fail when a page says something else
 
-The pictures beside the pages come from ``python benchmarks/bench_shelf_proof.py ... --pictures``.
+The pictures beside the pages come from ``benchmarks/shelf_pictures.py``.
 """
 
 from __future__ import annotations

@@ -65,8 +65,11 @@ def test_links_and_pictures_are_there() -> None:
             assert (FOLDER / target).exists(), f"{page.name} names {target}"
 
 
-def test_pictures_are_small() -> None:
-    for path in FOLDER.glob("*.png"):
+def test_every_page_has_a_small_picture() -> None:
+    found = sorted(FOLDER.glob("*.png"))
+    assert [p.stem for p in found] == sorted(p.stem for p in FOLDER.glob("[a-z]*.md"))
+    for path in found:
+        assert f"]({path.name})" in (FOLDER / f"{path.stem}.md").read_text(encoding="utf-8")
         assert path.stat().st_size <= PICTURE_BYTES, path.name
         with Image.open(path) as picture:
             assert picture.mode == "P", path.name
