@@ -31,6 +31,8 @@ ASKED = (55, 50)
 """Row and column of the asked position: inside a nucleus."""
 PANELS = 4
 MOST_BYTES = 25_000
+EVEN = 0.02
+"""Maps whose numbers differ by less than this part of the largest are shown as even."""
 INK, BAR = "#222222", "#4c78a8"
 
 
@@ -154,6 +156,8 @@ def _over(axes: Any, record: Record, values: torch.Tensor) -> None:
         look = {"cmap": "PuOr_r", "vmin": -end, "vmax": end} if signed else MAGMA
         if not signed and record.kind == "spatial":  # a few extreme cells would hide the rest
             look = {**look, "vmin": np.percentile(m, 1), "vmax": np.percentile(m, 99)}
+        if m.max() - m.min() < EVEN * end:  # rounding is no picture
+            look = {**look, "vmin": 0, "vmax": 2 * end}
         axes.imshow(m, **look, interpolation="nearest")
         words = f"{_said(record, name)}\n{_range(m)}"
     if record.kind in ("row", "cross") and record.geometry.ndim == 2:
