@@ -131,7 +131,7 @@ def stroke(dock: RefineWidget, points: list[tuple[int, int]]) -> None:
     send(QEvent.Type.MouseButtonPress, points[0], left, left)
     for point in points[1:]:
         send(QEvent.Type.MouseMove, point, none, left)
-        QApplication.processEvents()
+        QTest.qWait(20)
     send(QEvent.Type.MouseButtonRelease, points[-1], left, none)
 
 
@@ -222,7 +222,8 @@ def test_the_mask_follows_the_brush_and_undo_gives_the_same_bits(docked: Dock, q
     assert (strokes.mode, strokes.selected_label) == ("paint", 2)
     dark = np.argwhere(before == 0)
     y, x = (int(v) for v in dark[len(dark) // 2])
-    path = [(y, x + k) for k in range(0, 12, 3)]
+    inward = 1 if x < before.shape[1] // 2 else -1
+    path = [(y, x + inward * k) for k in range(0, 12, 3)]
     stroke(dock, path)
     held = strokes.data == 2
     assert held[path[-1]], "the mouse painted"
