@@ -120,7 +120,7 @@ def test_strokes_are_followed_and_undone(control: RefineController, heard: Heard
     control.refresh()
     window = control.paint(0, np.full((4, 5), 2, np.uint8), (10, 20))
     assert window == (10, 14, 20, 25)
-    control.refresh(window)
+    control.refresh()
     event, labels, _ = heard.refined[1]
     assert (labels[10:14, 20:25] == 1).all()
     assert (event.anchored, event.generation) == (20, control.generation)
@@ -272,7 +272,8 @@ def test_of_many_strokes_only_the_newest_is_asked(slow: RefineController) -> Non
     heard, client = Heard(slow), slow.client
     assert isinstance(client, Held)
     for i in range(30):
-        slow.refresh(slow.paint(0, np.full((2, 2), 2, np.uint8), (i, i)))
+        slow.paint(0, np.full((2, 2), 2, np.uint8), (i, i))
+        slow.refresh()
     assert heard.busy == [True]
     (first,) = client.let_go()
     (last,) = client.let_go()

@@ -32,7 +32,7 @@ def watched(request: pytest.FixtureRequest) -> Iterator[tuple[StrokeWatch, Label
     watch.follow(layer)
     watch.hand_over()
     told: list[Any] = []
-    watch.painted.connect(lambda zs, window: told.append((zs, window)))
+    watch.painted.connect(told.append)
     yield watch, layer, told
     hub.close()
 
@@ -54,12 +54,12 @@ def test_paint_undo_redo_and_clear_arrive(watched: tuple[StrokeWatch, Labels, li
     at = (3,) * z
     layer.brush_size = 5
     layer.paint((*at, 10, 12), 2)
-    assert told == [((3 * z,), (8, 13, 10, 15))]
+    assert told == [(3 * z,)]
     assert same(watch, layer)
     assert watch.pixels == np.count_nonzero(layer.data) > 5
     layer.paint((*at, 10, 13), 1)
     assert same(watch, layer)
-    assert told[-1][1] == (8, 13, 11, 16)
+    assert len(told) == 2
     if z:
         watch.hub.viewer.dims.set_point(0, 1)
     layer.undo()

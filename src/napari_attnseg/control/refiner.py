@@ -144,8 +144,8 @@ class RefineController:
     def paint(self, z: int, pixels: Any, corner: tuple[int, int] = (0, 0)) -> Window:
         """Strokes of slice ``z`` are now ``pixels`` (h, w), from ``corner`` (y, x) on.
 
-        Returns their window (y0, y1, x0, x1) for :meth:`refresh`. An empty layer of strokes is
-        begun when there is none.
+        Returns the window (y0, y1, x0, x1) that was written. An empty layer of strokes is begun
+        when there is none.
         """
         with self._lock:
             if self._strokes is None:
@@ -159,7 +159,7 @@ class RefineController:
 
     # --- questions -----------------------------------------------------------------------------
 
-    def refresh(self, window: Window | None = None, z: int | None = None) -> None:
+    def refresh(self, z: int | None = None) -> None:
         """Ask for the refined mask of the seen slice (or of ``z``); ``refined`` follows."""
         with self._lock:
             if not self.ready:
@@ -168,7 +168,7 @@ class RefineController:
             taken = flying.buffer if isinstance(flying, Refine) else self._buffer
             self._buffer = 1 - taken  # the answer that is read next is never overwritten
             self._out = self._out or str(self.scratch.folder("refine"))
-            self._live.ask(self._question(z, self._out, buffer=self._buffer, window=window))
+            self._live.ask(self._question(z, self._out, buffer=self._buffer))
             self._settle()
 
     def request_steps(self, z: int | None = None, attention: bool = False) -> None:

@@ -19,7 +19,6 @@ class Refine(Request):
     ``strokes``: ``.npy`` (Z,Y,X) uint8, read anew at every request: 0 free, 1 background, k + 1 =
     class k. ``strength`` 1 holds strokes exactly, 0 ignores them. ``carry``: slices on either
     side to which strokes are carried. ``reference``: ``.npy`` (Z,Y,X) class ids for Dice.
-    ``window``: (y0, y1, x0, x1) that alone changed since the last answer; may be ignored.
     ``generation`` returns in the answer.
 
     Written into ``out``, in view orientation: part ``buffer`` (0 or 1) of ``refined_labels.npy``
@@ -43,7 +42,6 @@ class Refine(Request):
     steps: bool = False
     attention: bool = False
     reference: str = ""
-    window: tuple[int, int, int, int] | None = None
     out: str = ""
     buffer: int = 0
     tile: int = 0
@@ -57,7 +55,7 @@ class Refined(Event):
     With ``steps`` one value per iterate, the coarse map first: ``changed`` pixels, ``movement``
     (mean absolute change of the logits), ``dice`` (mean over classes; empty without a reference).
     ``area``: foreground pixels; ``anchored``: pixels held by strokes; ``woken``: what had to be
-    computed (``"coarse"``, ``"guidance"``, ``"iterations"``).
+    computed (``"coarse"``, ``"guidance"``, ``"iterations"``, ``"strokes"``).
     """
 
     z: int = 0

@@ -1,5 +1,5 @@
-"""Strokes on an iterate: held where they are, told of all that looks alike in the slice, carried on
-by the affinity.
+"""Strokes on an iterate: held where they are, taken as examples for all that looks alike in the
+slice, carried on to pixels near them along the affinity.
 
 Legend: K = classes, Z = slices whose strokes count, H, W = working pixels, Y, X = pixels of the
 slice.

@@ -1,8 +1,8 @@
 """Refining one slice by hand: any coarse map, any number of iterations, strokes that are held.
 
 Heavy once, light often: the guidance of a slice and coarse map is kept, then its iterates, then
-the answer with strokes. A new stroke wakes only the window it can change. Every answer is a pure
-function of image, coarse map, strokes and values: taking a stroke back gives the same bits again.
+the answer with strokes: a new stroke wakes nothing before itself. Every answer is a pure function
+of image, coarse map, strokes and values: taking a stroke back gives the same bits again.
 
 Legend: K = classes, H, W = working pixels, Y, X = pixels of the slice.
 """

@@ -40,7 +40,7 @@ def refined_model(model: Any) -> RefinedModel:
 
 def guided(pipeline: Pipeline, z: int, values: Mapping[str, Any]) -> Guided:
     """What the iterations of slice ``z`` start from, at working size (see ``RefinedModel.guide``,
-    which keeps it for the last slice)."""
+    which keeps it for the slices seen last)."""
     model = refined_model(pipeline.model)
     heavy = pipeline.attended(z, values)
     gate = (t.name for t in model.tunables if t.stage == "gate" and t.name != "iterations")

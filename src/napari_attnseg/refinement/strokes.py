@@ -2,9 +2,10 @@
 
 Re-injecting strokes in each of T iterations, as CSPN does with sparse depth, moves nothing beyond
 T pixels, and the residual weight on the coarse map pulls back even there. So it is not the answer
-that is propagated again here but the *correction*: by how much the strokes differ from the refined
-answer ``R`` where they are painted. With ``w`` the weight of the strokes, ``l`` what they hold,
-``a_k`` the raw affinity of the inner ring (neighbours outside left out):
+that is propagated again here but the *correction*: by how much the strokes differ from the answer
+``R`` (the refined one, or what ``likeness.adapt`` made of it) where they are painted. With ``w``
+the weight of the strokes, ``l`` what they hold, ``a_k`` the raw affinity of the inner ring
+(neighbours outside left out):
 
 - ``c = gain (l - R)``, ``s_k = |a_k| / ((1 + loss) sum_k |a_k| + eps)``
 - ``d_0 = w c``, ``d_{t+1}(p) = (1 - w(p)) sum_k s_k(p) d_t(p + o_k) + w(p) c(p)``
@@ -18,8 +19,8 @@ resists by its logit. Of a negative affinity the size counts (leaving negative o
 the same in trials on training images). A gain above 1 lets a stroke prevail over an answer that is
 as sure as the stroke: with 1 such an answer turns only where half of the correction arrives.
 
-After ``reach`` steps nothing further than so many pixels is touched, so strokes work in a window,
-exact.
+After ``reach`` steps nothing further than so many pixels is touched, so this walk is done in a
+window, exact.
 
 Legend: B = batch, K = maps (classes) as signed logits, N = spatial axes (H, W or D, H, W).
 """

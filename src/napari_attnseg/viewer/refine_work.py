@@ -312,12 +312,12 @@ class RefineWork:
         if self.begun:
             self._try(self.ask)
 
-    def _on_painted(self, zs: tuple[int, ...], window: Any) -> None:
+    def _on_painted(self, zs: tuple[int, ...]) -> None:
         """Strokes changed on slices ``zs``."""
         carry = self.control.state.carry
         self.fresh -= {k for z in zs for k in range(z - carry, z + carry + 1)}
         if self._handed is not None and self._handed == self.hub.live.state.image:
-            self.control.refresh(window)
+            self.control.refresh()
         else:
             self._try(self.ask)
         self.painted.emit()

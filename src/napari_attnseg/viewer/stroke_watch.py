@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from napari_attnseg.viewer.hub import Hub
 
-Window = tuple[int, int, int, int]
 SCANNED_BYTES = 256 << 20
 """Layers up to this size are looked through after every stroke: that takes milliseconds."""
 _WHOLE = ("set_data", "data")
@@ -26,11 +25,10 @@ _WHOLE = ("set_data", "data")
 class StrokeWatch:
     """Follows one labels layer: 0 free, 1 background, k + 1 = class k.
 
-    ``painted``: slices that changed, and the window (y0, y1, x0, x1) if it is one slice. ``odd``:
-    a label that is no class; its pixels count as free.
+    ``painted``: slices that changed. ``odd``: a label that is no class; its pixels count as free.
     """
 
-    painted = Signal(tuple, object)
+    painted = Signal(tuple)
     odd = Signal(int)
 
     def __init__(self, hub: Hub) -> None:
@@ -145,24 +143,23 @@ class StrokeWatch:
 
     def _tell(self, zs: Iterable[int]) -> None:
         stack = self._stack()
-        found = {z: w for z in zs if z < len(stack) and (w := self._take(z, stack[z])) is not None}
+        found = tuple(sorted(z for z in set(zs) if z < len(stack) and self._take(z, stack[z])))
         if found:
-            window = next(iter(found.values())) if len(found) == 1 else None
-            self.painted.emit(tuple(sorted(found)), window)
+            self.painted.emit(found)
 
-    def _take(self, z: int, pixels: npt.NDArray[Any]) -> Window | None:
-        """Compare slice ``z`` with what is known of it and hand over what changed."""
+    def _take(self, z: int, pixels: npt.NDArray[Any]) -> bool:
+        """Compare slice ``z`` with what is known of it and hand over what changed, if anything."""
         now = self._clean(pixels)
         known = self._known.get(z)
         changed = now != (0 if known is None else known)
         if not changed.any():
-            return None
+            return False
         self._known[z] = now
         rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
         y0, y1, x0, x1 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
         if self._image is not None and self._image == self.hub.live.state.image:
             self.hub.refine.paint(z, now[y0:y1, x0:x1], (y0, x0))
-        return y0, y1, x0, x1
+        return True
 
 
 class _Slices:

@@ -40,8 +40,8 @@ STRENGTH = Tunable(
     1.0,
 )
 EMPTY = (
-    "Paint where the mask is wrong: what you paint is held, and the learned affinity carries it on "
-    "to its neighbours. Press New strokes to begin."
+    "Paint where the mask is wrong: what you paint is held, and the mask changes around it and "
+    "wherever the slice looks alike. Press New strokes to begin."
 )
 CARRY_TIP = (
     "Strokes also reach so many slices above and below, as far as the image between them is alike"

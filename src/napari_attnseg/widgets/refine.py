@@ -1,4 +1,4 @@
-"""The Refine dock: a coarse mask, carried on by a learned affinity, step by step and by strokes."""
+"""The Refine dock: a coarse mask, carried on by a learned affinity step by step and by strokes."""
 
 from __future__ import annotations
 
