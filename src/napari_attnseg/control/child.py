@@ -14,7 +14,7 @@ from typing import IO, Literal
 from napari_attnseg.control.bakeoff import BakeOff
 from napari_attnseg.control.client import BaseClient
 from napari_attnseg.control.frames import read_frame, write_frame
-from napari_attnseg.control.kinds import LONG, NEWEST_WINS, place
+from napari_attnseg.control.kinds import LONG, NEWEST_WINS, SILENT, place
 from napari_attnseg.control.messages import (
     Cancel,
     EngineLost,
@@ -23,7 +23,6 @@ from napari_attnseg.control.messages import (
     Finished,
     Note,
     Request,
-    SetPreview,
     Stopping,
     Train,
     decode,
@@ -89,7 +88,7 @@ class _Process:
 
     def expect(self, request: Request) -> None:
         """Remember what was asked; a newer question of a newest-wins class replaces older ones."""
-        if isinstance(request, (Cancel, SetPreview)):
+        if isinstance(request, SILENT):
             return
         if isinstance(request, NEWEST_WINS):
             here = place(request)
@@ -171,7 +170,7 @@ class ChildClient(BaseClient):
         """Send a request to the engine, starting one when none is alive."""
         request = self._numbered(request)
         with self._lock:
-            if not (isinstance(request, SetPreview) and self._process is None):
+            if not (isinstance(request, SILENT) and self._process is None):
                 self._write(request)
         return request.id
 

@@ -18,6 +18,7 @@ from napari_attnseg.control.checks import OverfitStep as OverfitStep
 from napari_attnseg.control.message_base import Event, ImageRef, Request
 from napari_attnseg.control.questions import map_files
 from napari_attnseg.control.refining import offset_pairs
+from napari_attnseg.control.volumes import Reorder as Reorder
 from napari_attnseg.settings import TrainSettings, Tuning
 
 # --- requests ---------------------------------------------------------------------------------

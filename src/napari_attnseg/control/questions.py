@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from napari_attnseg.control.message_base import Event, ImageRef, Request
+from napari_attnseg.control.volumes import Forecast as Forecast
+from napari_attnseg.control.volumes import Forecasted as Forecasted
 from napari_attnseg.settings import Tuning
 
 

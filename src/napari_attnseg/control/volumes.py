@@ -1,0 +1,56 @@
+"""Requests about whole volumes: in which order, and what it will cost before it is begun."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from napari_attnseg.control.message_base import Event, ImageRef, Request
+from napari_attnseg.settings import Tuning
+
+
+@dataclass(frozen=True)
+class Reorder(Request):
+    """The person looks elsewhere: what is left of ``Predict`` number ``target`` follows.
+
+    ``axis`` 0: the slices still left are taken outward from ``z``. ``axis`` 1 or 2 (the view cuts
+    through all slices): coarse to fine, so that the cut fills evenly. No event; a target that has
+    ended is let go without a word.
+    """
+
+    target: int = 0
+    z: int = 0
+    axis: int = 0
+
+
+@dataclass(frozen=True)
+class Forecast(Request):
+    """What segmenting ``slices`` slices of an image would cost: ``Forecasted``.
+
+    Measured on slice ``z``, whose answer is kept, so that a run that begins there has it at once.
+    ``out``: where the results would be written (empty: nothing is said about free disk space).
+    """
+
+    image: ImageRef = field(default_factory=lambda: ImageRef("", ""))
+    checkpoint: str = ""
+    device: str = "auto"
+    tuning: Tuning = field(default_factory=Tuning)
+    z: int = 0
+    slices: int = 0
+    out: str = ""
+    tile: int = 0
+
+
+@dataclass(frozen=True)
+class Forecasted(Event):
+    """Bytes at the peak of the engine's process, bytes written to disk, seconds in all.
+
+    ``seconds`` is ``None`` while no slice has been timed. ``note`` says in words what the figures
+    stand on. ``memory_free`` and ``disk_free``: what is free now (0: not looked at).
+    """
+
+    memory_bytes: int = 0
+    disk_bytes: int = 0
+    seconds: float | None = None
+    note: str = ""
+    memory_free: int = 0
+    disk_free: int = 0
