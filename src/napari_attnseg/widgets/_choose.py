@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,9 @@ from napari_attnseg.errors import AttnSegError, plain_sentence
 from napari_attnseg.viewer.preferences import recall, remember
 from napari_attnseg.viewer.space import space_words
 from napari_attnseg.widgets import opening
+from napari_attnseg.widgets._badge import EngineBadge
 from napari_attnseg.widgets._bridge import connect_alive
 from napari_attnseg.widgets._parts import Field, LayerCombo, button, hint, narrow, row
-from napari_attnseg.widgets.diagnose import DeviceBadge, DiagnoseDialog
 
 if TYPE_CHECKING:
     from napari_attnseg.viewer.hub import Hub
@@ -44,9 +44,8 @@ class ChoosePanel(QWidget):
         self.load = button("File...", "Load a checkpoint (.safetensors) of your own")
         self.about = hint()
         self.device = narrow(QComboBox())
-        self.badge = DeviceBadge()
+        self.badge = EngineBadge(hub)
         self.diagnose = button("Diagnose", "Driver, torch build, device, memory and a self-test")
-        self.dialog: DiagnoseDialog | None = None
         self.consent = self._consent()
         self._titles = titles_of(read_description())
         self._lay_out()
@@ -78,13 +77,11 @@ class ChoosePanel(QWidget):
         self.model.activated.connect(lambda i: self._choose_model(self.model.itemData(i)))
         self.load.clicked.connect(self._load)
         self.device.activated.connect(lambda i: hub.set_device(self.device.itemData(i)))
-        self.diagnose.clicked.connect(self.show_diagnosis)
-        self.badge.clicked.connect(self.show_diagnosis)
+        self.diagnose.clicked.connect(self.badge.diagnose)
         connect_alive(self, hub.source_changed, self._on_source)
         connect_alive(self, hub.models_changed, lambda _: self._fill_models())
         connect_alive(self, hub.model_changed, lambda _: self._fill_models())
         connect_alive(self, hub.live.described, self._on_described)
-        connect_alive(self, hub.live.diagnosed, self._on_diagnosed)
 
     def _on_source(self, layer: Any) -> None:
         self.image.choose(layer)
@@ -144,14 +141,7 @@ class ChoosePanel(QWidget):
         self._fill_models()
 
     def _fill_models(self) -> None:
-        with QSignalBlocker(self.model):
-            self.model.clear()
-            for name in self.hub.models:
-                self.model.addItem(Path(name).stem, name)
-                self.model.setItemData(self.model.count() - 1, name, Qt.ItemDataRole.ToolTipRole)
-            if not self.model.count():
-                self.model.addItem("none: load a file, or train one", "")
-            self.model.setCurrentIndex(max(0, self.model.findData(self.hub.checkpoint)))
+        fill_checkpoints(self.model, self.hub.models, self.hub.checkpoint)
         self._tell()
         self.model.setToolTip(self.hub.card.text if self.hub.card else "")
 
@@ -177,21 +167,20 @@ class ChoosePanel(QWidget):
                 self.device.addItem(self.hub.device, self.hub.device)
             self.device.setCurrentIndex(self.device.findData(self.hub.device))
 
-    def show_diagnosis(self) -> None:
-        """Open the Diagnose dialog and ask the engine."""
-        if self.dialog is None:
-            self.dialog = DiagnoseDialog(lambda: self.hub.live.diagnose(), self)
-        self.dialog.show()
-        self.dialog.raise_()
-        self.dialog.refresh()
-
-    def _on_diagnosed(self, event: Any) -> None:
-        self.badge.set_report(event.report)
-        if self.dialog is not None:
-            self.dialog.show_report(event.report, event.text)
-
     def _complaining(self) -> contextlib.AbstractContextManager[None]:
         return complaining(self._complain)
+
+
+def fill_checkpoints(combo: QComboBox, names: Sequence[str], chosen: str) -> None:
+    """Offer checkpoints, ``chosen`` being the present one; their whole paths are tooltips."""
+    with QSignalBlocker(combo):
+        combo.clear()
+        for name in names:
+            combo.addItem(Path(name).stem, name)
+            combo.setItemData(combo.count() - 1, name, Qt.ItemDataRole.ToolTipRole)
+        if not combo.count():
+            combo.addItem("none: load a file, or train one", "")
+        combo.setCurrentIndex(max(0, combo.findData(chosen)))
 
 
 @contextlib.contextmanager

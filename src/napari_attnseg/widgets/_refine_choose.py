@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSignalBlocker, Qt, Signal
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QComboBox, QVBoxLayout, QWidget
 
 from napari_attnseg.viewer.coarse_map import fits_coarse
@@ -14,10 +13,10 @@ from napari_attnseg.viewer.edit_watch import EditWatch
 from napari_attnseg.viewer.hub import is_result
 from napari_attnseg.viewer.refine_models import REFINED, iterations_of, kind_of
 from napari_attnseg.widgets import opening
+from napari_attnseg.widgets._badge import EngineBadge
 from napari_attnseg.widgets._bridge import connect_alive
-from napari_attnseg.widgets._choose import NO_IMAGE, about, complaining
+from napari_attnseg.widgets._choose import NO_IMAGE, about, complaining, fill_checkpoints
 from napari_attnseg.widgets._parts import Field, LayerCombo, button, hint, narrow, row
-from napari_attnseg.widgets.diagnose import DeviceBadge, DiagnoseDialog
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -61,8 +60,7 @@ class ChooseRefinement(QWidget):
         self.model = narrow(QComboBox())
         self.load = button("File...", "Load a refinement of your own (.safetensors)")
         self.about = hint()
-        self.badge = DeviceBadge()
-        self.dialog: DiagnoseDialog | None = None
+        self.badge = EngineBadge(self.hub)
         self._watched = EditWatch()
         self._lay_out()
         self._listen()
@@ -93,10 +91,8 @@ class ChooseRefinement(QWidget):
         self.coarse.layer_changed.connect(self._on_coarse)
         self.model.activated.connect(lambda i: self.choose_model(self.model.itemData(i)))
         self.load.clicked.connect(self._load)
-        self.badge.clicked.connect(self.show_diagnosis)
         connect_alive(self, hub.source_changed, self._on_source)
         connect_alive(self, hub.models_changed, lambda _: self.fill_models())
-        connect_alive(self, hub.live.diagnosed, self._on_diagnosed)
         connect_alive(self, hub.live.retuned, lambda *_: self._on_answer())
         connect_alive(self, hub.live.finished, lambda _: self._on_answer())
         connect_alive(self, work.chosen, self.fill_models)
@@ -111,14 +107,6 @@ class ChooseRefinement(QWidget):
             self.moved.emit()
         self.fill_models()
 
-    def show_diagnosis(self) -> None:
-        """Open the Diagnose dialog and ask the engine."""
-        if self.dialog is None:
-            self.dialog = DiagnoseDialog(lambda: self.hub.live.diagnose(), self)
-        self.dialog.show()
-        self.dialog.raise_()
-        self.dialog.refresh()
-
     def _load(self) -> None:
         with complaining(self._complain):
             path = opening.checked_model_file(self)
@@ -132,14 +120,7 @@ class ChooseRefinement(QWidget):
 
     def fill_models(self) -> None:
         """The list of refinements, and the line under it."""
-        with QSignalBlocker(self.model):
-            self.model.clear()
-            for name in self.work.models:
-                self.model.addItem(Path(name).stem, name)
-                self.model.setItemData(self.model.count() - 1, name, Qt.ItemDataRole.ToolTipRole)
-            if not self.model.count():
-                self.model.addItem("none: load a file, or train one", "")
-            self.model.setCurrentIndex(max(0, self.model.findData(self.work.checkpoint)))
+        fill_checkpoints(self.model, self.work.models, self.work.checkpoint)
         self.model.setToolTip(self.work.card.text if self.work.card else "")
         words = about(self.work.card, {REFINED: kind_words(self.work.card)})
         self.about.setText(words)
@@ -166,11 +147,6 @@ class ChooseRefinement(QWidget):
         """The coarse mask is itself an answer: another threshold, another coarse mask."""
         if self._watched.layer is not None and is_result(self._watched.layer):
             self._on_edited()
-
-    def _on_diagnosed(self, event: Any) -> None:
-        self.badge.set_report(event.report)
-        if self.dialog is not None:
-            self.dialog.show_report(event.report, event.text)
 
 
 def kind_words(card: Card | None) -> str:

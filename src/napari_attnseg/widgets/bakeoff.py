@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSize, QUrl
+from qtpy.QtCore import QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QFrame, QProgressBar, QTabWidget, QVBoxLayout, QWidget
 
@@ -21,9 +21,9 @@ from napari_attnseg.widgets._bakeoff_pictures import PicturePanel
 from napari_attnseg.widgets._bakeoff_setup import SetupPanel
 from napari_attnseg.widgets._bakeoff_table import ResultTable
 from napari_attnseg.widgets._bridge import connect_alive
-from napari_attnseg.widgets._foot import LEAST_WIDTH
+from napari_attnseg.widgets._dock import Dock
 from napari_attnseg.widgets._moving import MovingWords, move_bar
-from napari_attnseg.widgets._parts import button, hint, later, row, scrolling, separator
+from napari_attnseg.widgets._parts import button, hint, row, scrolling, separator
 from napari_attnseg.widgets._train_words import duration
 from napari_attnseg.widgets.diagnose import ErrorBar
 
@@ -34,13 +34,14 @@ NOTHING_YET = (
     "Nothing to show yet. Choose a data set and tick mechanisms under Setup, then press Run: every "
     "contestant becomes a row here, and its figures come as its trainings end."
 )
-WARM_UP_MS = 400
 FORMAT = 3
 """Of the engine's description (see ``engine.describe``)."""
 
 
-class BakeOffWidget(QWidget):
+class BakeOffWidget(Dock):
     """The dock. It shares engine and models with the other docks of its viewer."""
+
+    TALL, LOW = 700, 240
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
@@ -55,7 +56,6 @@ class BakeOffWidget(QWidget):
         self._labels: dict[str, str] = {}
         self._under_way = ("", 0)
         self._began = 0.0
-        self._warmed = False
         self._make_parts()
         self._lay_out()
         self._listen()
@@ -64,24 +64,9 @@ class BakeOffWidget(QWidget):
             self._on_described(known)
         self._on_busy(False)
 
-    def sizeHint(self) -> QSize:
-        """As wide as napari's own controls."""
-        return QSize(300, 700)
-
-    def minimumSizeHint(self) -> QSize:
-        """Usable down to this size; everything else scrolls."""
-        return QSize(LEAST_WIDTH, 240)
-
-    def showEvent(self, event: Any) -> None:
-        """Ask which mechanisms there are soon after the dock is seen."""
-        super().showEvent(event)
-        if not self._warmed:
-            self._warmed = True
-            later(self, WARM_UP_MS, self._warm_up)
-
-    def _warm_up(self) -> None:
-        if not self.hub.closed:
-            self.hub.live.describe()
+    def warm_up(self) -> None:
+        """Ask which mechanisms there are."""
+        self.hub.live.describe()
 
     def _make_parts(self) -> None:
         self.empty = hint(NOTHING_YET)

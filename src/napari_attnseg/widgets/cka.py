@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSignalBlocker, QSize
+from qtpy.QtCore import QSignalBlocker
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
@@ -24,7 +24,7 @@ from napari_attnseg.viewer.bringing import pixels_of
 from napari_attnseg.viewer.hub import hub_for
 from napari_attnseg.viewer.preferences import recall, remember
 from napari_attnseg.widgets._bridge import connect_alive, to_main_thread
-from napari_attnseg.widgets._foot import LEAST_WIDTH
+from napari_attnseg.widgets._dock import Dock
 from napari_attnseg.widgets._heatmap import LayerHeatmap
 from napari_attnseg.widgets._parts import Field, LayerCombo, button, hint, narrow, row, scrolling
 from napari_attnseg.widgets.diagnose import ErrorBar
@@ -40,7 +40,7 @@ ABOUT = (
 LAYER, FOLDER = 0, 1
 
 
-class CkaWidget(QWidget):
+class CkaWidget(Dock):
     """The dock. It shares engine and models with the other docks of its viewer."""
 
     def __init__(self, napari_viewer: Viewer) -> None:
@@ -57,13 +57,8 @@ class CkaWidget(QWidget):
         self._fill_models()
         self._on_busy(False)
 
-    def sizeHint(self) -> QSize:
-        """As wide as napari's own controls."""
-        return QSize(300, 640)
-
-    def minimumSizeHint(self) -> QSize:
-        """Usable down to this size; everything else scrolls."""
-        return QSize(LEAST_WIDTH, 200)
+    def warm_up(self) -> None:
+        """Nothing: comparing is the training engine's work, and comes when it is asked for."""
 
     def _make_controls(self, viewer: Any) -> None:
         self.first, self.second = narrow(QComboBox()), narrow(QComboBox())

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSize, QTimer
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_attnseg.viewer.hub import hub_for
 from napari_attnseg.viewer.refine_work import refine_work_for
 from napari_attnseg.widgets._bridge import connect_alive
 from napari_attnseg.widgets._choose import complaining
+from napari_attnseg.widgets._dock import Dock
 from napari_attnseg.widgets._export import ExportPart
-from napari_attnseg.widgets._foot import LEAST_WIDTH, with_foot
-from napari_attnseg.widgets._parts import button, later, row, set_shortcut
+from napari_attnseg.widgets._foot import with_foot
+from napari_attnseg.widgets._parts import button, row, set_shortcut
 from napari_attnseg.widgets._refine_affinity import AffinityPanel
 from napari_attnseg.widgets._refine_choose import ChooseRefinement
 from napari_attnseg.widgets._refine_foot import RefineLine, unfinished
@@ -25,13 +26,12 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
 RUN_KEYS = "Ctrl+Shift+Return"
-WARM_UP_MS = 700
 FOLLOW_MS = 200
 """Curve, layers of steps and neighbouring slices follow when hand and brush have rested so long:
 while they move, only the mask does."""
 
 
-class RefineWidget(QWidget):
+class RefineWidget(Dock):
     """The dock. All work goes through ``work``, which belongs to the viewer's hub."""
 
     def __init__(self, napari_viewer: Viewer) -> None:
@@ -55,18 +55,9 @@ class RefineWidget(QWidget):
         self._soon.setSingleShot(True)
         self._soon.setInterval(FOLLOW_MS)
         self._soon.timeout.connect(self.follow)
-        self._warmed = False
         self._lay_out()
         self._listen()
         self._say()
-
-    def sizeHint(self) -> QSize:
-        """As wide as napari's own controls."""
-        return QSize(300, 640)
-
-    def minimumSizeHint(self) -> QSize:
-        """Usable down to this size; everything else scrolls."""
-        return QSize(LEAST_WIDTH, 200)
 
     def _lay_out(self) -> None:
         content = QWidget()
@@ -97,18 +88,6 @@ class RefineWidget(QWidget):
         connect_alive(self, work.note, self.errors.show_note)
         connect_alive(self, live.failed, lambda event: self._on_failed(event))
         connect_alive(self, self.hub.slice_changed, lambda _: self._soon.start())
-
-    def showEvent(self, event: Any) -> None:
-        """Start the engine soon after the dock is seen, so that the first answer is quick."""
-        super().showEvent(event)
-        if not self._warmed:
-            self._warmed = True
-            later(self, WARM_UP_MS, self._warm_up)
-
-    def _warm_up(self) -> None:
-        if not self.hub.closed:
-            self.hub.live.describe()
-            self.hub.live.diagnose(self.hub.device)
 
     # --- what a person can do -------------------------------------------------------------------
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSize
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_attnseg.viewer.former import former_for
@@ -12,8 +11,9 @@ from napari_attnseg.viewer.hub import hub_for
 from napari_attnseg.widgets._after import AfterPanel
 from napari_attnseg.widgets._bridge import ActivityProgress, connect_alive
 from napari_attnseg.widgets._choose import ChoosePanel, complaining, sample_for
-from napari_attnseg.widgets._foot import LEAST_WIDTH, WorkLine, with_foot
-from napari_attnseg.widgets._parts import button, later, set_shortcut
+from napari_attnseg.widgets._dock import Dock
+from napari_attnseg.widgets._foot import WorkLine, with_foot
+from napari_attnseg.widgets._parts import button, set_shortcut
 from napari_attnseg.widgets._tiles import TilesOffer
 from napari_attnseg.widgets.diagnose import ErrorBar
 
@@ -21,11 +21,9 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
 RUN_KEYS = "Ctrl+Return"
-WARM_UP_MS = 700
-"""The engine starts (in its own process) this long after the dock is shown."""
 
 
-class SegmentWidget(QWidget):
+class SegmentWidget(Dock):
     """The dock. All work goes through ``hub``, which other docks of the viewer share."""
 
     def __init__(self, napari_viewer: Viewer) -> None:
@@ -42,17 +40,8 @@ class SegmentWidget(QWidget):
         self.status, self.progress = self.work.status, self.work.progress
         self.tiles = TilesOffer(self.hub)
         self.activity = ActivityProgress(self.hub.live)
-        self._warmed = False
         self._lay_out()
         self._listen()
-
-    def sizeHint(self) -> QSize:
-        """As wide as napari's own controls."""
-        return QSize(300, 640)
-
-    def minimumSizeHint(self) -> QSize:
-        """Usable down to this size; everything else scrolls."""
-        return QSize(LEAST_WIDTH, 200)
 
     def _lay_out(self) -> None:
         content = QWidget()
@@ -74,18 +63,6 @@ class SegmentWidget(QWidget):
         connect_alive(self, live.note, self.errors.show_note)
         connect_alive(self, former_for(self.hub).hidden, self.errors.show_note)
         connect_alive(self, live.engine_lost, self._on_lost)
-
-    def showEvent(self, event: Any) -> None:
-        """Start the engine soon after the dock is seen, so that the first Run is quick."""
-        super().showEvent(event)
-        if not self._warmed:
-            self._warmed = True
-            later(self, WARM_UP_MS, self._warm_up)
-
-    def _warm_up(self) -> None:
-        if not self.hub.closed:
-            self.hub.live.describe()
-            self.hub.live.diagnose(self.hub.device)
 
     # --- run ------------------------------------------------------------------------------------
 

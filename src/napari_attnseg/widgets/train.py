@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSize, Qt
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QTabWidget, QVBoxLayout, QWidget
 
 from napari_attnseg.errors import AttnSegError, plain_sentence
@@ -15,11 +15,12 @@ from napari_attnseg.viewer.hub import hub_for
 from napari_attnseg.viewer.preferences import recall, remember
 from napari_attnseg.viewer.results import visible_slice
 from napari_attnseg.viewer.strokes import PreviewLayer, class_color
+from napari_attnseg.widgets._badge import EngineBadge
 from napari_attnseg.widgets._bridge import Paced, connect_alive
 from napari_attnseg.widgets._classes import ClassList
 from napari_attnseg.widgets._curves import TrainingCurves
-from napari_attnseg.widgets._foot import LEAST_WIDTH
-from napari_attnseg.widgets._parts import Section, button, later, row, scrolling, set_shortcut
+from napari_attnseg.widgets._dock import Dock
+from napari_attnseg.widgets._parts import Section, button, row, scrolling, set_shortcut
 from napari_attnseg.widgets._train_check import OverfitCheck
 from napari_attnseg.widgets._train_facts import ModelFacts
 from napari_attnseg.widgets._train_folders import FolderPanel
@@ -28,18 +29,18 @@ from napari_attnseg.widgets._train_form import SettingsForm
 from napari_attnseg.widgets._train_layers import LayerPanel
 from napari_attnseg.widgets._train_out import OutputPanel
 from napari_attnseg.widgets._train_words import closing_words, duration
-from napari_attnseg.widgets.diagnose import DeviceBadge, DiagnoseDialog
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-WARM_UP_MS = 700
 LAYERS, FOLDERS = 0, 1
 CT_WINDOW_HU = (-160.0, 240.0)
 
 
-class TrainWidget(QWidget):
+class TrainWidget(Dock):
     """The dock. The training runs in an engine of its own at low priority."""
+
+    TALL = 720
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
@@ -51,26 +52,17 @@ class TrainWidget(QWidget):
         self.tabs = QTabWidget()
         self.form = SettingsForm("few-strokes")
         self.facts = ModelFacts(self, self.hub, self.form, lambda: self.settings)
-        self.badge = DeviceBadge()
+        self.badge = EngineBadge(self.hub)
         self.curves = TrainingCurves()
-        self.dialog: DiagnoseDialog | None = None
         self.preview: PreviewLayer | None = None
         self.checkpoint: Path | None = None
         self.best: tuple[float, int] | None = None
         self._paced = Paced(2.0)
-        self._chose_recipe = self._warmed = self._used = False
+        self._chose_recipe = self._used = False
         self._make_controls()
         self._lay_out()
         self._listen()
         self._idle()
-
-    def sizeHint(self) -> QSize:
-        """As wide as napari's own controls."""
-        return QSize(300, 720)
-
-    def minimumSizeHint(self) -> QSize:
-        """Usable down to this size; everything else scrolls."""
-        return QSize(LEAST_WIDTH, 200)
 
     # --- parts ----------------------------------------------------------------------------------
 
@@ -111,8 +103,7 @@ class TrainWidget(QWidget):
         self.run.clicked.connect(self.train_or_stop)
         self.resume.clicked.connect(lambda: self.start(resume=True))
         self.use.clicked.connect(self.use_model)
-        self.diagnose.clicked.connect(self.show_diagnosis)
-        self.badge.clicked.connect(self.show_diagnosis)
+        self.diagnose.clicked.connect(self.badge.diagnose)
         self.tabs.currentChanged.connect(self._on_tab)
         self.out.changed.connect(self._show_ready)
         self.form.recipe.activated.connect(lambda _: setattr(self, "_chose_recipe", True))
@@ -129,7 +120,6 @@ class TrainWidget(QWidget):
         connect_alive(self, self.training.finished, self._on_finished)
         connect_alive(self, self.training.failed, self._on_failed)
         connect_alive(self, self.training.engine_lost, self._on_lost)
-        connect_alive(self, self.hub.live.diagnosed, self._on_diagnosed)
         connect_alive(self, self.hub.model_changed, self._on_model)
         dims, viewer = self._on_dims, self.hub.viewer
         viewer.dims.events.current_step.connect(dims)
@@ -356,10 +346,9 @@ class TrainWidget(QWidget):
     def _complain(self, message: str, report: str = "") -> None:
         self.errors.show_error(message, report)
 
-    def showEvent(self, event: Any) -> None:
-        """Ask for facts about the models soon after the dock is seen."""
-        super().showEvent(event)
-        later(self, WARM_UP_MS, self.facts.wake)
+    def warm_up(self) -> None:
+        """Ask for facts about the models."""
+        self.facts.wake()
 
     # --- models and device ----------------------------------------------------------------------
 
@@ -385,16 +374,3 @@ class TrainWidget(QWidget):
         if self._used and checkpoint != str(self.checkpoint):
             self._used = False
             self.say("")
-
-    def show_diagnosis(self) -> None:
-        """Open the Diagnose dialog and ask the live engine."""
-        if self.dialog is None:
-            self.dialog = DiagnoseDialog(lambda: self.hub.live.diagnose(self.hub.device), self)
-        self.dialog.show()
-        self.dialog.raise_()
-        self.dialog.refresh()
-
-    def _on_diagnosed(self, event: Any) -> None:
-        self.badge.set_report(event.report)
-        if self.dialog is not None:
-            self.dialog.show_report(event.report, event.text)
