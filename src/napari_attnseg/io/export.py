@@ -81,6 +81,16 @@ def write_scalar(
     return _write(path, np.asarray(values_ZYX, np.float32), source, comment)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file (UTF-8) whole or not at all. Raises ``ExportError`` in one sentence."""
+    path = Path(path)
+    with _beside(path, path.suffix) as draft:
+        draft.write_text(text, encoding="utf-8", newline="")
+        _to_disk(draft)
+        os.replace(draft, path)
+    _sync_folder(path.parent)
+
+
 def as_ids(labels_ZYX: np.ndarray) -> np.ndarray:
     """uint8, or uint16 where ids pass 255. Raises ``ExportError`` for anything else."""
     labels = np.asarray(labels_ZYX)
