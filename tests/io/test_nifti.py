@@ -224,8 +224,9 @@ def test_pairs_dicom_and_text_are_named(tmp_path):
     ):
         with pytest.raises(InputError, match=word):
             read_image(tmp_path / name)
+    (tmp_path / "folder").mkdir()
     with pytest.raises(InputError, match="is a folder"):
-        read_image(tmp_path)
+        read_image(tmp_path / "folder")
 
 
 def test_masks_are_ids_with_the_same_space(tmp_path):

@@ -13,32 +13,46 @@ from napari_attnseg.io.sniff import sniff
 from napari_attnseg.io.volume import Volume
 
 
-def read_image(path: str | Path, volume: int | None = None) -> Volume:
-    """Read NIfTI, PNG, JPEG, GIF, TIFF or BMP.
+def read_image(path: str | Path, volume: int | str | None = None) -> Volume:
+    """Read NIfTI, DICOM (a folder or any slice of a series), PNG, JPEG, GIF, TIFF or BMP.
 
     Grey stays grey, colour with three equal channels becomes grey and other colour RGB (an alpha
     channel is left out, with a note unless it is opaque; a palette is looked up); 8, 16 and 32
     bit and float values stay as they are, 1 bit becomes 0 and 255. ``volume`` chooses from a 4D
-    NIfTI. Raises ``InputError`` (one sentence) for absent, empty, truncated, corrupt, foreign,
-    oversized or non-finite files, and for one that changes while it is read.
+    NIfTI (number) or from the series of a folder (number or UID). Raises ``InputError`` (one
+    sentence) for absent, empty, truncated, corrupt, foreign, oversized or non-finite files, and
+    for one that changes while it is read.
     """
     path = Path(path)
     with steady(path):
         return _read(path, sniff(path), volume)
 
 
-def _read(path: Path, kind: str, volume: int | None) -> Volume:
+def _read(path: Path, kind: str, volume: int | str | None) -> Volume:
     if kind == "nifti":
         from napari_attnseg.io.nifti import read_nifti
 
-        return read_nifti(path, volume)
-    if volume:
+        return read_nifti(path, as_number(path, volume))
+    if kind == "dicom":
+        from napari_attnseg.io.dicom import read_dicom
+
+        return read_dicom(path, volume)
+    if as_number(path, volume):
         raise InputError(
             f"got volume {volume}, but {path.name} is not a 4D NIfTI; leave the volume out"
         )
     result = _read_tiff(path) if kind == "tiff" else _read_raster(path, kind)
     check_numbers(path, result.data)
     return _grey_where_grey(result)
+
+
+def as_number(path: Path, volume: int | str | None) -> int | None:
+    """The chosen volume where only numbers are known. Raises ``InputError`` for other words."""
+    if isinstance(volume, str):
+        if not volume.isdecimal():
+            raise InputError(f"got volume {volume}, but {path.name} numbers its volumes from 0")
+        return int(volume)
+    return volume
 
 
 def image_size(path: str | Path) -> tuple[int, int, int]:
@@ -49,6 +63,10 @@ def image_size(path: str | Path) -> tuple[int, int, int]:
         from napari_attnseg.io.nifti import geometry_of, read_header
 
         return geometry_of(read_header(path)).view_shape
+    if kind == "dicom":
+        from napari_attnseg.io.dicom import dicom_size
+
+        return dicom_size(path)
     if kind == "tiff":
         from napari_attnseg.io import tiff
 

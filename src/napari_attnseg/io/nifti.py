@@ -36,11 +36,15 @@ DAMAGE = (
 
 
 class ManyVolumes(InputError):
-    """A 4D file was opened without saying which volume; ``count`` of them are there."""
+    """A source of several volumes was opened without saying which; ``count`` of them are there.
 
-    def __init__(self, message: str, count: int) -> None:
+    ``names`` tells them apart where the source says how (else empty).
+    """
+
+    def __init__(self, message: str, count: int, names: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.count = count
+        self.names = names
 
 
 def open_stream(path: Path) -> IO[bytes]:
@@ -152,7 +156,9 @@ def read_nifti(path: str | Path, volume: int | None = None) -> Volume:
         notes.append(f"volume {index} of {count}")
     words = "; ".join(notes)
     block = header.binaryblock
-    return Volume(data, geometry, rgb, path, block, words, assumed=assumed_space(header))
+    part = index if count > 1 else None
+    assumed = assumed_space(header)
+    return Volume(data, geometry, rgb, path, block, words, assumed=assumed, part=part)
 
 
 def _words(error: Exception) -> str:

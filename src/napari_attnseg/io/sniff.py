@@ -19,24 +19,32 @@ MAGIC = (
     (b"II+\x00", "tiff"),
     (b"MM\x00+", "tiff"),
 )
-READABLE = "NIfTI, PNG, JPEG, GIF, TIFF or BMP"
+READABLE = "NIfTI, DICOM, PNG, JPEG, GIF, TIFF or BMP"
 SUFFIXES = (".nii.gz", ".nii", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
+"""Endings of files that are an image each (a slice of DICOM is not)."""
+OTHER_SUFFIXES = (".dcm", ".ome.zarr", ".zarr")
+SPACED = ("nifti", "dicom", "zarr", "nrrd", "meta")
+"""Kinds that say where their voxels lie."""
 
 
 def stem_of(path: Path) -> str:
     """File name without its image suffix (``scan.nii.gz`` gives ``scan``)."""
     lower = path.name.lower()
-    for suffix in SUFFIXES:
+    for suffix in (*SUFFIXES, *OTHER_SUFFIXES):
         if lower.endswith(suffix) and len(lower) > len(suffix):
             return path.name[: -len(suffix)]
     return path.stem
 
 
 def sniff(path: Path) -> str:
-    """``"nifti"``, ``"png"``, ``"jpeg"``, ``"gif"``, ``"bmp"`` or ``"tiff"``.
+    """``"nifti"``, ``"dicom"`` (a folder of slices too), ``"png"``, ``"jpeg"``, ``"gif"``,
+    ``"bmp"`` or ``"tiff"``.
 
-    Raises ``InputError`` when the file is absent, a folder, empty, unreadable or something else.
+    Raises ``InputError`` when the file is absent, empty, unreadable or something else, and for a
+    folder without DICOM.
     """
+    if path.is_dir():
+        return _folder_kind(path)
     head = _head(path)
     for magic, kind in MAGIC:
         if head.startswith(magic):
@@ -45,6 +53,8 @@ def sniff(path: Path) -> str:
         head = _gunzipped_head(path)
     if _is_nifti(head):
         return "nifti"
+    if head[128:132] == b"DICM":
+        return "dicom"
     raise InputError(_foreign(path, head))
 
 
@@ -53,9 +63,17 @@ def is_gzip(path: Path) -> bool:
     return _head(path).startswith(b"\x1f\x8b")
 
 
+def _folder_kind(path: Path) -> str:
+    from napari_attnseg.io.dicom_scan import holds_dicom
+
+    if holds_dicom(path):
+        return "dicom"
+    raise InputError(
+        f"got {path}, which is a folder; expected an image file or a folder of DICOM slices"
+    )
+
+
 def _head(path: Path) -> bytes:
-    if path.is_dir():
-        raise InputError(f"got {path}, which is a folder; expected an image file")
     try:
         with path.open("rb") as file:
             head = file.read(600)
@@ -86,8 +104,6 @@ def _is_nifti(head: bytes) -> bool:
 
 
 def _foreign(path: Path, head: bytes) -> str:
-    if head[128:132] == b"DICM":
-        return f"got {path.name}, a DICOM file; convert the series to NIfTI first (dcm2niix)"
     if head.startswith((b"NRRD", b"ObjectType", b"\x89HDF", b"CDF")):
         return f"got {path.name}, a NRRD, MetaImage, HDF5 or NetCDF file; convert it to NIfTI first"
     if path.name.lower().endswith(SUFFIXES):

@@ -32,6 +32,10 @@ class Volume:
     NIfTI header (348 or 540 bytes) for the export. ``pixel_mm``: size along (Z, Y, X) when a
     file without geometry knows it. ``note``: what reading changed or left out, in words.
     ``assumed``: the space that was taken for want of a stated one, in words (empty: it is stated).
+    ``kind``: ``"dicom"``, ``"zarr"``, ``"nrrd"`` or ``"meta"`` where the source is one of these.
+    ``part``: what was chosen of a source of several volumes, as ``read_image`` takes it.
+    ``slices``: of DICOM, the file and the frame behind every slice (``None``: it is missing).
+    ``levels``: coarser copies of ``view``, lazily read, the finest first.
     """
 
     data: np.ndarray
@@ -43,6 +47,15 @@ class Volume:
     pixel_mm: tuple[float, float, float] | None = None
     resolution: Resolution | None = None
     assumed: str = ""
+    kind: str = ""
+    part: int | str | None = None
+    slices: tuple[tuple[Path, int] | None, ...] = ()
+    levels: tuple[np.ndarray, ...] = ()
+
+    @property
+    def lazy(self) -> bool:
+        """Whether pixels are read only where they are asked for (``data`` is a dask array)."""
+        return not isinstance(self.data, np.ndarray)
 
     @classmethod
     def from_array(cls, array: np.ndarray, rgb: bool | None = None) -> Volume:
