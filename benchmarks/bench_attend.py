@@ -12,12 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
-import subprocess
 import sys
-import time
 from typing import Any
 
+from alone import Measured, agree, best_of, in_child, load_words, timed
 from results import device, write_section
 
 KEY_CHANNELS = 64
@@ -51,13 +49,8 @@ def textbook(attention: Any, x: Any) -> Any:
     return value, step
 
 
-def peak_bytes() -> int:
-    """Largest resident size of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def measure(form: str, side: int, channels: int, repeats: int) -> dict[str, Any]:
-    """Best seconds, extra bytes and a checksum of the answer, in this (fresh) process."""
+def measure(form: str, side: int, channels: int, repeats: int) -> Measured:
+    """One form in this (fresh) process."""
     import torch
 
     from napari_attnseg.attention.smooth import SmoothAttention
@@ -70,52 +63,22 @@ def measure(form: str, side: int, channels: int, repeats: int) -> dict[str, Any]
         attended = attention.attend(x)
         return attended.value, attended.step
 
+    def sums(answer: Any) -> list[float]:
+        value, step = answer
+        return [float(value.double().abs().sum()), float(step.double().sum())]
+
     run = streamed if form == "streamed" else lambda x: textbook(attention, x)
-    best = cpu = float("inf")
     with torch.inference_mode():
         run(x[..., :8, :8])  # threads and kernels exist before anything is measured
-        before = peak_bytes()
-        for _ in range(repeats):
-            start, worked = time.perf_counter(), time.process_time()
-            value, step = run(x)
-            best = min(best, time.perf_counter() - start)
-            cpu = min(cpu, time.process_time() - worked)
-        extra = peak_bytes() - before
-    sums = [float(value.double().abs().sum()), float(step.double().sum())]
-    threads = torch.get_num_threads()
-    return {"seconds": best, "cpu": cpu, "bytes": extra, "sums": sums, "threads": threads}
-
-
-def in_child(form: str, side: int, channels: int, repeats: int) -> dict[str, Any]:
-    """:func:`measure` in a process of its own."""
-    arguments = [form, str(side), str(channels), str(repeats)]
-    out = subprocess.run(
-        [sys.executable, __file__, "--child", *arguments],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    return dict(json.loads(out.splitlines()[-1]))
-
-
-def best_of(results: list[dict[str, Any]]) -> tuple[float, float, float]:
-    """Smallest seconds by the clock and of processor time, largest extra bytes."""
-    seconds, cpu = (min(r[name] for r in results) for name in ("seconds", "cpu"))
-    return seconds, cpu, max(r["bytes"] for r in results)
-
-
-def agree(a: dict[str, Any], b: dict[str, Any]) -> None:
-    """Both forms computed the same thing."""
-    for one, other in zip(a["sums"], b["sums"], strict=True):
-        assert abs(one - other) <= 1e-5 * abs(other), (a["sums"], b["sums"])
+        return timed(lambda: run(x), sums, repeats)
 
 
 def compare(side: int, channels: int, rounds: int, repeats: int) -> str:
     """One row of the table: both forms in turns."""
     ours, theirs = [], []
     for _ in range(rounds):
-        theirs.append(in_child("textbook", side, channels, repeats))
-        ours.append(in_child("streamed", side, channels, repeats))
+        theirs.append(in_child(__file__, "textbook", side, channels, repeats))
+        ours.append(in_child(__file__, "streamed", side, channels, repeats))
         agree(ours[-1], theirs[-1])
     (s, cpu, m), (st, cput, mt) = best_of(ours), best_of(theirs)
     ok = st / s >= SPEED[channels] and mt / m >= MEMORY
@@ -128,7 +91,9 @@ def compare(side: int, channels: int, rounds: int, repeats: int) -> str:
 
 def alone(side: int, channels: int, rounds: int, repeats: int) -> str:
     """One row of the table: the streamed form where the textbook form is too large."""
-    s, _, m = best_of([in_child("streamed", side, channels, repeats) for _ in range(rounds)])
+    s, _, m = best_of(
+        [in_child(__file__, "streamed", side, channels, repeats) for _ in range(rounds)]
+    )
     ok = m < ALONE_BYTES
     return (
         f"| {side}x{side} | {channels} | not run | {s:.3f} s | | | not run | {m / 1e6:.0f} MB "
@@ -156,17 +121,13 @@ def main() -> None:
     load = os.getloadavg()[0]
     rows = [compare(*case, given.rounds, given.repeats) for case in COMPARED]
     rows += [alone(*case, given.rounds, given.repeats) for case in ALONE]
-    threads = in_child("streamed", 8, 8, 1)["threads"]
-    busy = max(load, os.getloadavg()[0])
+    threads = in_child(__file__, "streamed", 8, 8, 1)["threads"]
     command = " ".join(["python benchmarks/bench_attend.py", *sys.argv[1:]])
     text = (
         f"`{command}` on {device()}, {threads} torch thread(s); float32, "
         f"key_channels {KEY_CHANNELS}, batch 1, convolutions included, no gradients; best of "
-        f"{given.rounds * given.repeats} calls, both forms in turns. Load of the machine by "
-        f"everything: {busy:.1f}"
-        + (" (busy: times by the clock mean little)" if busy > 2 * (os.cpu_count() or 1) else "")
-        + f".\n\n{HEAD}\n"
-        + "\n".join(rows)
+        f"{given.rounds * given.repeats} calls, both forms in turns. {load_words(load)}"
+        f".\n\n{HEAD}\n" + "\n".join(rows)
     )
     print(text)
     if given.write:

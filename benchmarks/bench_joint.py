@@ -12,12 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
-import time
-from pathlib import Path
 from typing import Any
 
+from alone import Measured, agree, best_of, in_child, load_words, timed
 from results import device, write_section
 
 FORMS = ("association", "n-by-n")
@@ -53,57 +51,19 @@ def made(channels: int, side: int) -> tuple[Any, Any]:
     return attention, torch.randn(1, channels, side, side)
 
 
-def status(name: str) -> int:
-    """A size of /proc/self/status in bytes: VmRSS now, VmHWM at most."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    raise OSError(f"/proc/self/status has no {name}; this benchmark needs Linux")
-
-
-def forget_peak() -> int:
-    """Begin a new peak (imports have had one of their own) and return what is resident now."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return status("VmRSS")
-
-
-def measure(form: str, side: int, channels: int, repeats: int) -> dict[str, Any]:
-    """Best seconds, extra bytes and a checksum of the answer, in this (fresh) process."""
+def measure(form: str, side: int, channels: int, repeats: int) -> Measured:
+    """One form in this (fresh) process."""
     import torch
 
     attention, x = made(channels, side)
     run = attention if form == "association" else lambda x: textbook(attention, x)
-    best = cpu = float("inf")
+
+    def sums(y: Any) -> list[float]:
+        return [float(y.double().abs().sum()), float(y.double().square().sum())]
+
     with torch.inference_mode():
         run(x[..., :8, :8])  # threads and kernels exist before anything is measured
-        before = forget_peak()
-        for _ in range(repeats):
-            start, worked = time.perf_counter(), time.process_time()
-            y = run(x)
-            best = min(best, time.perf_counter() - start)
-            cpu = min(cpu, time.process_time() - worked)
-        extra = status("VmHWM") - before
-        sums = [float(y.double().abs().sum()), float(y.double().square().sum())]
-    threads = torch.get_num_threads()
-    return {"seconds": best, "cpu": cpu, "bytes": extra, "sums": sums, "threads": threads}
-
-
-def in_child(form: str, side: int, channels: int, repeats: int) -> dict[str, Any]:
-    """:func:`measure` in a process of its own."""
-    arguments = [form, str(side), str(channels), str(repeats)]
-    out = subprocess.run(
-        [sys.executable, __file__, "--child", *arguments],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    return dict(json.loads(out.splitlines()[-1]))
-
-
-def best_of(results: list[dict[str, Any]]) -> tuple[float, float, float]:
-    """Smallest seconds by the clock and of processor time, largest extra bytes."""
-    seconds, cpu = (min(r[name] for r in results) for name in ("seconds", "cpu"))
-    return seconds, cpu, max(r["bytes"] for r in results)
+        return timed(lambda: run(x), sums, repeats)
 
 
 def difference(side: int, channels: int) -> float:
@@ -119,10 +79,9 @@ def compare(side: int, channels: int, rounds: int, repeats: int) -> str:
     """One row of the table: both forms in turns."""
     ours, theirs = [], []
     for _ in range(rounds):
-        theirs.append(in_child("n-by-n", side, channels, repeats))
-        ours.append(in_child("association", side, channels, repeats))
-        for one, other in zip(ours[-1]["sums"], theirs[-1]["sums"], strict=True):
-            assert abs(one - other) <= 1e-5 * abs(other), (one, other)
+        theirs.append(in_child(__file__, "n-by-n", side, channels, repeats))
+        ours.append(in_child(__file__, "association", side, channels, repeats))
+        agree(ours[-1], theirs[-1])
     (s, cpu, m), (st, cput, mt) = best_of(ours), best_of(theirs)
     gap = difference(side, channels)
     fast = side < 128 or (st / s >= SPEED and mt / m >= MEMORY)
@@ -136,7 +95,9 @@ def compare(side: int, channels: int, rounds: int, repeats: int) -> str:
 
 def alone(side: int, channels: int, rounds: int, repeats: int) -> str:
     """One row of the table: association where the other form is too large."""
-    s, _, m = best_of([in_child("association", side, channels, repeats) for _ in range(rounds)])
+    s, _, m = best_of(
+        [in_child(__file__, "association", side, channels, repeats) for _ in range(rounds)]
+    )
     return (
         f"| {side}x{side} | {channels} | | not run | {s * 1e3:.0f} ms | | | not run | "
         f"{m / 1e6:.0f} MB | | |"
@@ -163,17 +124,14 @@ def main() -> None:
     load = os.getloadavg()[0]
     rows = [compare(*case, given.rounds, given.repeats) for case in COMPARED]
     rows += [alone(*case, given.rounds, given.repeats) for case in ALONE]
-    threads = in_child("association", 8, 8, 1)["threads"]
-    busy = max(load, os.getloadavg()[0])
+    threads = in_child(__file__, "association", 8, 8, 1)["threads"]
     command = " ".join(["python benchmarks/bench_joint.py", *sys.argv[1:]])
     text = (
         f"The self-attention of Joint Attention, `W_z (theta phi^T g / N)`, as the module computes "
         f"it and with its N x N matrix. `{command}` on {device()}, {threads} torch thread(s); "
         f"float32, batch 1, the four 1x1 convolutions included, no gradients; best of "
-        f"{given.rounds * given.repeats} calls, both forms in turns. Load of the machine by "
-        f"everything: {busy:.1f}"
-        + (" (busy: times by the clock mean little)" if busy > 2 * (os.cpu_count() or 1) else "")
-        + f". Targets at C = {TARGETED}: differences <= {EQUAL:g}; at 128x128 >= {SPEED:.0f}x "
+        f"{given.rounds * given.repeats} calls, both forms in turns. {load_words(load)}. "
+        f"Targets at C = {TARGETED}: differences <= {EQUAL:g}; at 128x128 >= {SPEED:.0f}x "
         f"faster and <= 1/{MEMORY:.0f} of the memory.\n\n{HEAD}\n" + "\n".join(rows)
     )
     print(text)

@@ -12,12 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
-import subprocess
 import sys
-import time
 from typing import Any
 
+from alone import Measured, best_of, in_child, load_words, timed
 from results import device, write_section
 
 CASES = (("cspn", 1024, 3, 10.0, 6.0), ("dyspn", 1024, 1, 6.0, 8.0))
@@ -58,13 +56,8 @@ def unfolded(refinement: Any, h0: Any, affinity: Any, attention: Any) -> Any:
     return x
 
 
-def peak_bytes() -> int:
-    """Largest resident size of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def measure(form: str, name: str, side: int, classes: int, repeats: int) -> dict[str, Any]:
-    """Best seconds, extra bytes and a checksum of the answer, in this (fresh) process."""
+def measure(form: str, name: str, side: int, classes: int, repeats: int) -> Measured:
+    """One form in this (fresh) process."""
     import torch
 
     from napari_attnseg.refinement import create_refinement
@@ -84,49 +77,31 @@ def measure(form: str, name: str, side: int, classes: int, repeats: int) -> dict
             return unfolded(refinement, *given)
         return refinement.refine(*given, tile=FORMS[form])
 
-    best = cpu = float("inf")
+    def sums(out: Any) -> list[float]:
+        return [float(out.double().abs().sum()), float(out[..., ::7, ::5].double().sum())]
+
     with torch.inference_mode():
         run(slice(0, 24))  # threads and kernels exist before anything is measured
-        before = peak_bytes()
-        for _ in range(repeats):
-            start, worked = time.perf_counter(), time.process_time()
-            out = run(slice(None))
-            best = min(best, time.perf_counter() - start)
-            cpu = min(cpu, time.process_time() - worked)
-        extra = peak_bytes() - before
-    sums = [float(out.double().abs().sum()), float(out[..., ::7, ::5].double().sum())]
-    return {"seconds": best, "cpu": cpu, "bytes": extra, "sums": sums}
-
-
-def in_child(*arguments: Any) -> dict[str, Any]:
-    """:func:`measure` in a process of its own."""
-    command = [sys.executable, __file__, "--child", *map(str, arguments)]
-    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return dict(json.loads(out.splitlines()[-1]))
-
-
-def best_of(results: list[dict[str, Any]]) -> tuple[float, float]:
-    """Smallest seconds and largest extra bytes."""
-    return min(r["seconds"] for r in results), max(r["bytes"] for r in results)
+        return timed(lambda: run(slice(None)), sums, repeats)
 
 
 def compare(case: tuple[str, int, int, float, float], rounds: int, repeats: int) -> list[str]:
     """Rows of the table: four forms in turns."""
     name, side, classes, speed, part = case
-    found: dict[str, list[dict[str, Any]]] = {form: [] for form in ("unfolded", *FORMS)}
+    found: dict[str, list[Measured]] = {form: [] for form in ("unfolded", *FORMS)}
     for _ in range(rounds):
         for form, kept in found.items():
-            kept.append(in_child(form, name, side, classes, repeats))
+            kept.append(in_child(__file__, form, name, side, classes, repeats))
     reference = found["unfolded"][0]["sums"]
     for form in FORMS:
         for one, other in zip(found[form][0]["sums"], reference, strict=True):
             assert abs(one - other) <= 1e-4 * abs(reference[0]), (form, one, other)
-    slow, large = best_of(found["unfolded"])
+    slow, busy, large = best_of(found["unfolded"])
     head = f"| {name} {side}x{side}, {classes} class(es) "
     rows = [head + f"| unfolded | {slow * 1e3:.0f} ms | {large / 1e6:.0f} MB | | |"]
     for form in FORMS:
-        seconds, extra = best_of(found[form])
-        worked = min(r["cpu"] for r in found["unfolded"]) / min(r["cpu"] for r in found[form])
+        seconds, cpu, extra = best_of(found[form])
+        worked = busy / cpu
         text = f"{slow / seconds:.1f}x (>= {speed:.0f}x), {worked:.1f}x in processor time"
         memory = f"1/{large / extra:.1f} (<= 1/{part:.0f})"
         rows.append(
@@ -138,8 +113,8 @@ def compare(case: tuple[str, int, int, float, float], rounds: int, repeats: int)
 def alone(rounds: int, repeats: int) -> str:
     """The default form where the unfolded one is too large."""
     name, side, classes, limit = ALONE
-    found = [in_child("default", name, side, classes, repeats) for _ in range(rounds)]
-    seconds, extra = best_of(found)
+    found = [in_child(__file__, "default", name, side, classes, repeats) for _ in range(rounds)]
+    seconds, _, extra = best_of(found)
     return (
         f"| {name} {side}x{side}, {classes} class(es) | default | {seconds * 1e3:.0f} ms | "
         f"{extra / 1e6:.0f} MB (< {limit / 1e6:.0f} MB) | | |"
@@ -166,11 +141,10 @@ def main() -> None:
     rows = [row for case in CASES for row in compare(case, given.rounds, given.repeats)]
     rows.append(alone(given.rounds, given.repeats))
     command = " ".join(["python benchmarks/bench_refine.py", *sys.argv[1:]])
-    busy = max(load, os.getloadavg()[0])
     text = (
         f"`{command}` on {device()}; float32, batch 1, no gradients; best of "
-        f"{given.rounds * given.repeats} calls, all forms in turns. Load of the machine by "
-        f"everything: {busy:.1f}.\n\n{HEAD}\n" + "\n".join(rows)
+        f"{given.rounds * given.repeats} calls, all forms in turns. {load_words(load)}.\n\n{HEAD}\n"
+        + "\n".join(rows)
     )
     print(text)
     if given.write:

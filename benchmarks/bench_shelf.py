@@ -20,7 +20,7 @@ import sys
 import time
 from typing import Any
 
-from bench_joint import forget_peak, status
+from alone import forget_peak, status
 from results import device, write_section
 
 FORK = multiprocessing.get_context("fork")

@@ -28,6 +28,20 @@ Labels = Annotated[
     typer.Option(help="With --data, how masks are read: border-ignored, liver, id=1+2, ..."),
 ]
 
+DataSet = Annotated[
+    Path, typer.Option(help="Folder of a data set, as its archive unpacks, or images/ + masks/")
+]
+Limit = Annotated[
+    int, typer.Option(min=0, help="Images at most, a fifth of them for the test (0: all).")
+]
+Reading = Annotated[
+    str, typer.Option(help="Reading of the masks (border-ignored, liver, id=1, ...).")
+]
+Tables = Annotated[Path, typer.Option(help="Folder for the tables; given again, it goes on.")]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", help="Training value NAME=VALUE (repeatable).")
+]
+
 
 def layout_of(
     images: Path | None, masks: Path | None, data: Path | None, labels: str

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from napari_attnseg.cli._common import Device, say
+from napari_attnseg.cli._data import DataSet, Limit, Reading, Sets, Tables
 from napari_attnseg.cli._settings import parse_pairs
 from napari_attnseg.cli.experiment import carry_out, parse_seeds
 
@@ -20,26 +20,18 @@ def compare(
             'placements in one, separated by ";". The plain U-Net is always among them.'
         ),
     ],
-    data: Annotated[
-        Path, typer.Option(help="Folder of a data set, as its archive unpacks, or images/ + masks/")
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for the tables; given again, it goes on.")],
+    data: DataSet,
+    out: Tables,
     size: Annotated[int, typer.Option(min=0, help="Working size in pixels (0: 128).")] = 0,
     epochs: Annotated[int, typer.Option(min=0, help="Of every contestant (0: 30).")] = 0,
     batch: Annotated[int, typer.Option(min=0, help="0: 8.")] = 0,
-    limit: Annotated[
-        int, typer.Option(min=0, help="Images at most, a fifth of them for the test (0: all).")
-    ] = 0,
+    limit: Limit = 0,
     seeds: Annotated[
         str, typer.Option(help="Seeds, separated by commas; without several, nothing can be said.")
     ] = "0,1,2",
     width: Annotated[float, typer.Option(min=0.0, help="Width of the network (0: 0.25).")] = 0.0,
-    labels: Annotated[
-        str, typer.Option(help="Reading of the masks (border-ignored, liver, id=1, ...).")
-    ] = "",
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Training value NAME=VALUE (repeatable).")
-    ] = None,
+    labels: Reading = "",
+    set_: Sets = None,
     option: Annotated[
         list[str] | None, typer.Option(help="Model option NAME=VALUE, as levels=3 (repeatable).")
     ] = None,

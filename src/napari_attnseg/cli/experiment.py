@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_attnseg.cli._common import Device, ensure_folder, say
+from napari_attnseg.cli._data import DataSet, Limit, Reading, Sets, Tables
 from napari_attnseg.cli._settings import check_threshold, parse_pairs
 from napari_attnseg.errors import InputError
 
@@ -22,27 +23,19 @@ NAMES = ("smooth-attention", "joint-attention", "pam-unet", "refinement")
 
 def experiment(
     name: Annotated[str, typer.Argument(help=f"Which one: {', '.join(NAMES)}.")],
-    data: Annotated[
-        Path, typer.Option(help="Folder of a data set, as its archive unpacks, or images/ + masks/")
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for the tables; given again, it goes on.")],
+    data: DataSet,
+    out: Tables,
     size: Annotated[int, typer.Option(min=0, help="Working size in pixels (0: the paper's).")] = 0,
     epochs: Annotated[int, typer.Option(min=0, help="0: the paper's.")] = 0,
     batch: Annotated[int, typer.Option(min=0, help="0: the paper's.")] = 0,
-    limit: Annotated[
-        int, typer.Option(min=0, help="Images at most, a fifth of them for the test (0: all).")
-    ] = 0,
+    limit: Limit = 0,
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0",
     width: Annotated[float, typer.Option(min=0.0, help="Width of the networks (0: full).")] = 0.0,
     coarse_epochs: Annotated[
         int, typer.Option(min=0, help="Of the coarse model that a refinement stands on (0: 3).")
     ] = 0,
-    labels: Annotated[
-        str, typer.Option(help="Reading of the masks (border-ignored, liver, id=1, ...).")
-    ] = "",
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Training value NAME=VALUE (repeatable).")
-    ] = None,
+    labels: Reading = "",
+    set_: Sets = None,
     option: Annotated[
         list[str] | None,
         typer.Option(help="Model option NAME=VALUE, for models that know it (repeatable)."),

@@ -16,6 +16,7 @@ from napari_attnseg.engine.examples import (
     Pair,
     Slice,
     network_input,
+    pair_of,
     to_target,
     upright,
 )
@@ -182,15 +183,7 @@ class FolderSource(Source):
                 f"of {ids.shape[:3]} (slices, rows, columns), expected equal sizes"
             )
         target = to_target(ids, self.settings, mask_path.name)
-        return Pair(
-            image.view,
-            target,
-            image.rgb,
-            image.flips,
-            tuple(image.spacing_mm or ()),
-            intensity_limits(image.view, image.rgb, self.preprocessing),
-            image.geometry is not None,
-        )
+        return pair_of(image, target, self.preprocessing)
 
     def describe(self) -> dict[str, Any]:
         return {

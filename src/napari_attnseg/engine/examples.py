@@ -9,15 +9,24 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from napari_attnseg.engine.losses import IGNORE
-from napari_attnseg.engine.preprocess import Limits, normalize, resize, working_size
+from napari_attnseg.engine.preprocess import (
+    Limits,
+    intensity_limits,
+    normalize,
+    resize,
+    working_size,
+)
 from napari_attnseg.errors import InputError
 from napari_attnseg.settings import Preprocessing, TrainSettings
+
+if TYPE_CHECKING:
+    from napari_attnseg.io.volume import Volume
 
 Flips = tuple[bool, bool, bool]
 
@@ -49,6 +58,19 @@ class Pair:
     spacing_mm: tuple[float, ...]
     limits: Limits
     oriented: bool
+
+
+def pair_of(image: Volume, target: np.ndarray, pre: Preprocessing) -> Pair:
+    """An image and its target ids (Z, Y, X) as a pair; intensity limits are those of the image."""
+    return Pair(
+        image.view,
+        target,
+        image.rgb,
+        image.flips,
+        tuple(image.spacing_mm or ()),
+        intensity_limits(image.view, image.rgb, pre),
+        image.geometry is not None,
+    )
 
 
 def upright(plane: np.ndarray, flips: Flips) -> np.ndarray:

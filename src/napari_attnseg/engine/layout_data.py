@@ -14,9 +14,9 @@ import numpy as np
 
 from napari_attnseg.engine.data import Example, FolderSource, Pair, Slice
 from napari_attnseg.engine.evaluate import Judged, summarize
+from napari_attnseg.engine.examples import pair_of
 from napari_attnseg.engine.losses import IGNORE
 from napari_attnseg.engine.metrics import count, score_histogram
-from napari_attnseg.engine.preprocess import intensity_limits
 from napari_attnseg.engine.session import Session
 from napari_attnseg.errors import InputError
 from napari_attnseg.io.layout import UNKNOWN, Item, LabelRule, Layout, read_item
@@ -80,15 +80,7 @@ class LayoutSource(FolderSource):
     def _read(self, image_path: Path, mask_path: Path) -> Pair:
         item = self._items[image_path, mask_path]
         image, target = read_item(item, self.layout.labels)
-        return Pair(
-            image.view,
-            target,
-            image.rgb,
-            image.flips,
-            tuple(image.spacing_mm or ()),
-            intensity_limits(image.view, image.rgb, self.preprocessing),
-            image.geometry is not None,
-        )
+        return pair_of(image, target, self.preprocessing)
 
     def describe(self) -> dict[str, Any]:
         layout = self.layout

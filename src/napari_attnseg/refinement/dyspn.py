@@ -25,6 +25,9 @@ from napari_attnseg.refinement.fused import dyspn_step
 from napari_attnseg.refinement.registry import register_refinement
 from napari_attnseg.refinement.stencil import add_neighbours, neighbour_sum, weight_sum
 
+Ring = tuple[tuple[int, ...], ...]
+Rings = list[Tensor]
+
 
 @register_refinement("dyspn")
 class DySPN(Refinement):
@@ -52,9 +55,7 @@ class DySPN(Refinement):
 
     def _advance(self, coarse: Tensor, affinity: Tensor, attention: Tensor | None) -> Advance:
         assert attention is not None
-        parts = list(zip(self._split(affinity), self.rings, strict=True))
-        sums = [weight_sum(a, ring) for a, ring in parts]
-        sizes = [weight_sum(a, ring, absolute=True) for a, ring in parts]
+        parts, sums, sizes = self._by_ring(affinity)
 
         def advance(x: Tensor, t: int) -> Tensor:
             centre, *weights = attention[:, t].split(1, 1)
@@ -73,13 +74,15 @@ class DySPN(Refinement):
 
         return self._compiled(advance, given, coarse)
 
-    def _split(self, affinity: Tensor) -> list[Tensor]:
-        return list(affinity.split([len(ring) for ring in self.rings], 1))
+    def _by_ring(self, affinity: Tensor) -> tuple[list[tuple[Tensor, Ring]], Rings, Rings]:
+        """Affinity and offsets of every ring, their sums, and the sums of their sizes."""
+        split = affinity.split([len(ring) for ring in self.rings], 1)
+        parts = list(zip(split, self.rings, strict=True))
+        sums = [weight_sum(a, ring) for a, ring in parts]
+        return parts, sums, [weight_sum(a, ring, absolute=True) for a, ring in parts]
 
     @staticmethod
-    def _add(
-        total: Tensor, weight: Tensor, a: Tensor, x: Tensor, ring: tuple[tuple[int, ...], ...]
-    ) -> Tensor:
+    def _add(total: Tensor, weight: Tensor, a: Tensor, x: Tensor, ring: Ring) -> Tensor:
         if torch.is_grad_enabled():
             return total + weight * neighbour_sum(a, x, ring)
         return total.addcmul_(weight, add_neighbours(torch.zeros_like(x), a, x, ring))

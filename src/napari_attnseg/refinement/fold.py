@@ -70,10 +70,7 @@ class FoldedDySPN(DySPN):
 
     def _advance(self, coarse: Tensor, affinity: Tensor, attention: Tensor | None) -> Advance:
         assert attention is not None
-
-        parts = list(zip(self._split(affinity), self.rings, strict=True))
-        sums = [weight_sum(a, ring) for a, ring in parts]
-        sizes = [weight_sum(a, ring, absolute=True) for a, ring in parts]
+        parts, sums, sizes = self._by_ring(affinity)
 
         def advance(x: Tensor, t: int) -> Tensor:
             centre, *pis = attention[:, t].split(1, 1)
