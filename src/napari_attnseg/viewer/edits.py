@@ -1,57 +1,64 @@
-"""Hand edits win: pixels a person painted are never overwritten by the engine.
+"""Hand edits win, and every change can be taken back.
 
-Three things are kept apart: what the *model* says (``HandEdits.model``), what the person painted
-(a mask and values, only for slices that were touched), and what the layer shows, which is the
-second over the first. napari's own undo and redo keep working: after an undo a pixel shows what
-the model says *now*, not what it said when the stroke was painted.
+Three things are kept apart: what the *model* says (``HandEdits.model``), what the person holds
+(tile by tile, packed), and what the layer shows, which is the second over the first. Strokes and
+answers touch different ones of these, so an answer that comes while a person paints, or after a
+stroke was taken back, changes nothing of the other.
+
+Strokes, answers, threshold moves and post-processing are steps of one timeline. napari's Ctrl+Z
+and Ctrl+Shift+Z call ``undo`` and ``redo`` on the layer; these walk along that timeline.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from psygnal import Signal
 
+from napari_attnseg.errors import InputError
+from napari_attnseg.io.runs import pack, unpack
+from napari_attnseg.viewer.journal_steps import HELD, MODEL, Page, Step, Timeline
+from napari_attnseg.viewer.journal_tiles import (
+    HOLDS,
+    HeldTiles,
+    Key,
+    box,
+    over,
+    tiles_of,
+    tiles_under,
+)
 from napari_attnseg.viewer.memory import empty_volume
 
 if TYPE_CHECKING:
     from napari.layers import Labels
 
-HISTORY = 100
-"""Strokes remembered: the length of napari's own history of a Labels layer."""
+_STROKES = {"paint": "stroke", "erase": "erased stroke", "fill": "fill", "polygon": "polygon"}
+"""Tools of napari and what one step of each is called."""
 
 
-@dataclass
-class _Slice:
-    """The edits of one slice: ``mask`` (Y,X) says where, ``values`` (Y,X) says what."""
+class Recorder(Protocol):
+    """Who keeps what happens, see :mod:`viewer.journal`."""
 
-    mask: npt.NDArray[np.bool_]
-    values: npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class _Stroke:
-    """One step of the history: flat pixels of the volume, and flags and values around it."""
-
-    pixels: npt.NDArray[np.int64]
-    was: npt.NDArray[np.bool_]
-    old: npt.NDArray[np.uint8]
-    now: npt.NDArray[np.bool_]
-    new: npt.NDArray[np.uint8]
+    def changed(self, what: str, pages: Iterable[Page]) -> None:
+        """Tiles of the model's answer or of the held pixels are no longer what they were."""
 
 
 class HandEdits:
     """Keeps the labels layer of one image: the model's answer under the person's edits.
 
     ``layer`` holds uint8 class ids of shape (Y, X) or (Z, Y, X); ``shape`` is (Z, Y, X).
-    ``visible`` says which slices a stroke can have touched (all, unless given); ``empty`` that
-    the layer holds nothing yet (a volume of zeros takes no memory until it is written). Only this
-    object writes the layer's pixels, through :meth:`write`.
+    ``visible`` says which slices a stroke can have touched when napari does not tell (all, unless
+    given); ``empty`` that the layer holds nothing yet (a volume of zeros takes no memory until it
+    is written). ``model``: a writable array (Z, Y, X) uint8 of zeros for what the model says, for
+    example on disk when the volume is large; nobody else may write it. ``folder``: where large
+    steps are kept. Only this object writes the layer's pixels.
     """
+
+    travelled = Signal(object, bool)  # Step, whether it was taken back (else brought again)
 
     def __init__(
         self,
@@ -59,26 +66,31 @@ class HandEdits:
         shape: tuple[int, int, int],
         visible: Callable[[], Iterable[int]] | None = None,
         empty: bool = False,
+        model: npt.NDArray[np.uint8] | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.layer = layer
         self.shape = shape
         self._visible = visible or (lambda: range(shape[0]))
-        self.model = empty_volume(shape, np.uint8)
-        self._slices: dict[int, _Slice] = {}
-        self._undo: deque[_Stroke] = deque(maxlen=HISTORY)
-        self._redo: deque[_Stroke] = deque(maxlen=HISTORY)
-        self._pending: list[tuple[npt.NDArray[Any], ...]] = []
-        self._resetting = False
-        self._open = False
+        self.model = empty_volume(shape, np.uint8) if model is None else model
+        self.timeline = Timeline(folder)
+        self.recorder: Recorder | None = None
+        self.answered: set[int] = set()
+        self.tuning: Any = None
+        self._held = HeldTiles(shape)
+        self._answer: Step | None = None
+        self._pending: Step | None = None
+        self._open = self._telling = False
+        self._under: list[Key] | None = None
         if not empty:
-            self._adopt_current()
+            self.model[:] = self.data  # what the layer holds at the start is the model's answer
+            self.answered.update(range(shape[0]))
         layer.events.paint.connect(self._on_paint)
         layer.events.labels_update.connect(self._close_stroke)
         layer.events.set_data.connect(self._close_stroke)
-        self._plain_undo, self._plain_redo = layer.undo, layer.redo
         # the key bindings and menus of napari call these two on the layer itself
-        layer.undo = lambda: self._travel(self._plain_undo, self._undo, self._redo, back=True)
-        layer.redo = lambda: self._travel(self._plain_redo, self._redo, self._undo, back=False)
+        layer.undo = lambda: self.travel(back=True)
+        layer.redo = lambda: self.travel(back=False)
 
     @property
     def data(self) -> npt.NDArray[np.uint8]:
@@ -87,92 +99,241 @@ class HandEdits:
 
     @property
     def count(self) -> int:
-        """How many pixels are held by hand."""
-        for z in range(self.shape[0]) if self.shape[0] == 1 else tuple(self._slices):
-            self.absorb(z)
-        return sum(int(s.mask.sum()) for s in self._slices.values())
+        """How many pixels are held by hand; what code set counts once it was absorbed."""
+        return self._held.count
+
+    @property
+    def held(self) -> HeldTiles:
+        """The pixels held by hand, by tiles."""
+        return self._held
 
     def mask(self, z: int) -> npt.NDArray[np.bool_]:
         """Where slice ``z`` is held by hand, (Y, X)."""
         self.absorb(z)
-        held = self._slices.get(z)
-        return np.zeros(self.shape[1:], bool) if held is None else held.mask.copy()
+        found = np.zeros(self.shape[1:], bool)
+        for key in self._held.keys_of(z):
+            found[box(key, self.shape)[1:]] = self._held.codes(key) >= HOLDS
+        return found
+
+    # --- what the model says --------------------------------------------------------------------
+
+    def begin_run(self) -> None:
+        """The answers that come now belong to a new run: one step."""
+        self._begin(Step("run", "segmentation", self.tuning, self.tuning, open=True, sealed=True))
+
+    def tuned(self, tuning: Any) -> None:
+        """The live values move: until :meth:`released`, moves and their answers are one step."""
+        last = self._answer
+        if last is not None and not last.sealed and self._is_last(last):
+            last.after = tuning
+        elif tuning != self.tuning:
+            self._begin(Step("tuning", "change of the values", self.tuning, tuning, open=True))
+        self.tuning = tuning
+
+    def released(self) -> None:
+        """The hand let the slider go: the next move is a step of its own."""
+        if self._answer is not None:
+            self._answer.sealed = True
 
     def write(self, z: int, labels_YX: npt.NDArray[Any]) -> bool:
         """Put the model's answer for slice ``z`` under the edits; true when pixels changed."""
         self._close_stroke()
         self.absorb(z)
-        self.model[z] = labels_YX
-        shown = self._shown(z)
-        if np.array_equal(self.data[z], shown):
-            return False
-        self.data[z] = shown
-        return True
+        self.answered.add(z)
+        new, pages = np.asarray(labels_YX, np.uint8), []
+        for key in tiles_of(z, self.shape):
+            place = box(key, self.shape)
+            old = self.model[place]
+            if np.array_equal(old, new[place[1:]]):
+                continue
+            if self._answer is not None:
+                self._keep(self._answer, (MODEL, key))
+            self.model[place] = new[place[1:]]
+            pages.append((MODEL, key))
+        self._tell("answer", pages)
+        return any([self._show(key) for _, key in pages])
+
+    # --- what the person holds ------------------------------------------------------------------
 
     def absorb(self, z: int) -> None:
         """Take over whatever was painted (or set by code) on slice ``z`` since our last write."""
-        painted = self.data[z]
-        changed = painted != self._shown(z)
-        if not changed.any():
-            return
-        pixels = np.flatnonzero(changed) + z * changed.size
-        self._pending.append((pixels, *self._state(pixels)))
-        self._hold(z, changed, painted[changed])
+        shown = self._shown(z)
+        if not np.array_equal(self.data[z], shown):
+            self._take(tiles_of(z, self.shape))
 
     def reset(self) -> int:
         """Drop all edits, show the model's answer, and return how many pixels were dropped.
 
-        It is one step of napari's undo: Ctrl+Z brings the edits back.
+        It is one step: Ctrl+Z brings the edits back.
         """
         dropped = self.count
-        pixels = self._held_pixels()
-        if not len(pixels):
+        if not dropped:
             return 0
-        where = np.unravel_index(pixels, self.shape)
-        self._resetting = True
-        try:
-            index = where if self.layer.data.ndim == 3 else where[1:]
-            self.layer.data_setitem(index, self.model[where])
-        finally:
-            self._resetting = False
-        self._slices.clear()
-        self._pending.clear()
+        self._close_stroke()
+        self._settle_pending()
+        step, keys = Step("reset", "reset of the hand edits"), self._held.keys()
+        for key in keys:
+            step.keep((HELD, key), self._held.packed(key))
+        self._held.clear()
+        self._finish(step, keys)
         return dropped
+
+    def apply(self, name: str, change: Callable[[npt.NDArray[np.uint8]], npt.NDArray[Any]]) -> int:
+        """Let ``change`` make other labels (Z, Y, X) of those that are shown; pixels changed.
+
+        It is one step called ``name``; changed pixels are held like painted ones. ``change`` gets
+        a read-only view. Raises ``InputError`` for labels of another shape or beyond 0 to 255;
+        nothing is changed then.
+        """
+        self._close_stroke()
+        self._settle_pending()
+        view = self.data.view()
+        view.flags.writeable = False
+        new = self._checked(change(view))
+        step, keys, total = Step("process", name), [], 0
+        for z in range(self.shape[0]):
+            if np.array_equal(view[z], new[z]):
+                continue
+            for key in tiles_of(z, self.shape):
+                place = box(key, self.shape)
+                where = self.data[place] != new[place]
+                if where.any():
+                    keys.append(key)
+                    total += self._hold(step, key, where, new[place])
+        if keys:
+            self._finish(step, keys)
+        return total
+
+    # --- going back and forth -------------------------------------------------------------------
+
+    def travel(self, back: bool) -> Step | None:
+        """Take the last step back, or bring the last one that was taken back again; the step."""
+        self._close_stroke()
+        self._settle_pending()
+        source, target = self.timeline.undo, self.timeline.redo
+        if not back:
+            source, target = target, source
+        aside = []
+        while source and source[-1].empty:  # values moved and nothing changed
+            step = source.pop()
+            if step is self._answer:
+                aside.append(step)
+        found = source.pop() if source else None
+        if found is not None:
+            self._swap(found)
+            target.append(found)
+            if found.kind in ("run", "tuning"):
+                self._answer, aside = None, []
+                found.open = False
+                self.tuning = found.before if back else found.after
+        self.timeline.undo.extend(aside)
+        if found is not None:
+            self.timeline.bound()
+            self._refresh()
+            self.travelled.emit(found, back)
+        return found
 
     # --- inside -------------------------------------------------------------------------------
 
-    def _adopt_current(self) -> None:
-        """What the layer holds at the start is taken as the model's answer."""
-        self.model[:] = self.data
+    def _begin(self, step: Step) -> None:
+        if self._answer is not None:
+            self._answer.open = False
+        self._close_stroke()
+        self._settle_pending()
+        self._answer = step
+        self.timeline.push(step)
+
+    def _is_last(self, step: Step) -> bool:
+        return bool(self.timeline.undo) and self.timeline.undo[-1] is step
+
+    def _keep(self, step: Step, page: Page) -> None:
+        if not step.knows(page):
+            step.keep(page, self.packed(page))
+            self.timeline.bound()
+
+    def packed(self, page: Page) -> bytes:
+        """A tile as it is now: uint8 of the model, or codes of the held pixels (may be empty)."""
+        plane, key = page
+        return pack(self.model[box(key, self.shape)]) if plane == MODEL else self._held.packed(key)
+
+    def put_packed(self, page: Page, data: bytes) -> None:
+        """Replace a tile; :meth:`show_again` then shows it."""
+        plane, key = page
+        if plane == HELD:
+            self._held.put_packed(key, data)
+            return
+        place = box(key, self.shape)
+        self.model[place] = unpack(data, self.model[place].shape, np.uint8) if data else 0
+        self.answered.add(key[0])
+
+    def show_again(self, pages: Iterable[Page]) -> None:
+        """Show tiles that were replaced."""
+        for key in {key for _, key in pages}:
+            self._show(key)
+        self._refresh()
+
+    def _swap(self, step: Step) -> None:
+        pages = step.take_pages()
+        for page in pages:
+            self._take([page[1]])
+        self._settle_pending(keep=False)
+        for page, data in pages.items():
+            step.keep(page, self.packed(page))
+            self.put_packed(page, data)
+        for key in {key for _, key in pages}:
+            self._show(key)
+        self._tell("travel", list(pages))
 
     def _shown(self, z: int) -> npt.NDArray[np.uint8]:
-        held = self._slices.get(z)
-        return self.model[z] if held is None else np.where(held.mask, held.values, self.model[z])
+        keys = tuple(self._held.keys_of(z))
+        if not keys:
+            return self.model[z]
+        shown = np.array(self.model[z])
+        for key in keys:
+            place = box(key, self.shape)[1:]
+            shown[place] = over(shown[place], self._held.codes(key))
+        return shown
 
-    def _slice(self, z: int) -> _Slice:
-        if z not in self._slices:
-            y_x = self.shape[1:]
-            self._slices[z] = _Slice(np.zeros(y_x, bool), np.zeros(y_x, np.uint8))
-        return self._slices[z]
+    def _tile_shown(self, key: Key) -> npt.NDArray[np.uint8]:
+        codes = self._held.codes(key) if self._held.packed(key) else None
+        return over(self.model[box(key, self.shape)], codes)
 
-    def _hold(self, z: int, where: npt.NDArray[np.bool_], values: npt.NDArray[np.uint8]) -> None:
-        held = self._slice(z)
-        held.values[where] = values
-        held.mask |= where
+    def _show(self, key: Key) -> bool:
+        place, shown = box(key, self.shape), self._tile_shown(key)
+        if np.array_equal(self.data[place], shown):
+            return False
+        self.data[place] = shown
+        return True
 
-    def _held_pixels(self) -> npt.NDArray[np.int64]:
-        area = self.shape[1] * self.shape[2]
-        parts = [np.flatnonzero(s.mask) + z * area for z, s in sorted(self._slices.items())]
-        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+    def _take(self, keys: Iterable[Key]) -> None:
+        """Hold what differs from what we have shown."""
+        data = self.data
+        for key in keys:
+            now = data[box(key, self.shape)]
+            where = now != self._tile_shown(key)
+            if where.any():
+                self._pending = self._pending or Step("code", "change")
+                self._hold(self._pending, key, where, now)
+
+    def _hold(
+        self, step: Step, key: Key, where: npt.NDArray[np.bool_], values: npt.NDArray[np.uint8]
+    ) -> int:
+        step.keep((HELD, key), self._held.packed(key))
+        codes = self._held.codes(key)
+        codes[where] = values[where].astype(np.uint16) + HOLDS
+        self._held.put(key, codes)
+        return int(np.count_nonzero(where))
 
     def _on_paint(self, event: Any = None) -> None:
         """A step entered napari's history (some tools tell before they change the pixels)."""
-        if self._resetting:
-            pixels = self._held_pixels()
-            self._remember(pixels, *self._state(pixels), held=False)
+        if self._telling:
             return
         self._close_stroke()
+        self._under = tiles_under(getattr(event, "value", None), self.shape)
         self._open = not self._take_stroke()
+        history = getattr(self.layer, "_undo_history", None)
+        if history is not None:  # napari keeps the step as well, and a fill in 3D is large
+            history.clear()
 
     def _close_stroke(self, event: Any = None) -> None:
         """The pixels of a step announced earlier are there now."""
@@ -181,65 +342,56 @@ class HandEdits:
             self._take_stroke()
 
     def _take_stroke(self) -> bool:
-        for z in self._visible():
-            self.absorb(z)
-        if not self._pending:
+        if self._under is None:
+            for z in self._visible():
+                self.absorb(z)
+        else:
+            self._take(self._under)
+        if self._pending is None:
             return False
-        pixels, was, old = (np.concatenate(part) for part in zip(*self._pending, strict=True))
-        pixels, first = np.unique(pixels, return_index=True)
-        self._remember(pixels, was[first], old[first], held=True)
-        self._pending.clear()
+        tool = str(self.layer.mode)
+        self._pending.kind = tool if tool in _STROKES else "code"
+        self._pending.name = _STROKES.get(tool, "change")
+        self._settle_pending()
         return True
 
-    def _remember(
-        self,
-        pixels: npt.NDArray[np.int64],
-        was: npt.NDArray[np.bool_],
-        old: npt.NDArray[np.uint8],
-        held: bool,
-    ) -> None:
-        now = np.full(len(pixels), held)
-        after = (self.data if held else self.model).reshape(-1)[pixels]
-        self._undo.append(_Stroke(pixels, was, old, now, after))
-        self._redo.clear()
-
-    def _state(
-        self, pixels: npt.NDArray[np.int64]
-    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.uint8]]:
-        """Flags and values of flat ``pixels`` as they are held now."""
-        was, old = np.zeros(len(pixels), bool), np.zeros(len(pixels), np.uint8)
-        for z, chosen, inside in self._by_slice(pixels):
-            if z in self._slices:
-                was[chosen] = self._slices[z].mask.reshape(-1)[inside]
-                old[chosen] = self._slices[z].values.reshape(-1)[inside]
-        return was, old
-
-    def _by_slice(
-        self, pixels: npt.NDArray[np.int64]
-    ) -> Iterable[tuple[int, npt.NDArray[np.bool_], npt.NDArray[np.int64]]]:
-        zs, inside = np.divmod(pixels, self.shape[1] * self.shape[2])
-        for z in np.unique(zs):
-            chosen = zs == z
-            yield int(z), chosen, inside[chosen]
-
-    def _travel(
-        self,
-        plain: Callable[[], None],
-        source: deque[_Stroke],
-        target: deque[_Stroke],
-        back: bool,
-    ) -> None:
-        """napari's undo or redo, then the flags, then the model's present answer under it."""
-        self._close_stroke()
-        plain()
-        if not source:
+    def _settle_pending(self, keep: bool = True) -> None:
+        """What was painted or set since the last step is a step of its own."""
+        step, self._pending = self._pending, None
+        if step is None:
             return
-        stroke = source.pop()
-        target.append(stroke)
-        held, values = (stroke.was, stroke.old) if back else (stroke.now, stroke.new)
-        for z, chosen, inside in self._by_slice(stroke.pixels):
-            here = self._slice(z)
-            here.mask.reshape(-1)[inside] = held[chosen]
-            here.values.reshape(-1)[inside] = values[chosen]
-            self.data[z] = self._shown(z)
+        pages = list(step.pages)
+        if keep:
+            self.timeline.push(step)
+        self._tell(step.kind, pages)
+
+    def _finish(self, step: Step, keys: list[Key]) -> None:
+        pages = list(step.pages)
+        self.timeline.push(step)
+        for key in keys:
+            self._show(key)
+        self._tell(step.kind, pages)
+        self._refresh()
+
+    def _tell(self, what: str, pages: list[Page]) -> None:
+        if self.recorder is not None and pages:
+            self.recorder.changed(what, pages)
+
+    def _refresh(self) -> None:
+        """Repaint, and tell those who follow the layer's pixels that they were changed."""
         self.layer.refresh(extent=False)
+        self._telling = True
+        try:
+            self.layer.events.paint(value=[])
+        finally:
+            self._telling = False
+
+    def _checked(self, labels: Any) -> npt.NDArray[np.uint8]:
+        new = np.asarray(labels)
+        fits = new.shape == self.shape and new.dtype.kind in "bui"
+        if not fits or (new.dtype.itemsize > 1 and new.size and (new.min() < 0 or new.max() > 255)):
+            raise InputError(
+                f"got labels of shape {new.shape} and type {new.dtype}, expected {self.shape} of "
+                "whole numbers from 0 to 255; nothing was changed"
+            )
+        return new.astype(np.uint8, copy=False)
