@@ -20,11 +20,11 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from frames import Frames
 
 SIDE = 512
 TARGETS = {
@@ -64,7 +64,7 @@ def make_image() -> np.ndarray:
     return (255 * noisy.clip(0, 1)).astype(np.uint8)
 
 
-class Window:
+class Window(Frames):
     """The napari window, its Tune dock and the moments of interest."""
 
     def __init__(self, checkpoint: str, way: str) -> None:
@@ -89,26 +89,10 @@ class Window:
         self.hub.live.retuned.connect(self._on_answer)  # after the hub's own: labels are written
         self.dock.set_kind("quantile")
 
-    def _on_swapped(self) -> None:
-        self.swapped = time.perf_counter()
-
     def _on_answer(self, *answer: Any) -> None:
         self.answered = time.perf_counter()
         if self.labels is not None and not np.array_equal(self._seen, self.labels.data):
             self.changed, self._seen = self.answered, np.array(self.labels.data)
-
-    def pump(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
-        """Run the event loop; true as soon as ``until`` is."""
-        from qtpy.QtCore import QEventLoop
-        from qtpy.QtWidgets import QApplication
-
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end:
-            QApplication.processEvents(QEventLoop.ProcessEventsFlag.AllEvents, 2)
-            if until():
-                return True
-            time.sleep(0.0005)
-        return False
 
     def ready(self) -> None:
         """First answer, first curves, first frames."""

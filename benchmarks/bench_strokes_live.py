@@ -18,12 +18,13 @@ import argparse
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from bench_live import SIDE, make_image
+from frames import Frames
 from results import device, write_section
 
 TARGET = 100.0
@@ -33,7 +34,7 @@ POINTS = 10
 """Events of one stroke that are waited for one by one."""
 
 
-class Window:
+class Window(Frames):
     """The napari window, its Refine dock and the moments of interest."""
 
     def __init__(self, checkpoint: str) -> None:
@@ -57,28 +58,12 @@ class Window:
         self.native.frameSwapped.connect(self._on_swapped)
         self.dock.work.refined.connect(self._on_answer)  # the pixels are in the layer then
 
-    def _on_swapped(self) -> None:
-        self.swapped = time.perf_counter()
-
     def _on_answer(self, event: Any) -> None:
         self.answered = time.perf_counter()
         self.seen, self.engine = event.generation, event.seconds
         now = np.asarray(self.dock.work.results.layer("labels").data)
         if not np.array_equal(now, self._labels):
             self.changed, self._labels = self.answered, np.array(now)
-
-    def pump(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
-        """Run the event loop; true as soon as ``until`` is."""
-        from qtpy.QtCore import QEventLoop
-        from qtpy.QtWidgets import QApplication
-
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end:
-            QApplication.processEvents(QEventLoop.ProcessEventsFlag.AllEvents, 2)
-            if until():
-                return True
-            time.sleep(0.0005)
-        return False
 
     def ready(self) -> None:
         """First answer, a strokes layer, first frames."""
