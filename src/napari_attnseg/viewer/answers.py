@@ -8,6 +8,10 @@ from typing import Any
 import numpy as np
 
 from napari_attnseg.control.live import LiveController
+from napari_attnseg.control.messages import Failed
+from napari_attnseg.control.state import Results
+from napari_attnseg.control.volumes import result_bytes
+from napari_attnseg.errors import InputError
 from napari_attnseg.viewer.results import MapGrid, ResultLayers
 
 
@@ -31,6 +35,17 @@ class Answers:
         live.row_done.connect(self._on_row)
         live.objects_done.connect(self._on_objects)
 
+    def run(self) -> None:
+        """Segment the image into the layers; raises ``InputError``.
+
+        Also when scratch has room for what the engine writes, but not for the layers as well:
+        better now than in the middle.
+        """
+        layers = self.layers.bytes_to_come() if self.layers is not None else 0
+        if self.layers is not None and layers:
+            self._live.scratch.ensure_room(layers + result_bytes(self.layers.shape))
+        self._live.run()
+
     def clear(self) -> None:
         """Let go of the engine's files."""
         self._arrays.clear()
@@ -40,13 +55,23 @@ class Answers:
         if layers is None or files is None:
             return
         self._arrays = {k: files.array(k) for k in ("labels", "probability", "step", "received")}
+        try:
+            self._make(layers, files)
+        except InputError as error:  # the disk has filled up since Run was pressed
+            self._arrays = {}
+            self._live.cancel()
+            self._live.failed.emit(Failed(0, type(error).__name__, str(error)))
+            return
+        self._begun(layers)
+
+    def _make(self, layers: ResultLayers, files: Results) -> None:
+        """The layers that are missing; raises ``InputError`` when there is no room for them."""
         layers.ensure_labels()
         if 0 not in files.grid:
             layers.grid = MapGrid(files.grid, files.map_scale, files.map_offset)
         for what in ("probability", "step", "received"):
             if self._arrays[what] is not None:
                 layers.ensure_map(what, None if what == "probability" else layers.grid)
-        self._begun(layers)
 
     def _on_slice(self, event: Any) -> None:
         if self.layers is None:

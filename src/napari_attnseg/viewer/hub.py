@@ -258,7 +258,7 @@ class Hub:
     def run(self) -> None:
         """Segment the chosen image: the visible slice first, then the others outward."""
         self._bringing.forget()  # pixels may have been changed in place since
-        self.bring(self.live.run)
+        self.bring(self._answers.run)
 
     def cancel(self) -> None:
         """Stop the run; finished slices stay."""
@@ -378,7 +378,7 @@ class Hub:
         found = self._results.get(key)
         if found is None or found.shape != shape:
             model = Path(self.checkpoint).stem
-            found = ResultLayers(self.viewer, self.source, model, self.card)
+            found = ResultLayers(self.viewer, self.source, model, self.card, self.scratch)
             self._results[key] = found
             self.results_changed.emit(found)
         return found

@@ -1,17 +1,67 @@
-"""Memory for results that fills slice by slice."""
+"""Memory for results that fills slice by slice: the computer's own, or a file for large ones."""
 
 from __future__ import annotations
 
 import math
 import mmap
+import os
+import shutil
 import sys
-from typing import Any
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from napari_attnseg.control.scratch import ROOT_VARIABLE
+from napari_attnseg.errors import InputError
+
+if TYPE_CHECKING:
+    from napari_attnseg.control.scratch import Scratch
+
 LARGE_BYTES = 4 << 20
 """From here on numpy asks the system for huge pages."""
+DISK_BYTES = 16 << 20
+"""From here on a volume of results lies in a file: the labels of 64 slices of 512 x 512."""
+
+
+def volume_store(
+    shape: tuple[int, ...], dtype: Any, scratch: Scratch | None = None
+) -> npt.NDArray[Any]:
+    """Zeros of ``shape`` to be filled: in memory, or from :data:`DISK_BYTES` on in ``scratch``.
+
+    A file's pages belong to the system, which writes them out and lets them go when memory is
+    short. It is a ``.npy`` file, removed when the last array over it is gone. Raises
+    ``InputError`` when the disk has no room for all of it: a file that only promised its room
+    would end the program at the first pixel that finds none.
+    """
+    nbytes = store_bytes(shape, dtype)
+    if scratch is None or not nbytes:
+        return empty_volume(shape, dtype)
+    scratch.ensure_room(nbytes)
+    folder = scratch.folder("layer")
+    path = folder / "voxels.npy"
+    try:
+        array = np.lib.format.open_memmap(path, "w+", np.dtype(dtype), shape)
+        _reserve(path)
+    except OSError as error:
+        scratch.drop(folder)
+        raise InputError(
+            f"cannot reserve {nbytes / 1e9:.1f} GB for a layer in {scratch.path.parent} "
+            f"({error.strerror}); free some disk space, or set {ROOT_VARIABLE} to a folder on a "
+            "larger disk"
+        ) from error
+    # the map itself: views of the array outlive the array
+    gone = weakref.finalize(array._mmap, shutil.rmtree, folder, ignore_errors=True)  # type: ignore[attr-defined]
+    gone.atexit = False  # what is left then goes with the whole scratch folder
+    return array
+
+
+def store_bytes(shape: tuple[int, ...], dtype: Any) -> int:
+    """Bytes of scratch that :func:`volume_store` would take."""
+    nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+    return nbytes if nbytes >= DISK_BYTES else 0
 
 
 def empty_volume(shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
@@ -28,3 +78,11 @@ def empty_volume(shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
     pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     pages.madvise(mmap.MADV_NOHUGEPAGE)
     return np.frombuffer(pages, wanted).reshape(shape)
+
+
+def _reserve(path: Path) -> None:
+    """Give the file its blocks now (they still read as zeros)."""
+    if not hasattr(os, "posix_fallocate"):  # macOS and Windows: free room was looked at
+        return
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

@@ -6,6 +6,7 @@ then on only its pixels change. The person may hide, rename, recolour or delete 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,18 +15,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_attnseg.control.volumes import FULL_PRECISION_VOXELS
 from napari_attnseg.viewer.edits import HandEdits
 from napari_attnseg.viewer.layers import METADATA, layer_source, map_transform, transform_of
-from napari_attnseg.viewer.memory import empty_volume
+from napari_attnseg.viewer.memory import store_bytes, volume_store
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels, Layer
     from napari.viewer import ViewerModel
 
     from napari_attnseg.cards import Card
+    from napari_attnseg.control.scratch import Scratch
 
-FULL_PRECISION_VOXELS = 64_000_000
-"""Larger probability volumes are kept as float16 (steps of 0.0005 near 1)."""
 _THROTTLE_SECONDS = 0.5
 _COLORS = ("#ff9f1c", "#2ec4b6", "#e71d36", "#8ac926", "#9b5de5", "#00bbf9", "#fee440", "#f15bb5")
 _LOOKS: dict[str, dict[str, Any]] = {
@@ -53,15 +54,22 @@ class ResultLayers:
 
     ``labels`` is the uint8 Labels layer or ``None`` before the first answer; ``edits`` guards
     it. ``maps`` holds every other layer by its word (``"probability"``, ``"step"``, ...).
+    ``scratch``: where the pixels of large layers lie (without one: in memory).
     """
 
     def __init__(
-        self, viewer: ViewerModel, source: Image, model: str, card: Card | None = None
+        self,
+        viewer: ViewerModel,
+        source: Image,
+        model: str,
+        card: Card | None = None,
+        scratch: Scratch | None = None,
     ) -> None:
         self.viewer = viewer
         self.source = source
         self.model = model
         self.card = card
+        self._scratch = scratch
         seen = layer_source(source)
         self.shape: tuple[int, int, int] = seen.array.shape[:3]
         self._volume = seen.volume  # so that napari's own Save knows the space of the labels
@@ -96,8 +104,11 @@ class ResultLayers:
     def ensure_labels(self) -> Labels:
         """The labels layer, created empty (and selected) when it is not there."""
         if self.labels is None or not self.alive(self.labels):
+            model = volume_store(self.shape, np.uint8, self._scratch)
             self.labels = self.add_labels("labels", self._colors(), self._class_names())
-            self.edits = HandEdits(self.labels, self.shape, self._paintable, empty=True)
+            self.edits = HandEdits(
+                self.labels, self.shape, self._paintable, empty=True, model=model
+            )
             self.viewer.layers.selection.active = self.labels
         return self.labels
 
@@ -142,6 +153,12 @@ class ResultLayers:
         self.maps[what] = layer
         self._insert(layer, self._below_labels())
 
+    def bytes_to_come(self) -> int:
+        """Bytes of scratch that the labels and the probability of a run will need."""
+        label = 0 if self.layer("labels") else 2 * store_bytes(self.shape, np.uint8)
+        seen = self.layer("probability") is not None
+        return label + (0 if seen else store_bytes(self.shape, self._fine(self.shape)))
+
     # --- writing ------------------------------------------------------------------------------
 
     def write(self, what: str, z: int, values: npt.NDArray[Any]) -> None:
@@ -167,7 +184,10 @@ class ResultLayers:
         """Numbered objects (Z, Y, X) as a labels layer in napari's own colours."""
         from napari.layers import Labels
 
-        data = np.array(ids[0] if self.source.ndim == 2 else ids)
+        data = volume_store(ids.shape, ids.dtype, self._scratch)
+        for z, plane in enumerate(ids):  # a copy: the engine's file goes, and napari paints here
+            data[z] = plane
+        data = data[0] if self.source.ndim == 2 else data
         found = self.layer("objects")
         if found is not None:
             found.data = data
@@ -214,7 +234,6 @@ class ResultLayers:
     ) -> Image:
         from napari.layers import Image
 
-        big = np.prod(shape, dtype=np.int64) > FULL_PRECISION_VOXELS
         place = (
             transform_of(self.source)
             if grid is None
@@ -223,7 +242,7 @@ class ResultLayers:
         plain = {"contrast_limits": (0.0, 1.0), "visible": False, "blending": "translucent"}
         style = {**plain, **_LOOKS.get(what, {}), **look}
         layer = Image(
-            self._empty(np.float16 if big else np.float32, shape),
+            self._empty(self._fine(shape), shape),
             name=self.name(what),
             opacity=0.7,
             rgb=False,
@@ -248,8 +267,13 @@ class ResultLayers:
         return layers.index(self.labels) if self.alive(self.labels) else len(layers)
 
     def _empty(self, dtype: Any, shape: tuple[int, ...] | None = None) -> npt.NDArray[Any]:
-        array = empty_volume(shape or self.shape, dtype)
+        array = volume_store(shape or self.shape, dtype, self._scratch)
         return array[0] if self.source.ndim == 2 else array
+
+    @staticmethod
+    def _fine(shape: tuple[int, ...]) -> Any:
+        """What a map's values are kept as: half precision is in steps of 0.0005 near 1."""
+        return np.float16 if math.prod(shape) > FULL_PRECISION_VOXELS else np.float32
 
     def _pixels(self, layer: Layer) -> npt.NDArray[Any]:
         data = np.asarray(layer.data)
