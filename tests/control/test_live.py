@@ -231,7 +231,8 @@ def test_a_new_run_leaves_older_results_alone(live: LiveController) -> None:
 
 
 def test_scratch_does_not_grow_with_runs(live: LiveController, scratch: Scratch) -> None:
-    for _ in range(10):
+    for number in range(10):
+        live.set_tuning(TUNING.replace(cut=0.1 + number / 20))
         live.run()
     assert len(list(scratch.path.glob("run-*"))) == KEPT_FOLDERS
 
@@ -245,6 +246,46 @@ def test_cancel_keeps_what_was_finished(live: LiveController) -> None:
     assert finished.reason == "cancelled"
     assert finished.summary["done"] == 1
     assert not live.state.busy
+
+
+def test_a_broken_run_goes_on_in_its_files(live: LiveController) -> None:
+    seen = Seen(live)
+    live.slice_done.connect(lambda e: e.done == 2 and live.cancel())
+    live.run()
+    live.slice_done.disconnect()
+    before = live.state.results
+    assert before is not None
+    live.run()
+    assert live.state.results == before
+    assert seen["finished"][-1][0].summary["computed"] == 1
+    assert ["2 of 3 slices were finished before" in text for (text,) in seen["note"]] == [True]
+    live.set_tuning(TUNING.replace(cut=0.2))
+    live.run()
+    assert live.state.results.folder != before.folder, "another question"
+    assert seen["finished"][-1][0].summary["done"] == 3
+
+
+def test_a_scroll_reorders_what_is_left(live: LiveController, image: np.ndarray) -> None:
+    live.open_image(np.concatenate([image] * 4))
+    order: list[int] = []
+
+    def scroll(event: SliceDone) -> None:
+        order.append(event.z)
+        if event.done == 2:
+            live.set_slice(8)
+        if event.done == 4:
+            live.set_slice(8, axis=1)
+
+    live.slice_done.connect(scroll)
+    live.run()
+    assert order[:4] == [0, 1, 8, 7]
+    assert order[4:] == [4, 2, 6, 10, 3, 5, 9, 11]
+    live.set_tuning(TUNING.replace(cut=0.3))
+    order.clear()
+    live.slice_done.disconnect()
+    live.slice_done.connect(lambda e: order.append(e.z))
+    live.release()
+    assert order == [0, 8, 4, 2, 6, 10, 1, 3, 5, 7, 9, 11], "the cut that is seen fills evenly"
 
 
 def test_live_answers_come_between_slices(live: LiveController) -> None:

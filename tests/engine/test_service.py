@@ -25,7 +25,7 @@ from napari_attnseg.control.messages import (
     Train,
 )
 from napari_attnseg.engine import results as results_module
-from napari_attnseg.engine import service as module
+from napari_attnseg.engine import sessions as module
 from napari_attnseg.engine.results import ResultFiles, open_array, save_array
 from napari_attnseg.engine.service import Engine
 from napari_attnseg.errors import EngineError
@@ -145,9 +145,9 @@ def test_the_longest_unused_model_leaves(engine: Engine, work: Predict, tmp_path
         copy = tmp_path / f"{number}.safetensors"
         shutil.copy(work.checkpoint, copy)
         answers(engine, replace(work, checkpoint=str(copy), order=(0,)))
-    assert len(engine._sessions) == module.MAX_SESSIONS
-    assert {Path(key[0]).stem for key in engine._sessions} == {"2", "3"}
-    assert set(engine._images) == set(engine._sessions)
+    assert len(engine._sessions.kept) == module.MAX_SESSIONS
+    assert {Path(key[0]).stem for key in engine._sessions.kept} == {"2", "3"}
+    assert set(engine._sessions.images) == set(engine._sessions.kept)
 
 
 def test_notes_of_the_session_reach_the_person(
@@ -166,7 +166,7 @@ def test_a_note_made_on_the_way_is_told_on_the_way(
 ) -> None:
     events = engine.handle(work)
     next(iter(events))
-    (session,) = engine._sessions.values()
+    (session,) = engine._sessions.kept.values()
     session._device_notes.append("memory ran out: smaller row blocks")
     rest = [e for e in events if isinstance(e, Note)]
     assert [n.text for n in rest] == ["memory ran out: smaller row blocks"]
@@ -198,10 +198,12 @@ def test_an_unknown_request_is_refused(engine: Engine) -> None:
 
 
 def test_result_files_of_another_shape_are_made_anew(tmp_path: Path) -> None:
-    ResultFiles(tmp_path, (2, 5, 7), (1, 1)).labels[:] = 3
-    again = ResultFiles(tmp_path, (2, 5, 8), (1, 1))
-    assert again.labels.shape == (2, 5, 8)
-    assert not again.labels.any()
+    ResultFiles(tmp_path, (2, 5, 7), (1, 1)).labels.write(1, np.full((5, 7), 3, np.uint8))
+    same = np.load(ResultFiles(tmp_path, (2, 5, 7), (1, 1)).files["labels"])
+    np.testing.assert_array_equal(same, [np.zeros((5, 7)), np.full((5, 7), 3)])
+    again = np.load(ResultFiles(tmp_path, (2, 5, 8), (1, 1)).files["labels"])
+    assert again.shape == (2, 5, 8)
+    assert not again.any()
 
 
 def test_a_model_without_attention_has_no_maps(tmp_path: Path) -> None:

@@ -354,7 +354,7 @@ def test_cancel_acts_between_the_tiles_of_one_slice(tmp_path: Path, tiny_checkpo
     started = next(events)
     assert isinstance(started, Started)
     assert next(events) is None, "a pause after the first tile"
-    (session,) = engine._sessions.values()
+    (session,) = engine._sessions.kept.values()
     tiles = session.pipeline.chain.counts["decode"] + session.pipeline.chain.counts["variants"]
     assert tiles == 1
     assert next(events) is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,20 +11,20 @@ import numpy as np
 from psygnal import Signal
 
 from napari_attnseg.control import messages as m
+from napari_attnseg.control.asides import Asides
 from napari_attnseg.control.client import EngineClient
-from napari_attnseg.control.describing import read_description, write_description
 from napari_attnseg.control.handover import Pixels
 from napari_attnseg.control.latest import Latest
+from napari_attnseg.control.order import following
+from napari_attnseg.control.questions import Forecast, Forecasted
 from napari_attnseg.control.scratch import Scratch, read_buffer, read_copy
-from napari_attnseg.control.state import LiveState, Results, outward
+from napari_attnseg.control.state import LiveState, Results
+from napari_attnseg.control.volumes import result_bytes
 from napari_attnseg.errors import InputError
 from napari_attnseg.settings import TunableValue, Tuning
 
-BYTES_PER_VOXEL = 5
-"""Of a run's results: labels and probability; the maps on the attention grid are small."""
 
-
-class LiveController:
+class LiveController(Asides):
     """Runs, tunes and asks the live engine; answers to an older image or model are dropped.
 
     Signals arrive in the thread of the client's ``dispatch``. ``retuned`` carries the event, the
@@ -35,34 +34,30 @@ class LiveController:
 
     started = Signal(object)  # Started (results are in ``state.results``)
     slice_done = Signal(object)  # SliceDone
-    note = Signal(str)
     finished = Signal(object)  # Finished
-    failed = Signal(object)  # Failed
     retuned = Signal(object, object, object, object)  # Retuned, labels, probability, plain|None
     fingerprinted = Signal(object)  # Fingerprinted
+    forecasted = Signal(object)  # Forecasted
     row_done = Signal(object, object, object)  # RowDone, row (h,w)|None, received (h,w)|None
-    objects_done = Signal(object, object)  # ObjectsDone, ids (Z,Y,X) uint16
-    described = Signal(dict)
-    diagnosed = Signal(object)  # Diagnosed
     engine_lost = Signal(str)
     busy_changed = Signal(bool)
     state_changed = Signal(object)  # LiveState
 
     def __init__(self, client: EngineClient, scratch: Scratch) -> None:
-        self.client = client
-        self.scratch = scratch
+        super().__init__(client, scratch)
         self.state = LiveState()
-        self._lock = threading.RLock()
         self._run = 0
         self._bringing = False
         self._order: tuple[int, ...] = ()
-        self._others: set[int] = set()
         self._mapped: set[int] = set()
         self._maps = True
+        self._asked_last: tuple[str, Tuning, int] | None = None
         self._buffer = 0
         self._retune = Latest(client)
         self._row = Latest(client)
         self._curve = Latest(client)
+        self._cost = Latest(client)
+        self._latest = (self._retune, self._row, self._curve, self._cost)
         self._unsubscribe = client.subscribe(self._on_event)
 
     # --- what is worked on ---------------------------------------------------------------------
@@ -127,34 +122,38 @@ class LiveController:
                 self._drop_work()
                 self._set(tile=tile, results=None)
 
-    def set_slice(self, z: int) -> None:
-        """The slice that the person looks at: live answers are for this one."""
+    def set_slice(self, z: int, axis: int = 0) -> None:
+        """The slice that the person looks at, along view axis ``axis``: live answers are for this
+        one, and what is left of a run follows (see ``Reorder``)."""
         with self._lock:
-            if z != self.state.z:
-                self._set(z=z)
+            if (z, axis) != (self.state.z, self.state.axis):
+                self._set(z=z, axis=axis)
+                if self._run:
+                    self.client.send(m.Reorder(target=self._run, z=z, axis=axis))
 
     # --- long work -----------------------------------------------------------------------------
 
     def run(self, order: Sequence[int] | None = None) -> int:
-        """Segment the slices of ``order`` (default: all, the seen one first) into new results.
+        """Segment the slices of ``order`` (default: all, the seen one first).
 
-        Raises ``InputError`` when nothing is chosen yet, or when scratch has no room; then a
-        running run goes on.
+        A run that was broken off goes on where it was; with other values, another model or
+        another image it goes into new results. Raises ``InputError`` when nothing is chosen yet,
+        or when scratch has no room; then a running run goes on.
         """
         with self._lock:
             if not self.state.ready:
                 raise InputError("got no image or no model, expected both; choose them first")
-            z, y, x = self.state.shape
-            self.scratch.ensure_room(BYTES_PER_VOXEL * z * y * x)
-            return self._start(order, str(self.scratch.rolling_folder("run")))
+            if (folder := self._broken_off()) is None:
+                self.scratch.ensure_room(result_bytes(self.state.shape))
+                folder = str(self.scratch.rolling_folder("run"))
+            return self._start(order, folder)
 
     def release(self) -> None:
         """The slider came to rest: bring the other slices of the run to the present tuning."""
         with self._lock:
             if self.state.results is None or not self._order:
                 return
-            z = self.state.z
-            order = tuple(sorted(self._order, key=lambda k: (abs(k - z), k)))
+            order = following(self._order, self.state.z, self.state.axis)
             self._start(order, self.state.results.folder)
 
     def cancel(self) -> None:
@@ -200,6 +199,16 @@ class LiveController:
                 path = str(self.scratch.save(plane, "reference"))
             self._curve.ask(m.Fingerprint(reference=path, points=points, **self._target()))
 
+    def request_forecast(self) -> None:
+        """What a run over all slices would cost in memory, disk and time; ``forecasted`` follows.
+
+        Measured on the seen slice, whose answer is kept for the run.
+        """
+        with self._lock:
+            if self.state.ready:
+                out, slices = str(self.scratch.path), self.state.shape[0]
+                self._cost.ask(Forecast(out=out, slices=slices, **self._target()))
+
     def request_row(self, y: int = -1, x: int = -1, z: int | None = None) -> None:
         """What pixel (y, x) attends to; ``y < 0``: only the attention received."""
         with self._lock:
@@ -208,27 +217,9 @@ class LiveController:
             target = self._target() | ({} if z is None else {"z": z})
             self._row.ask(m.AttentionRow(y=y, x=x, out=self._folder(), **target))
 
-    def split_objects(
-        self, labels: Any, watershed: bool = False, min_distance: int = 5, min_size: int = 0
-    ) -> int:
-        """Number the objects of class labels (Z,Y,X); ``objects_done`` follows."""
-        with self._lock:
-            source = self.scratch.save(labels, "objects_from")
-            out = self.scratch.folder("objects") / "ids.npy"
-            return self._send(
-                m.SplitObjects(0, str(source), str(out), watershed, min_distance, min_size)
-            )
-
     def diagnose(self, device: str | None = None) -> int:
         """Report on driver, torch, devices and self-test; ``diagnosed`` follows."""
-        return self._send(m.Diagnose(device=device or self.state.device))
-
-    def describe(self) -> int:
-        """Models, attentions, devices: at once from the disk cache, then fresh from the engine."""
-        cached = read_description()
-        if cached is not None:
-            self.described.emit(cached)
-        return self._send(m.Describe())
+        return super().diagnose(device or self.state.device)
 
     def close(self) -> None:
         """Stop listening; the owner closes client and scratch."""
@@ -255,30 +246,33 @@ class LiveController:
         assert self.state.results is not None
         return self.state.results.folder
 
+    def _question(self, folder: str) -> tuple[str, Tuning, int]:
+        return folder, self.state.tuning, self.state.tile
+
+    def _broken_off(self) -> str | None:
+        """Where a run for the present question has been writing already."""
+        results = self.state.results
+        known = results is not None and self._asked_last == self._question(results.folder)
+        return results.folder if results is not None and known else None
+
     def _start(self, order: Sequence[int] | None, folder: str) -> int:
         s = self.state
         assert s.image is not None
         if self._run:
             self.client.cancel(self._run)
-        self._order = tuple(order) if order is not None else outward(s.z, s.shape[0])
+        self._order = following(range(s.shape[0]), s.z, s.axis) if order is None else tuple(order)
         results = s.results
         if results is None or results.folder != folder:
             results = Results(s.image, s.checkpoint, folder)
             self._mapped = set()
         self._maps = not set(self._order) <= self._mapped  # the second time they cost too much
         self._run = self.client.new_id()
+        self._asked_last = self._question(folder)
         self._set(results=results, busy=True)
         about = {name: value for name, value in self._target().items() if name != "z"}
         wish: dict[str, Any] = {"order": self._order, "out": folder, "received": self._maps}
         self.client.send(m.Predict(self._run, **about, **wish))
         return self._run
-
-    def _send(self, request: m.Request) -> int:
-        number = self.client.new_id()
-        with self._lock:
-            self._others.add(number)
-        self.client.send(replace(request, id=number))
-        return number
 
     def _set(self, **values: Any) -> None:
         before, self.state = self.state, replace(self.state, **values)
@@ -292,7 +286,7 @@ class LiveController:
 
     def _drop_work(self) -> None:
         run, self._run = self._run, 0
-        for latest in (self._retune, self._row, self._curve):
+        for latest in self._latest:
             latest.drop()
         if run:
             self.client.cancel(run)
@@ -317,9 +311,11 @@ class LiveController:
                 self.note.emit(event.text)
             elif isinstance(event, m.Fingerprinted) and self._curve.answered(event.id):
                 self.fingerprinted.emit(event)
+            elif isinstance(event, Forecasted) and self._cost.answered(event.id):
+                self.forecasted.emit(event)
 
     def _asked(self, number: int) -> list[Latest]:
-        return [k for k in (self._retune, self._row, self._curve) if k.holds(number)]
+        return [k for k in self._latest if k.holds(number)]
 
     def _on_run(self, event: m.Event) -> None:
         if isinstance(event, m.Started) and self.state.results:
@@ -346,22 +342,6 @@ class LiveController:
             self._run = 0
             self._settle()
             (self.finished if isinstance(event, m.Finished) else self.failed).emit(event)
-
-    def _on_other(self, event: m.Event) -> None:
-        if isinstance(event, m.Note):
-            self.note.emit(event.text)
-            return
-        self._others.discard(event.id)
-        if isinstance(event, m.ObjectsDone):
-            ids = np.load(event.out, mmap_mode="r", allow_pickle=False)
-            self.objects_done.emit(event, ids)
-        elif isinstance(event, m.Described):
-            write_description(event.data)
-            self.described.emit(event.data)
-        elif isinstance(event, m.Diagnosed):
-            self.diagnosed.emit(event)
-        elif isinstance(event, m.Failed):
-            self.failed.emit(event)
 
     def _on_live_end(self, event: m.Event) -> None:
         for latest in self._asked(event.id):
@@ -391,7 +371,7 @@ class LiveController:
         self.row_done.emit(event, row, received)
 
     def _on_lost(self, event: m.EngineLost) -> None:
-        for latest in (self._retune, self._row, self._curve):
+        for latest in self._latest:
             latest.drop()
         self._others -= set(event.lost)
         if self._run in event.lost:

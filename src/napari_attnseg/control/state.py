@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from napari_attnseg.control.messages import ImageRef
+from napari_attnseg.control.order import following
 from napari_attnseg.settings import TunableValue, Tuning
 
 
@@ -38,6 +39,7 @@ class Results:
 class LiveState:
     """What the next request will be made of. ``shape`` is (Z, Y, X) of the image.
 
+    ``z``, ``axis``: the slice that is looked at, and along which view axis (0: slice by slice).
     ``compare``: live answers also carry the labels with the values ``against`` in place of the
     present ones (none: plain attention). ``tile``: side of the image tiles that the person
     agreed to (0: whole slices).
@@ -49,6 +51,7 @@ class LiveState:
     device: str = "auto"
     tuning: Tuning = field(default_factory=Tuning)
     z: int = 0
+    axis: int = 0
     compare: bool = False
     against: tuple[tuple[str, TunableValue], ...] = ()
     tile: int = 0
@@ -63,4 +66,4 @@ class LiveState:
 
 def outward(z: int, count: int) -> tuple[int, ...]:
     """All slices, the seen one first, then its neighbours outward."""
-    return tuple(sorted(range(count), key=lambda k: (abs(k - z), k)))
+    return following(range(count), z)

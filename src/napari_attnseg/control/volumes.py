@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from napari_attnseg.control.message_base import Event, ImageRef, Request
 from napari_attnseg.settings import Tuning
+
+FULL_PRECISION_VOXELS = 64_000_000
+"""Probabilities of larger volumes are kept as float16, in the file and in the layer."""
+
+
+def result_bytes(shape: tuple[int, ...]) -> int:
+    """Bytes of a run's results on disk: labels and probability; its maps are small."""
+    voxels = math.prod(shape)
+    return voxels * (1 + (2 if voxels > FULL_PRECISION_VOXELS else 4))
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,63 +15,23 @@ from napari_attnseg.control import questions as q
 from napari_attnseg.control import refining as r
 from napari_attnseg.control.checks import Overfit
 from napari_attnseg.engine.pace import LivePace
-from napari_attnseg.engine.results import LiveFiles, ResultFiles, save_array
+from napari_attnseg.engine.results import LiveFiles, save_array
+from napari_attnseg.engine.sessions import Sessions, open_scratch
+from napari_attnseg.engine.volume_run import VolumeRun, place_of_maps
 from napari_attnseg.errors import EngineError, InputError
 from napari_attnseg.settings import PLAIN_THRESHOLD
 
 if TYPE_CHECKING:
     from napari_attnseg.engine.refine_answers import Refiner
-    from napari_attnseg.engine.session import MapScale, Prediction, Session
-
-MAX_SESSIONS = 2
-"""Models kept loaded; the one unused for longest leaves first."""
-Work = m.Predict | m.Retune | m.Fingerprint | m.AttentionRow | q.LevelMaps | r.Refine | r.Affinity
-
-
-def open_scratch(path: str) -> np.ndarray:
-    """An array handed over in scratch, as a read-only map."""
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise EngineError(
-            f"the scratch file {Path(path).name} cannot be read ({error}); "
-            "select the layer again and repeat"
-        ) from error
-
-
-def _place(session: Session) -> MapScale:
-    """Where the attention grid lies; an empty grid for models without a threshold (their maps are
-    those of their levels) and for tiles."""
-    from napari_attnseg.engine.session import MapScale
-
-    if session.tiled or all(t.name != "threshold" for t in session.model.tunables):
-        return MapScale((1.0, 1.0), (0.0, 0.0), (0, 0))
-    return session.map_scale()
-
-
-def _started(session: Session, work: m.Predict, files: ResultFiles) -> m.Started:
-    place = _place(session)
-    return m.Started(
-        work.id,
-        str(session.device),
-        len(work.order),
-        session.notes,
-        files.files,
-        place.grid,
-        place.scale[0],
-        place.scale,
-        place.offset,
-    )
+    from napari_attnseg.engine.session import Prediction, Session
 
 
 class Engine:
     """Answers requests with events; ``close`` gives memory and device back."""
 
     def __init__(self) -> None:
-        self._sessions: OrderedDict[tuple[Any, ...], Session] = OrderedDict()
-        self._images: dict[tuple[Any, ...], m.ImageRef] = {}
-        self._told: dict[Session, set[str]] = {}
-        self._held: Session | None = None
+        self._sessions = Sessions()
+        self._running: tuple[int, VolumeRun] | None = None
         self._stopping: set[int] = set()
         self._live: tuple[str, LiveFiles] | None = None
         self._pace = LivePace()
@@ -84,6 +42,7 @@ class Engine:
         """Events of one request; problems are raised as the classes of ``errors``."""
         answers: dict[type[m.Request], Callable[[Any], Iterator[m.Event | None]]] = {
             m.Predict: self._predict,
+            m.Reorder: self._reorder,
             m.Retune: self._retune,
             m.Fingerprint: self._fingerprint,
             m.AttentionRow: self._row,
@@ -113,112 +72,29 @@ class Engine:
     def close(self) -> None:
         """Drop models and caches."""
         self._sessions.clear()
-        self._images.clear()
-        self._told.clear()
         self._live = self._refiner = None
-
-    # --- sessions --------------------------------------------------------------------------------
-
-    def _session(self, work: Work) -> Session:
-        """The session of this checkpoint and device, with this image set.
-
-        While slices of one image are being segmented its session keeps that image; questions
-        about another one are answered by a session of their own.
-        """
-        from napari_attnseg.cards import resolve_checkpoint
-        from napari_attnseg.engine.session import Session
-
-        path = resolve_checkpoint(work.checkpoint)
-        state = path.stat()
-        tile = getattr(work, "tile", 0)
-        key: tuple[Any, ...] = (str(path), state.st_mtime_ns, state.st_size, work.device, tile)
-        known = self._sessions.get(key)
-        if known is not None and known is self._held and self._images[key] != work.image:
-            key = (*key, "beside")
-        if key not in self._sessions:
-            self._make_room()
-            self._sessions[key] = Session(path, device=work.device, tile=tile or None)
-        self._sessions.move_to_end(key)
-        session = self._sessions[key]
-        if self._images.get(key) != work.image:
-            ref = work.image
-            session.set_image(
-                open_scratch(ref.path), rgb=ref.rgb, flips=ref.flips, spacing_mm=ref.spacing_mm
-            )
-            self._images[key] = ref
-            self._told[session] = set()
-        return session
-
-    def _make_room(self) -> None:
-        """Let the models unused for longest go, but the one that is at work."""
-        while len(self._sessions) >= MAX_SESSIONS:
-            oldest = next(k for k, session in self._sessions.items() if session is not self._held)
-            self._told.pop(self._sessions.pop(oldest), None)
-            self._images.pop(oldest, None)
-
-    def _news(self, session: Session, request_id: int) -> Iterator[m.Event]:
-        """What the session noticed about this image and has not told yet."""
-        told = self._told[session]
-        for text in session.notes:
-            if text not in told:
-                told.add(text)
-                yield m.Note(request_id, text)
 
     # --- long ------------------------------------------------------------------------------------
 
     def _predict(self, work: m.Predict) -> Iterator[m.Event | None]:
-        session = self._held = self._session(work)
-        try:
-            yield from self._slices(session, work)
-        finally:
-            self._held = None
+        with self._sessions.held(work) as session:
+            run = VolumeRun(
+                session,
+                work,
+                lambda: self._stopped(work.id),
+                lambda: self._sessions.news(session, work.id),
+            )
+            self._sessions.told(session)  # ``Started`` tells it
+            self._running = work.id, run
+            try:
+                yield from run.events()
+            finally:
+                self._running = None
 
-    def _slices(self, session: Session, work: m.Predict) -> Iterator[m.Event | None]:
-        from napari_attnseg.engine.device import spare_processor
-
-        files = ResultFiles(Path(work.out), session.shape, _place(session).grid)
-        self._told[session].update(session.notes)
-        yield _started(session, work, files)
-        computed = 0
-        for done, z in enumerate(work.order, 1):
-            if self._stopped(work.id):
-                yield m.Finished(work.id, "cancelled", files.files, {"done": done - 1})
-                return
-            began = time.perf_counter()
-            # the slice the person waits for takes the whole machine, the others leave it smooth
-            spare = spare_processor if done > 1 else contextlib.nullcontext
-            answer = yield from self._in_steps(work.id, session.stepwise(z, work.tuning), spare)
-            if answer is None:
-                yield m.Finished(work.id, "cancelled", files.files, {"done": done - 1})
-                return
-            with spare():
-                computed += bool(answer.woken)
-                files.labels[z], files.probability[z] = answer.labels, answer.probability
-                files.write_map("step", z, answer.step)
-                if work.received or done == 1:
-                    files.write_map("received", z, answer.received)
-            yield m.SliceDone(work.id, z, done, len(work.order), time.perf_counter() - began)
-            yield from self._news(session, work.id)
-        summary = {
-            "done": len(work.order),
-            "computed": computed,  # the others were known from before
-            "provenance": session.provenance(work.tuning),
-        }
-        yield m.Finished(work.id, "done", files.files, summary)
-
-    def _in_steps(
-        self, number: int, steps: Iterator[None], spare: Callable[[], Any]
-    ) -> Generator[None, None, Any]:
-        """What ``steps`` return, with heartbeats between them; ``None`` when it was stopped."""
-        while True:
-            with spare():
-                try:
-                    next(steps)
-                except StopIteration as end:
-                    return end.value
-            yield None
-            if self._stopped(number):
-                return None
+    def _reorder(self, work: m.Reorder) -> Iterator[m.Event]:
+        if self._running is not None and self._running[0] == work.target:
+            self._running[1].reorder(work.z, work.axis)
+        yield from ()
 
     def _train(self, work: m.Train) -> Iterator[m.Event | None]:
         from napari_attnseg.engine.lessons import training
@@ -248,14 +124,14 @@ class Engine:
 
     def _retune(self, work: m.Retune) -> Iterator[m.Event]:
         began = time.perf_counter()
-        session = self._session(work)
+        session = self._sessions.open(work)
         with self._pace.answering((work.checkpoint, work.device, work.tile, work.image, work.z)):
             answer = session.predict(work.z, work.tuning)
         files = self._live_files(work.out, session.shape[1:])
         files.labels[work.buffer] = answer.labels
         files.probability[work.buffer] = answer.probability
         counts = self._against_plain(session, work, answer, files) if work.compare else (0, 0, 0)
-        yield from self._news(session, work.id)
+        yield from self._sessions.news(session, work.id)
         yield m.Retuned(
             work.id,
             work.z,
@@ -295,10 +171,10 @@ class Engine:
         return self._live[1]
 
     def _fingerprint(self, work: m.Fingerprint) -> Iterator[m.Event]:
-        session = self._session(work)
+        session = self._sessions.open(work)
         reference = np.array(open_scratch(work.reference)[0]) if work.reference else None
         found = session.fingerprint(work.z, work.tuning, work.points, reference)
-        yield from self._news(session, work.id)
+        yield from self._sessions.news(session, work.id)
         yield m.Fingerprinted(
             work.id,
             work.z,
@@ -316,7 +192,7 @@ class Engine:
         )
 
     def _row(self, work: m.AttentionRow) -> Iterator[m.Event]:
-        session = self._session(work)
+        session = self._sessions.open(work)
         out = Path(work.out)
         row = path = ""
         if work.y >= 0:
@@ -325,32 +201,29 @@ class Engine:
         received = session.received(work.z, work.tuning)
         if received is not None:
             path = save_array(out / "received_now.npy", received)
-        place = _place(session)
-        yield from self._news(session, work.id)
+        place = place_of_maps(session)
+        yield from self._sessions.news(session, work.id)
         yield m.RowDone(work.id, work.z, row, path, work.y, work.x, place.scale, place.offset)
 
     def _levels(self, work: q.LevelMaps) -> Iterator[m.Event]:
         from napari_attnseg.engine.questions import level_maps
 
-        session = self._session(work)
+        session = self._sessions.open(work)
         yield from level_maps(session, work)
-        yield from self._news(session, work.id)
+        yield from self._sessions.news(session, work.id)
 
     def _refine(self, work: r.Refine | r.Affinity) -> Iterator[m.Event | None]:
         from napari_attnseg.engine.refine_answers import Refiner
 
-        session = self._session(work)
+        session = self._sessions.open(work)
         self._refiner = self._refiner or Refiner()
         for event in self._refiner.events(session, work):
             if event is not None:
-                yield from self._news(session, work.id)
+                yield from self._sessions.news(session, work.id)
             yield event
-            if not self._holds(session, work.image):  # another image came in between
+            if not self._sessions.has(session, work.image):  # another image came in between
                 yield m.Finished(work.id, "cancelled")
                 return
-
-    def _holds(self, session: Session, image: m.ImageRef) -> bool:
-        return any(s is session and self._images.get(k) == image for k, s in self._sessions.items())
 
     # --- other questions -------------------------------------------------------------------------
 
