@@ -8,7 +8,7 @@ of a block and one entry per part of a block, whatever the number of slices.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,11 +57,19 @@ def block_depth(shape: tuple[int, ...]) -> int:
 class Walk:
     """Blocks of a mask (Z, Y, X), and afterwards :meth:`whole`: which parts are one.
 
-    ``labels_ZYX`` may be a memory map or any array that gives slices.
+    ``labels_ZYX`` may be a memory map or any array that gives slices. ``faces``: parts touch by
+    faces alone (4 and 6 neighbours), as the outside of a closed surface does. ``look``: what is
+    looked at instead of the ids of a block of slices.
     """
 
-    def __init__(self, labels_ZYX: Any) -> None:
-        self._labels = labels_ZYX
+    def __init__(
+        self,
+        labels_ZYX: Any,
+        faces: bool = False,
+        look: Callable[[np.ndarray], np.ndarray] = np.asarray,
+    ) -> None:
+        self._labels, self._look = labels_ZYX, look
+        self._connectivity = 1 if faces else 3
         self.shape: tuple[int, int, int] = tuple(labels_ZYX.shape)
         self.count = 0
         self._pairs: list[np.ndarray] = []
@@ -69,10 +77,10 @@ class Walk:
     def __iter__(self) -> Iterator[Block]:
         self.count, self._pairs = 0, []
         depth, n = block_depth(self.shape), self.shape[0]
-        above = np.zeros(self.shape[1:], np.asarray(self._labels[:1]).dtype)
+        above = np.zeros(self.shape[1:], self._look(self._labels[:1]).dtype)
         seen: tuple[np.ndarray, np.ndarray] | None = None
         for z in range(0, n, depth):
-            own = np.asarray(self._labels[z : z + depth])
+            own = self._look(self._labels[z : z + depth])
             stack = np.concatenate([above[None], own])
             above = own[-1]
             box = _box(stack)
@@ -102,7 +110,7 @@ class Walk:
 
         rows, cols = box
         padded = np.pad(stack[:, rows, cols], ((0, int(last)), (1, 1), (1, 1)))
-        parts, count = label(padded, background=0, connectivity=3, return_num=True)
+        parts, count = label(padded, background=0, connectivity=self._connectivity, return_num=True)
         return Block(padded, parts, count, self.count, z, rows.start, cols.start, last)
 
     def _bottom(self, block: Block) -> tuple[np.ndarray, np.ndarray]:
@@ -124,7 +132,7 @@ class Walk:
 
 def _box(stack: np.ndarray) -> tuple[slice, slice] | None:
     """Rows and columns that hold anything but background."""
-    flat = stack.any(axis=0)
+    flat = np.asarray(stack.any(axis=0))
     rows, cols = np.flatnonzero(flat.any(axis=1)), np.flatnonzero(flat.any(axis=0))
     if not len(rows):
         return None
