@@ -20,8 +20,9 @@ import numpy.typing as npt
 from psygnal import Signal
 
 from napari_attnseg.errors import InputError
+from napari_attnseg.io.journal import Page
 from napari_attnseg.io.runs import pack, unpack
-from napari_attnseg.viewer.journal_steps import HELD, MODEL, Page, Step, Timeline
+from napari_attnseg.viewer.journal_steps import HELD, MODEL, Step, Timeline
 from napari_attnseg.viewer.journal_tiles import (
     HOLDS,
     HeldTiles,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from napari_attnseg.viewer.journal_tiles import Key
+from napari_attnseg.io.journal import Page
 
 STEPS_KEPT = 200
 """Steps that can be taken back."""
@@ -26,8 +26,7 @@ _OVERHEAD = 120
 """Bytes that one kept tile takes besides its own."""
 
 MODEL, HELD = 0, 1
-Page = tuple[int, Key]
-"""A tile of one of the two planes: what the model says, what is held by hand."""
+"""The two planes: what the model says, what is held by hand."""
 
 
 @dataclass(eq=False)
