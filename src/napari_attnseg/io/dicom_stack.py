@@ -127,7 +127,8 @@ def place(stack: Stack, what: str) -> Placed:
     columns = first.orientation[:3] * first.spacing[1], first.orientation[3:] * first.spacing[0]
     affine[:3, :3] = LPS_TO_RAS @ np.stack([*columns, step], 1)
     affine[:3, 3] = LPS_TO_RAS @ points[0]
-    tilt = np.degrees(np.arccos(min(1.0, abs(step @ along) / np.linalg.norm(step))))
+    cosine = float(abs(step @ along) / np.linalg.norm(step))
+    tilt = float(np.degrees(np.arccos(min(1.0, cosine))))
     if tilt > TILT_DEGREES:
         notes.append(
             f"gantry tilt of {tilt:.1f} degrees: slices are shifted against each other, and every "

@@ -14,14 +14,15 @@ from napari_attnseg.io.volume import Volume
 
 
 def read_image(path: str | Path, volume: int | str | None = None) -> Volume:
-    """Read NIfTI, DICOM (a folder or any slice of a series), PNG, JPEG, GIF, TIFF or BMP.
+    """Read NIfTI, DICOM (a folder or any slice of a series), OME-Zarr (pixels are read where they
+    are asked for), PNG, JPEG, GIF, TIFF or BMP.
 
     Grey stays grey, colour with three equal channels becomes grey and other colour RGB (an alpha
     channel is left out, with a note unless it is opaque; a palette is looked up); 8, 16 and 32
     bit and float values stay as they are, 1 bit becomes 0 and 255. ``volume`` chooses from a 4D
-    NIfTI (number) or from the series of a folder (number or UID). Raises ``InputError`` (one
-    sentence) for absent, empty, truncated, corrupt, foreign, oversized or non-finite files, and
-    for one that changes while it is read.
+    NIfTI or from times and channels (number), or from the series of a folder (number or UID).
+    Raises ``InputError`` (one sentence) for absent, empty, truncated, corrupt, foreign, oversized
+    or non-finite files, and for one that changes while it is read.
     """
     path = Path(path)
     with steady(path):
@@ -37,6 +38,10 @@ def _read(path: Path, kind: str, volume: int | str | None) -> Volume:
         from napari_attnseg.io.dicom import read_dicom
 
         return read_dicom(path, volume)
+    if kind == "zarr":
+        from napari_attnseg.io.ome_zarr import read_ome_zarr
+
+        return read_ome_zarr(path, as_number(path, volume))
     if as_number(path, volume):
         raise InputError(
             f"got volume {volume}, but {path.name} is not a 4D NIfTI; leave the volume out"
@@ -67,6 +72,10 @@ def image_size(path: str | Path) -> tuple[int, int, int]:
         from napari_attnseg.io.dicom import dicom_size
 
         return dicom_size(path)
+    if kind == "zarr":
+        from napari_attnseg.io.ome_zarr import zarr_size
+
+        return zarr_size(path)
     if kind == "tiff":
         from napari_attnseg.io import tiff
 

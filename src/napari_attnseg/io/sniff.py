@@ -19,7 +19,7 @@ MAGIC = (
     (b"II+\x00", "tiff"),
     (b"MM\x00+", "tiff"),
 )
-READABLE = "NIfTI, DICOM, PNG, JPEG, GIF, TIFF or BMP"
+READABLE = "NIfTI, DICOM, OME-Zarr, PNG, JPEG, GIF, TIFF or BMP"
 SUFFIXES = (".nii.gz", ".nii", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
 """Endings of files that are an image each (a slice of DICOM is not)."""
 OTHER_SUFFIXES = (".dcm", ".ome.zarr", ".zarr")
@@ -37,11 +37,11 @@ def stem_of(path: Path) -> str:
 
 
 def sniff(path: Path) -> str:
-    """``"nifti"``, ``"dicom"`` (a folder of slices too), ``"png"``, ``"jpeg"``, ``"gif"``,
-    ``"bmp"`` or ``"tiff"``.
+    """``"nifti"``, ``"dicom"`` (a folder of slices too), ``"zarr"`` (a folder), ``"png"``,
+    ``"jpeg"``, ``"gif"``, ``"bmp"`` or ``"tiff"``.
 
     Raises ``InputError`` when the file is absent, empty, unreadable or something else, and for a
-    folder without DICOM.
+    folder that is none of these.
     """
     if path.is_dir():
         return _folder_kind(path)
@@ -65,11 +65,15 @@ def is_gzip(path: Path) -> bool:
 
 def _folder_kind(path: Path) -> str:
     from napari_attnseg.io.dicom_scan import holds_dicom
+    from napari_attnseg.io.ome_zarr import is_zarr
 
+    if is_zarr(path):
+        return "zarr"
     if holds_dicom(path):
         return "dicom"
     raise InputError(
-        f"got {path}, which is a folder; expected an image file or a folder of DICOM slices"
+        f"got {path}, which is a folder; expected an image file, an OME-Zarr or a folder of "
+        "DICOM slices"
     )
 
 
