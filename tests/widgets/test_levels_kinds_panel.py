@@ -32,7 +32,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from napari_attnseg.models.checkpoint import save_checkpoint
 
     torch.manual_seed(0)
-    words = "skip[0]=se; bottleneck=ema:bases=5; decoder[1]=branch"
+    words = "skip[0]=se; skip[1]=coordinate; bottleneck=ema:bases=5; decoder[1]=branch"
     model = create_model("placed_unet", in_channels=1, width=0.125, levels=2, attention=words)
     card = Card(
         spec=model.spec.to_json(),
@@ -81,10 +81,9 @@ def test_the_winner_is_a_labels_layer_and_one_picture_an_image(
     np.testing.assert_array_equal(winner.data, 1 + found.values.argmax(0))
     np.testing.assert_allclose(winner.scale, np.array(found.scale.scale) * (2, 3))
     np.testing.assert_allclose(winner.translate, np.array(found.scale.offset) * (2, 3))
-    combo = panel.entries[key]
-    assert combo.count() == len(found.values) + 1
-    combo.setCurrentIndex(3)
-    combo.activated.emit(3)
+    slider = panel.entries[key]
+    assert slider.slider.maximum() == len(found.values) - 1
+    slider.slider.setValue(2)
     qtbot.waitUntil(lambda: maps.layer(key) is not None, timeout=WAIT)
     single = maps.layer(key)
     assert isinstance(single, Image)
@@ -92,6 +91,33 @@ def test_the_winner_is_a_labels_layer_and_one_picture_an_image(
     np.testing.assert_allclose(single.data, found.values[2], atol=1e-5)
     panel.boxes[key].click()
     assert not single.visible
+
+
+def test_a_slider_goes_from_the_mean_through_the_channels(
+    tune: TuneWidget, qtbot: Any, checkpoint: Path
+) -> None:
+    panel, maps = tune.levels, tune.hub.levels
+    (key,) = [k for k in panel.boxes if k[1] == "gate"]
+    session = Session(str(checkpoint), "cpu")
+    session.set_image(IMAGE)
+    (found,) = [m for m in session.maps(0, stacks=(key,)) if (m.place, m.name) == key]
+    assert key not in panel.entries or panel.entries[key].isHidden()  # not ticked: no clutter
+    panel.boxes[key].click()
+    qtbot.waitUntil(lambda: maps.layer(key) is not None, timeout=WAIT)
+    layer, slider = maps.layer(key), panel.entries[key]
+    np.testing.assert_allclose(layer.data, found.values.mean(0), atol=1e-5)
+    assert slider.label.text() == f"mean of {len(found.values)}"
+    slider.slider.setValue(2)
+    qtbot.waitUntil(lambda: np.allclose(layer.data, found.values[2], atol=1e-5), timeout=WAIT)
+    assert slider.label.text() == f"channel 3 of {len(found.values)}"
+    asked = []
+    maps.asker.ask = lambda *args, **more: asked.append(args)  # type: ignore[method-assign]
+    slider.slider.setValue(4)  # at hand: nobody needs to be asked
+    np.testing.assert_allclose(layer.data, found.values[4], atol=1e-5)
+    slider.slider.setValue(-1)
+    np.testing.assert_allclose(layer.data, found.values.mean(0), atol=1e-5)
+    assert not asked
+    assert maps.layer(key) is layer
 
 
 def test_weights_of_channels_are_drawn_in_the_dock(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from napari_attnseg.attention.base import register_attention
 from napari_attnseg.attention.layers import Gating, Norm, conv, mean, over, squeezed
+from napari_attnseg.attention.recording import Geometry
 from napari_attnseg.errors import InputError
 
 MERGES = ("sum", "product")
@@ -77,5 +78,5 @@ class BAM(Gating):
         gate = torch.sigmoid(m_c + m_s if self.merge == "sum" else m_c * m_s)
         if self.probe is not None:
             self.probe.note("channels", mean(gate), "channel")
-            self.probe.note("positions", gate.mean(1), "spatial")
+            self.probe.note("positions", gate, "spatial", Geometry(gate.ndim - 2))
         return 1 + gate

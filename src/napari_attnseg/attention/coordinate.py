@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from napari_attnseg.attention.base import register_attention
 from napari_attnseg.attention.layers import Gating, Norm, space, squeezed
+from napari_attnseg.attention.recording import Geometry
 
 
 @register_attention(
@@ -71,5 +72,5 @@ class CoordinateAttention(Gating):
             names = self.maps[3 - len(profiles) : 3]
             for axis, (name, g) in enumerate(zip(names, profiles, strict=True)):
                 self.probe.note(name, g, "axes", axis=axis)
-            self.probe.note("gate", product.mean(1), "spatial")
+            self.probe.note("gate", product, "spatial", Geometry(len(profiles)))
         return product

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection, Sequence
 
 from psygnal import Signal
 
@@ -33,8 +34,15 @@ class LevelAsker:
         self._unsubscribe = live.client.subscribe(self._on_event)
         live.state_changed.connect(self._on_state)
 
-    def ask(self, y: int = -1, x: int = -1) -> None:
-        """Maps of the seen slice at the present values; ``y >= 0``: rows of pixel (y, x) too."""
+    def ask(
+        self,
+        y: int = -1,
+        x: int = -1,
+        others: Sequence[tuple[int, int]] = (),
+        stacks: Collection[tuple[str, str]] = (),
+    ) -> None:
+        """Maps of the seen slice at the present values; ``y >= 0``: rows of pixel (y, x) too, and
+        of ``others``. ``stacks``: maps (place, name) wanted with all their channels."""
         s = self.live.state
         if not s.ready or s.image is None:
             return
@@ -52,6 +60,8 @@ class LevelAsker:
                     x=x,
                     out=self._out,
                     tile=s.tile,
+                    others=tuple(others),
+                    stacks=tuple(sorted(stacks)),
                 )
             )
 

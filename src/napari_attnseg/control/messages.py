@@ -375,6 +375,8 @@ def _revive(name: str, value: Any) -> Any:
         return map_files(value)
     if name == "offsets":
         return offset_pairs(value)
+    if name in ("others", "stacks"):
+        return tuple(map(tuple, value))
     if name == "settings":
         return TrainSettings.from_json(value)
     if name == "image" and value is not None:

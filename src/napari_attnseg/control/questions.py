@@ -15,8 +15,9 @@ from napari_attnseg.settings import Tuning
 class LevelMaps(Request):
     """Light, newest wins: the attention of every place of the model on slice ``z``.
 
-    With ``y >= 0`` also what pixel (z, y, x) attends to at every place that has rows. Written
-    into ``out``, one float32 ``.npy`` in view orientation each. Event: ``LevelMapsDone``.
+    With ``y >= 0`` also what pixel (z, y, x) attends to at every place that has rows, and what
+    the ``others`` (y, x) do. Maps named in ``stacks`` (place, name) come with all their channels.
+    Written into ``out``, one float32 ``.npy`` in view orientation each. Event: ``LevelMapsDone``.
     """
 
     image: ImageRef = field(default_factory=lambda: ImageRef("", ""))
@@ -28,6 +29,8 @@ class LevelMaps(Request):
     x: int = -1
     out: str = ""
     tile: int = 0
+    others: tuple[tuple[int, int], ...] = ()
+    stacks: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class LevelMapFile:
     level: str = ""
     labels: tuple[str, ...] = ()
     axis: int = 0
+    channels: int = 0
+    query: int = 0
 
 
 @dataclass(frozen=True)

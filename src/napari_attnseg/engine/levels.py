@@ -7,7 +7,7 @@ recorded over one full forward. Legend: h, w = the map's own grid.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +24,8 @@ STACKS: tuple[str, ...] = ("branch", "region", "propagation")
 """Kinds of records that may be several pictures (K, h, w) of which one wins at every position."""
 BESIDE = MapScale((1.0, 1.0), (0.0, 0.0), (0, 0))
 """Where a figure lies that is not over the image."""
+STACK_NUMBERS = 32_000_000
+"""A stack larger than this (128 MB) is cut: its first pictures are kept."""
 LEVEL = r"level_\d+"
 """Names of the tunables that scale what attention adds at a place."""
 
@@ -37,10 +39,13 @@ class LevelMap:
     map's own. ``labels``: names of the K entries, where they have any. ``kind``:
 
     - one picture (h, w): ``"spatial"`` (not negative), ``"signed"`` (around 0), ``"row"`` (what
-      the asked pixel attends to)
+      the asked pixel attends to). Where it has ``channels`` or heads (else 0) it is their mean,
+      or, when these were asked for, all of them (channels, h, w)
     - pictures (K, h, w): ``"branch"``, ``"region"``, ``"propagation"``
     - a figure beside the image: ``"channel"`` (C,), ``"kernel"`` (n,), ``"branch"`` (K,) or
       (K, C), ``"matrix"`` (m, n), ``"axes"`` (C, n) along ``axis`` (0 rows, 1 columns)
+
+    ``query``: the number of the asked pixel that a row belongs to.
     """
 
     place: str
@@ -52,6 +57,12 @@ class LevelMap:
     level: str = ""
     labels: tuple[str, ...] = ()
     axis: int = 0
+    channels: int = 0
+    query: int = 0
+
+
+Key = tuple[str, str]
+"""Place (the module's name inside the model) and name of a map."""
 
 
 def record(
@@ -59,27 +70,45 @@ def record(
     x_BCHW: torch.Tensor,
     values: Mapping[str, Any],
     query: tuple[float, float] | None = None,
+    others: Sequence[tuple[float, float]] = (),
 ) -> list[Record]:
     """The records of one forward, ordered by the model's places (unknown ones last).
 
-    ``values``: those that ``gate`` takes. ``query``: see ``recording``. Of a module that ran
-    several times the last map of each name counts; the steps of a propagation are told apart.
+    ``values``: those that ``gate`` takes. ``query``, ``others``: see ``recording``. Of a module
+    that ran several times the last map of each name and question counts; the steps of a
+    propagation are told apart.
     """
-    with recording(model, query) as tape:
+    with recording(model, query, others) as tape:
         model(x_BCHW, **values)
-    last = {(r.place, r.name): r for r in map(_shown, tape.records)}
+    last = {(r.place, r.name, r.query): r for r in map(_named, tape.records)}
     places = model.places
     return sorted(last.values(), key=lambda r: _rank(r.place, places))
 
 
-def _shown(found: Record) -> Record:
-    """One picture where there are channels or heads: their mean. A cross is the row of the asked
-    position; a step of a propagation has its number in its name."""
+def _named(found: Record) -> Record:
+    """A cross is the row of the asked position; a step of a propagation has its number in its
+    name."""
     name = f"{found.name} {found.step}" if found.step else found.name
+    return replace(found, name=name, kind="row" if found.kind == "cross" else found.kind)
+
+
+def channels_of(found: Record) -> int:
+    """How many pictures a map of one picture has in truth; 0 where it is a single one."""
+    extra = found.values.shape[1 : found.values.ndim - found.geometry.ndim]
+    return extra.numel() if found.kind in FLAT and extra.numel() > 1 else 0
+
+
+def pictured(found: Record, stacks: Collection[Key] = ()) -> torch.Tensor:
+    """The values of the first item, float32: of channels or heads their mean (h, w), or all of
+    them (channels, h, w) where ``stacks`` names the map (as many as :data:`STACK_NUMBERS` allow).
+    """
     if found.kind not in FLAT:
-        return replace(found, name=name)
-    kind = "row" if found.kind == "cross" else found.kind
-    return replace(found, name=name, values=found.flat, kind=kind)
+        return found.values[0].float()
+    grid = found.values.shape[found.values.ndim - found.geometry.ndim :]
+    if not channels_of(found) or (found.place, found.name) not in stacks:
+        return found.flat[0].float()
+    most = max(1, STACK_NUMBERS // max(grid.numel(), 1))
+    return found.values[0].reshape(-1, *grid)[:most].float()
 
 
 def over_image(found: Record) -> bool:

@@ -34,15 +34,19 @@ LEAST = 4
 
 def level_maps(session: Session, work: LevelMaps) -> Iterator[Event]:
     """The maps of one slice and, of a pixel, its rows, as files."""
-    rows = session.rows(work.z, work.y, work.x, work.tuning) if work.y >= 0 else ()
-    maps = session.maps(work.z, work.tuning)
+    rows: tuple[LevelMap, ...] = ()
+    if work.y >= 0:
+        at = (work.z, work.y, work.x)
+        rows = session.rows(*at, work.tuning, work.others, work.stacks)
+    maps = session.maps(work.z, work.tuning, work.stacks)
     files = tuple(_written(m, Path(work.out)) for m in (*maps, *rows))
     yield LevelMapsDone(work.id, work.z, work.y, work.x, files)
 
 
 def _written(found: LevelMap, out: Path) -> LevelMapFile:
     out.mkdir(parents=True, exist_ok=True)
-    safe = re.sub(r"[^\w.]+", "_", f"{found.place}-{found.name}")
+    number = f"-{found.query}" if found.query else ""
+    safe = re.sub(r"[^\w.]+", "_", f"{found.place}-{found.name}{number}")
     path = save_array(out / f"level_{safe}.npy", found.values.astype(np.float32))
     return LevelMapFile(
         path,
@@ -55,6 +59,8 @@ def _written(found: LevelMap, out: Path) -> LevelMapFile:
         found.level,
         found.labels,
         found.axis,
+        found.channels,
+        found.query,
     )
 
 
@@ -94,7 +100,7 @@ def image_parts(image: ImageRef, out: Path) -> tuple[Path, ...]:
     """
     import tifffile
 
-    view = np.load(image.path, mmap_mode="r", allow_pickle=False)
+    view = image.open()
     rows, columns = (slice(None, None, -1 if flip else 1) for flip in image.flips[1:])
     parts = list(view) if len(view) >= LEAST else [c for plane in view for c in _crops(plane)]
     if len(parts) < LEAST:

@@ -7,10 +7,11 @@ slice into the standing of training, and back, happen inside.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from napari_attnseg.engine import levels
 from napari_attnseg.engine.fingerprint import Fingerprint, trace_fingerprint
@@ -182,18 +183,33 @@ class Session(OpenImage):
 
         return self._guarded(work)
 
-    def maps(self, z: int = 0, tuning: Tuning | None = None) -> tuple[LevelMap, ...]:
+    def maps(
+        self, z: int = 0, tuning: Tuning | None = None, stacks: Collection[levels.Key] = ()
+    ) -> tuple[LevelMap, ...]:
         """The attention maps of every place of the model, finest grid first, from one full
-        forward at ``tuning`` (kept); none for a model without attention."""
-        return self._recorded(z, tuning, None)
+        forward at ``tuning`` (kept); none for a model without attention. Maps that ``stacks``
+        names (place, name) come with all their channels, the others as the mean of theirs."""
+        return self._recorded(z, tuning, (), stacks)
 
-    def rows(self, z: int, y: int, x: int, tuning: Tuning | None = None) -> tuple[LevelMap, ...]:
+    def rows(
+        self,
+        z: int,
+        y: int,
+        x: int,
+        tuning: Tuning | None = None,
+        others: Sequence[tuple[int, int]] = (),
+        stacks: Collection[levels.Key] = (),
+    ) -> tuple[LevelMap, ...]:
         """What pixel (z, y, x) attends to at every place that has such a row (it may have signs:
-        dot-product attention is no share of a whole)."""
+        dot-product attention is no share of a whole); so too for ``others`` (y, x) of the slice,
+        told apart by ``query`` (1, 2, ...). ``stacks``: see :meth:`maps`."""
         height, width = self.shape[1:]
-        if not (0 <= y < height and 0 <= x < width):
-            raise InputError(f"pixel ({y}, {x}) lies outside the slice of {height} x {width}")
-        return self._recorded(z, tuning, (y, x))
+        for row, column in ((y, x), *others):
+            if not (0 <= row < height and 0 <= column < width):
+                raise InputError(
+                    f"pixel ({row}, {column}) lies outside the slice of {height} x {width}"
+                )
+        return self._recorded(z, tuning, ((y, x), *others), stacks)
 
     def map_scale(self, z: int = 0) -> MapScale:
         """Where the attention grid lies on a slice, in view orientation."""
@@ -223,38 +239,48 @@ class Session(OpenImage):
         return (grid[0] - 1 - i if rows else i), (grid[1] - 1 - j if cols else j)
 
     def _recorded(
-        self, z: int, tuning: Tuning | None, at: tuple[int, int] | None
+        self,
+        z: int,
+        tuning: Tuning | None,
+        at: tuple[tuple[int, int], ...],
+        stacks: Collection[levels.Key],
     ) -> tuple[LevelMap, ...]:
-        """Maps (``at=None``) or rows of pixel ``at``; one forward with a question gives both."""
+        """Maps, or rows of the pixels ``at``; one forward with a question gives both."""
         values = self._values(tuning)
         self._check_slice(z)
         self._need_whole("attention map")
-        root = (z, *((k, v) for k, v in sorted(values.items()) if k != "cut"))
+        whole = frozenset(stacks)
+        root = (z, whole, *((k, v) for k, v in sorted(values.items()) if k != "cut"))
         found, kept = self._levels.get((root, at))
         if found:
             return tuple(kept)
         wanted = {t.name: values[t.name] for t in self.model.tunables if t.stage == "gate"}
-        query = None if at is None else self._fraction(at)
-        records = self._guarded(lambda: levels.record(self.model, self._prepare(z), wanted, query))
-        made = [self._level_map(record) for record in records]
+        asked = [self._fraction(pixel) for pixel in at]
+        query, others = (asked[0], asked[1:]) if asked else (None, [])
+        records = self._guarded(
+            lambda: levels.record(self.model, self._prepare(z), wanted, query, others)
+        )
+        made = [self._level_map(record, whole) for record in records]
         maps = tuple(m for m in made if m.kind != "row")
         rows = tuple(m for m in made if m.kind == "row")
-        self._levels.put((root, None), maps)
-        if at is not None:
+        self._levels.put((root, ()), maps)
+        if at:
             self._levels.put((root, at), rows)
-        return maps if at is None else rows
+        return rows if at else maps
 
-    def _level_map(self, record: levels.Record) -> LevelMap:
+    def _level_map(self, record: levels.Record, stacks: Collection[levels.Key]) -> LevelMap:
         place = levels.place_of(record.place, self.model.places)
         title = place.title if place else record.place
         level = levels.level_of(place, self.model) if place else ""
-        values, scale = self._placed(record)
+        values, scale = self._placed(record, levels.pictured(record, stacks))
         about = (record.place, record.name, title, record.kind)
-        return LevelMap(*about, values, scale, level, record.labels, record.axis)
+        count = levels.channels_of(record)
+        return LevelMap(
+            *about, values, scale, level, record.labels, record.axis, count, record.query
+        )
 
-    def _placed(self, record: levels.Record) -> tuple[np.ndarray, MapScale]:
+    def _placed(self, record: levels.Record, values: torch.Tensor) -> tuple[np.ndarray, MapScale]:
         """A record's values in view orientation, and where they lie on the slice."""
-        values = record.values[0].float()
         if levels.over_image(record):
             back = self._back(values)
             sizes = (self.shape[1:], self._working_size(), self._padded_size())

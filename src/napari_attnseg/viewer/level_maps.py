@@ -1,8 +1,9 @@
 """The attention of every level as layers, each at its own resolution.
 
 A person chooses maps; each becomes one layer that is made once and from then on only gets new
-pixels: for another slice, other values, another asked pixel. Of several pictures on one grid
-(branches, regions) it is the one that is asked for, or labels that say which wins where. What is no
+pixels: for another slice, other values, another asked pixel. Of several pictures on one grid it is
+the one that is asked for, before that the mean (channels, heads) or labels that say which wins
+where (branches, regions). What is no
 picture (weights of channels, matrices) becomes no layer; it is kept in ``figures`` for the dock.
 """
 
@@ -20,10 +21,11 @@ from napari_attnseg.control.level_asker import LevelAsker
 from napari_attnseg.control.messages import Failed
 from napari_attnseg.control.questions import LevelMapFile, LevelMapsDone
 from napari_attnseg.viewer.level_stacks import (
-    KINDS,
-    WINNER,
+    FIRST,
+    Key,
+    Stacks,
     ensure_winner,
-    entry_names,
+    mean_of,
     winner_ids,
 )
 from napari_attnseg.viewer.results import MapGrid
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
     from napari_attnseg.viewer.hub import Hub
     from napari_attnseg.viewer.results import ResultLayers
 
-Key = tuple[str, str]
-"""Place and name of a map."""
 ROW = "row"
 PICTURES = ("spatial", "signed", ROW)
 """Kinds of maps that are always one picture over the image."""
@@ -62,9 +62,8 @@ class LevelLayers:
         self.known: tuple[LevelMapFile, ...] = ()
         self.ranges: dict[Key, tuple[float, float]] = {}
         self.chosen: set[Key] = set()
-        self.entries: dict[Key, tuple[str, ...]] = {}
+        self.stacks = Stacks()
         self.figures: dict[Key, npt.NDArray[Any]] = {}
-        self._entry: dict[Key, int] = {}
         self.at: tuple[int, int] | None = None
         self._shown: set[Key] = set()
         self._eyes: weakref.WeakKeyDictionary[Any, Key] = weakref.WeakKeyDictionary()
@@ -73,6 +72,11 @@ class LevelLayers:
         hub.slice_changed.connect(self._on_slice)
         hub.model_changed.connect(self._forget)
         hub.source_changed.connect(self._forget)
+
+    @property
+    def entries(self) -> dict[Key, tuple[str, ...]]:
+        """Names of the pictures of those maps that are several."""
+        return self.stacks.names
 
     def look(self) -> None:
         """Ask which maps there are, and for their pixels on the visible slice.
@@ -99,15 +103,22 @@ class LevelLayers:
                 layer.visible = False
 
     def choose_entry(self, key: Key, entry: int) -> None:
-        """Of several pictures show the one numbered ``entry`` from 0 on (-1: which wins where)."""
-        layer = self.layer(key)
-        self._entry[key] = entry
+        """Of several pictures show the one numbered ``entry`` from 0 on (-1: their mean, or which
+        wins where). It is seen at once when the pictures of the slice are at hand."""
+        layer, results = self.layer(key), self.hub.results
+        self.stacks.choose(key, entry)
         if layer is not None and layer is not self.layer(key):
             self._shown.discard(key)
             layer.visible = False
-        if key in self.chosen:
-            self._show(key)
+        if key not in self.chosen or results is None:
+            return
+        self._show(key)
+        z = results.visible_z()
+        held = self.stacks.held(key, z)
+        if held is None:
             self.look()
+        else:
+            self._update(results, held[0], z, held[1])
 
     def ask_pixel(self, y: int, x: int) -> None:
         """What pixel (y, x) of the visible slice attends to, at the chosen places, or at the
@@ -130,8 +141,7 @@ class LevelLayers:
     def _what(self, found: LevelMapFile) -> str:
         """The word of the layer that shows a map now."""
         key = (found.place, found.name)
-        wins = key in self.entries and self._entry.get(key, WINNER) == WINNER
-        return f"{word(found)} winner" if wins else word(found)
+        return f"{word(found)} winner" if self.stacks.wins(key, found) else word(found)
 
     def close(self) -> None:
         """Stop listening to the engine."""
@@ -140,7 +150,8 @@ class LevelLayers:
     # --- inside -------------------------------------------------------------------------------
 
     def _ask(self) -> None:
-        self.asker.ask(*(self.at or ()))
+        y, x = self.at or (-1, -1)
+        self.asker.ask(y, x, stacks=self.stacks.wanted(self.known, self.chosen))
 
     def _file(self, key: Key) -> LevelMapFile | None:
         return next((m for m in self.known if (m.place, m.name) == key), None)
@@ -152,9 +163,8 @@ class LevelLayers:
         self.known, self.at = (), None
         self.chosen.clear()
         self.ranges.clear()
-        self.entries.clear()
+        self.stacks.clear()
         self.figures.clear()
-        self._entry.clear()
         self._shown.clear()
         for layer, key in list(self._eyes.items()):
             if key[1] == ROW:  # of another model or image: no answer to what is asked now
@@ -173,23 +183,22 @@ class LevelLayers:
             self._choose_row(rows)
         keys = {(m.place, m.name) for m in self.known}
         self.ranges = {key: ends for key, ends in self.ranges.items() if key in keys}
-        self._sort(event.maps, maps)
+        self._sort(event, maps)
         for found, values in zip(event.maps, maps, strict=True):
-            ends = float(values.min(initial=np.inf)), float(values.max(initial=-np.inf))
+            seen = mean_of(found, values)
+            ends = float(seen.min(initial=np.inf)), float(seen.max(initial=-np.inf))
             self.ranges[found.place, found.name] = ends
             self._adopt(found)
             self._update(results, found, event.z, values)
         if before != self.ranges or event.y >= 0:
             self.changed.emit()
 
-    def _sort(self, files: Sequence[LevelMapFile], maps: Sequence[npt.NDArray[Any]]) -> None:
+    def _sort(self, event: LevelMapsDone, maps: Sequence[npt.NDArray[Any]]) -> None:
         """Tell pictures, several pictures and figures apart."""
-        for found, values in zip(files, maps, strict=True):
-            key = (found.place, found.name)
-            if found.kind in KINDS and values.ndim == 3:
-                self.entries[key] = entry_names(found, len(values))
-            elif found.kind not in PICTURES:
-                self.figures[key] = values
+        for found, values in zip(event.maps, maps, strict=True):
+            several = self.stacks.take(found, event.z, values)
+            if not several and found.kind not in PICTURES:
+                self.figures[found.place, found.name] = values
 
     def _adopt(self, found: LevelMapFile) -> None:
         """A layer that stayed in sight while another model was chosen counts as chosen."""
@@ -244,19 +253,18 @@ class LevelLayers:
     ) -> Any:
         """The layer of a map with these values in it."""
         key, what = (found.place, found.name), self._what(found)
-        if key in self.entries:
-            entry = self._entry.get(key, WINNER)
-            if entry == WINNER:
-                labels = ensure_winner(results, what, found, values.shape)
-                results.write(what, z, winner_ids(values))
-                return labels
-            values = values[entry]
-        signed = found.kind == "signed" or (found.kind == ROW and float(values.min()) < 0)
-        layer = results.ensure_map(what, MapGrid(values.shape, found.scale, found.offset))
-        results.write(what, z, values)
+        if self.stacks.wins(key, found):
+            labels = ensure_winner(results, what, found, values.shape)
+            results.write(what, z, winner_ids(values))
+            return labels
+        seen = self.stacks.picture(key, found, values)
+        signed = found.kind == "signed" or (found.kind == ROW and float(seen.min()) < 0)
+        layer = results.ensure_map(what, MapGrid(seen.shape, found.scale, found.offset))
+        results.write(what, z, seen)
         if layer not in self._eyes:
             _paint(layer, found.kind, signed)
-        _fit(layer, values, signed)
+        # one range for all pictures, so that they can be compared
+        _fit(layer, seen if self.stacks.entry(key) == FIRST else values, signed)
         return layer
 
     def _show(self, key: Key) -> None:

@@ -10,11 +10,11 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QPushButton, QVBox
 
 from napari_attnseg.cards import Card
 from napari_attnseg.errors import AttnSegError
-from napari_attnseg.viewer.level_maps import Key
-from napari_attnseg.viewer.level_stacks import WINNER
+from napari_attnseg.viewer.level_stacks import Key, overview
 from napari_attnseg.viewer.query import query_for
 from napari_attnseg.widgets._bridge import connect_alive
 from napari_attnseg.widgets._compare import TUNED, ComparePanel, Words
+from napari_attnseg.widgets._entry_slider import EntrySlider
 from napari_attnseg.widgets._figures import FigureView
 from napari_attnseg.widgets._parts import Field, Section, button, hint, narrow
 
@@ -84,7 +84,7 @@ class LevelsPanel(QWidget):
         self.hub, self.maps = hub, hub.levels
         self.query = query_for(hub)
         self.boxes: dict[Key, QCheckBox] = {}
-        self.entries: dict[Key, QComboBox] = {}
+        self.entries: dict[Key, EntrySlider] = {}
         self.figures: dict[Key, FigureView] = {}
         self._spots: dict[Key, QVBoxLayout] = {}
         self._timer = QTimer(self)
@@ -167,8 +167,7 @@ class LevelsPanel(QWidget):
         self._try(lambda: self.maps.choose(key, on))
         self._fill()
 
-    def _on_entry(self, key: Key) -> None:
-        entry = int(self.entries[key].currentData())
+    def _on_entry(self, key: Key, entry: int) -> None:
         self._try(lambda: self.maps.choose_entry(key, entry))
 
     def _toggle_query(self, on: bool) -> None:
@@ -210,13 +209,13 @@ class LevelsPanel(QWidget):
         self._name_levels(self.maps.known)
 
     def _fill_part(self, found: LevelMapFile, key: Key) -> None:
-        """What belongs to a box: a choice among several pictures, or a figure."""
+        """What belongs to a box that is ticked: a slider through its pictures, or a figure."""
         names, values = self.maps.entries.get(key), self.maps.figures.get(key)
-        if names is not None and key not in self.entries:
-            self._spots[key].addWidget(self._entry_combo(key, names))
+        shown = self.boxes[key].isChecked()
+        if names is not None:
+            self._fill_entries(found, key, names, shown)
         if values is None:
             return
-        shown = self.boxes[key].isChecked()
         if shown and key not in self.figures:  # a plot is made when it is wanted: it costs
             self.figures[key] = FigureView()
             self._spots[key].addWidget(self.figures[key])
@@ -225,14 +224,18 @@ class LevelsPanel(QWidget):
         if shown:
             self.figures[key].show_figure(found, values)
 
-    def _entry_combo(self, key: Key, names: tuple[str, ...]) -> QComboBox:
-        combo = self.entries[key] = narrow(QComboBox())
-        combo.setToolTip("One of the pictures, or labels that say which is strongest where")
-        combo.addItem("which wins where", WINNER)
-        for i, name in enumerate(names):
-            combo.addItem(name, i)
-        combo.activated.connect(lambda _: self._on_entry(key))
-        return combo
+    def _fill_entries(
+        self, found: LevelMapFile, key: Key, names: tuple[str, ...], shown: bool
+    ) -> None:
+        slider = self.entries.get(key)
+        if slider is None:
+            slider = self.entries[key] = EntrySlider(overview(found), names)
+            slider.set_entry(self.maps.stacks.entry(key))
+            slider.chosen.connect(lambda entry, key=key: self._on_entry(key, entry))
+            self._spots[key].addWidget(slider)
+        elif slider.names != names:
+            slider.set_names(names)
+        slider.setVisible(shown)
 
     def _rebuild(self, known: tuple[LevelMapFile, ...]) -> None:
         while (item := self.grid.takeAt(0)) is not None:
