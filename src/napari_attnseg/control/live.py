@@ -40,6 +40,7 @@ class LiveController(Asides):
     forecasted = Signal(object)  # Forecasted
     row_done = Signal(object, object, object)  # RowDone, row (h,w)|None, received (h,w)|None
     engine_lost = Signal(str)
+    released = Signal()  # a hand let a value go
     busy_changed = Signal(bool)
     state_changed = Signal(object)  # LiveState
 
@@ -151,6 +152,7 @@ class LiveController(Asides):
     def release(self) -> None:
         """The slider came to rest: bring the other slices of the run to the present tuning."""
         with self._lock:
+            self.released.emit()
             if self.state.results is None or not self._order:
                 return
             order = following(self._order, self.state.z, self.state.axis)
@@ -160,6 +162,17 @@ class LiveController(Asides):
         """Stop the run; slices that were finished stay. ``finished`` follows."""
         if self._run:
             self.client.cancel(self._run)
+
+    def step_back(self, tuning: Tuning) -> None:
+        """Take up values whose answers are known: nothing is asked for, and whatever is under way
+        is no longer wanted."""
+        with self._lock:
+            run, order = self._run, self._order
+            self._drop_work()
+            self._order, self._asked_last = order, None  # the next run shows every slice anew
+            self._set(tuning=tuning)
+            if run:
+                self.finished.emit(m.Finished(run, "cancelled"))
 
     # --- live answers --------------------------------------------------------------------------
 
