@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 from napari_attnseg.control.messages import Failed, Finished, ImageRef
 from napari_attnseg.control.scratch import Scratch, save_image
 from napari_attnseg.errors import AttnSegError, InputError, plain_sentence
+from napari_attnseg.io.mapped import place_of
 
 AT_ONCE_BYTES = 8 << 20
 """Images up to this size are handed over at once: that takes less than a frame."""
@@ -38,7 +39,9 @@ class Pixels:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all pixels."""
+        """Bytes that are to be read and written: none for pixels that lie in a file already."""
+        if place_of(self.array) is not None:
+            return 0
         return int(self.array.size) * int(self.array.dtype.itemsize)
 
     @property

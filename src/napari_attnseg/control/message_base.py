@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 
 @dataclass(frozen=True)
 class ImageRef:
-    """An image the engine can open: a ``.npy`` file in view order (Z, Y, X) or (Z, Y, X, C).
+    """An image the engine can open: a ``.npy`` file in view order (Z, Y, X) or (Z, Y, X, C), or,
+    where ``dtype`` is given, any file in which the pixels lie as ``offset``, ``shape`` and
+    ``strides`` say (see ``io.mapped.Place``).
 
     ``flips``: which view axes must be reversed to stand as in training (see
     ``Geometry.flips``). ``spacing_mm``: per view axis, or empty when unknown. ``key`` changes
@@ -19,6 +25,22 @@ class ImageRef:
     rgb: bool = False
     flips: tuple[bool, bool, bool] = (False, False, False)
     spacing_mm: tuple[float, ...] = ()
+    dtype: str = ""
+    offset: int = 0
+    shape: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
+    stamp: tuple[int, int] = (0, 0)
+
+    def open(self) -> npt.NDArray[Any]:
+        """The pixels as a read-only map; raises ``OSError`` or ``ValueError``."""
+        import numpy as np
+
+        from napari_attnseg.io.mapped import Place, open_place
+
+        if not self.dtype:
+            return np.load(self.path, mmap_mode="r", allow_pickle=False)
+        where = self.path, self.dtype, self.offset, self.shape, self.strides, self.stamp
+        return open_place(Place(*where))
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ import numpy as np
 
 from napari_attnseg.control.messages import ImageRef
 from napari_attnseg.errors import InputError
+from napari_attnseg.io.mapped import place_of
 
 CAP_BYTES = 16 << 30
 """Most bytes that one owner may keep in scratch."""
@@ -188,7 +189,8 @@ def save_image(
     flips: tuple[bool, bool, bool] = (False, False, False),
     spacing_mm: tuple[float, ...] = (),
 ) -> ImageRef:
-    """Hand an image (Z,Y,X) or (Z,Y,X,C) to the engine; equal pixels are written once."""
+    """Hand an image (Z,Y,X) or (Z,Y,X,C) to the engine; equal pixels are written once, and those
+    that lie in a file already (``io.mapped``) not at all."""
     wanted, word = (4, "(Z, Y, X, channels)") if rgb else (3, "(Z, Y, X)")
     shape = tuple(int(n) for n in array.shape)
     if len(shape) != wanted or 0 in shape:
@@ -201,11 +203,15 @@ def save_image(
             f"got pixels of type {np.dtype(array.dtype)}, expected whole or real numbers; "
             "convert the layer first"
         )
+    turned = tuple(bool(f) for f in flips)
+    if (place := place_of(array)) is not None:
+        key = hashlib.blake2b(repr(place).encode(), digest_size=16).hexdigest()
+        return ImageRef(key, place.path, rgb, turned, spacing_mm, *place[1:])  # type: ignore[arg-type]
     key = pixel_key(array)
     path = scratch.path / f"image-{key}.npy"
     if not path.is_file():
         path = scratch.save(array, path.stem)
-    return ImageRef(key, str(path), rgb, tuple(bool(f) for f in flips), spacing_mm)  # type: ignore[arg-type]
+    return ImageRef(key, str(path), rgb, turned, spacing_mm)  # type: ignore[arg-type]
 
 
 def read_buffer(path: Path, buffer: int) -> np.ndarray | None:

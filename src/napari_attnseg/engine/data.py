@@ -210,7 +210,7 @@ class LayerSource(Source):
     def find(self) -> Iterator[None]:
         if self.sparse and not self.settings.sparse:
             self.settings = replace(self.settings, sparse=True)
-        view = np.load(self.image.path, mmap_mode="r", allow_pickle=False)
+        view = self.image.open()
         yield
         self._pair = Pair(
             view,

@@ -43,6 +43,16 @@ def open_scratch(path: str) -> np.ndarray:
         ) from error
 
 
+def open_image(ref: ImageRef) -> np.ndarray:
+    """The pixels of an image, as a read-only map."""
+    try:
+        return ref.open()
+    except (OSError, ValueError, TypeError) as error:
+        raise EngineError(
+            f"{Path(ref.path).name} cannot be read ({error}); open the image again and repeat"
+        ) from error
+
+
 class Sessions:
     """Opens and keeps sessions. ``images``: what each of them holds, by the same key."""
 
@@ -76,7 +86,7 @@ class Sessions:
         if self.images.get(key) != work.image:
             ref = work.image
             session.set_image(
-                open_scratch(ref.path), rgb=ref.rgb, flips=ref.flips, spacing_mm=ref.spacing_mm
+                open_image(ref), rgb=ref.rgb, flips=ref.flips, spacing_mm=ref.spacing_mm
             )
             self.images[key] = ref
             self._told[session] = set()
@@ -109,6 +119,8 @@ class Sessions:
 
     def clear(self) -> None:
         """Drop models and caches."""
+        for session in self.kept.values():
+            session.close()
         self.kept.clear()
         self.images.clear()
         self._told.clear()
@@ -117,5 +129,7 @@ class Sessions:
         """Let the models unused for longest go, but the one that is at work."""
         while len(self.kept) >= MAX_SESSIONS:
             oldest = next(k for k, session in self.kept.items() if session is not self._held)
-            self._told.pop(self.kept.pop(oldest), None)
+            gone = self.kept.pop(oldest)
+            gone.close()
+            self._told.pop(gone, None)
             self.images.pop(oldest, None)

@@ -61,8 +61,9 @@ def _changed(path: Path) -> InputError:
     )
 
 
-def check_claim(path: Path, need: int, ratio: float = MAX_RATIO) -> None:
-    """Raise ``InputError`` when ``need`` bytes of pixels cannot come from this file or not fit."""
+def check_claim(path: Path, need: int, ratio: float = MAX_RATIO, memory: bool = True) -> None:
+    """Raise ``InputError`` when ``need`` bytes of pixels cannot come from this file, or would not
+    fit into ``memory`` (false: they are not to be held there)."""
     size = path.stat().st_size
     if need > size * ratio + (SLACK if ratio > 1 else 0):
         raise InputError(
@@ -71,7 +72,7 @@ def check_claim(path: Path, need: int, ratio: float = MAX_RATIO) -> None:
             "copy or download it again"
         )
     free = psutil.virtual_memory().available
-    if need > free:
+    if memory and need > free:
         raise InputError(
             f"{path.name} needs {readable_bytes(need)} of memory but only "
             f"{readable_bytes(free)} are free; cut or downsample it first"
@@ -93,7 +94,12 @@ def check_numbers(path: Path, data: np.ndarray) -> None:
         return
     bad = data.size - int(np.isfinite(data).sum())
     if bad:
-        raise InputError(
-            f"{path.name} has {bad} of {data.size} values that are not numbers (NaN or infinite); "
-            "replace them first (for example by the lowest value of the image)"
-        )
+        raise InputError(not_numbers(path, bad, data.size))
+
+
+def not_numbers(path: Path, bad: int, size: int) -> str:
+    """The sentence about ``bad`` of ``size`` values."""
+    return (
+        f"{path.name} has {bad} of {size} values that are not numbers (NaN or infinite); "
+        "replace them first (for example by the lowest value of the image)"
+    )

@@ -140,7 +140,7 @@ def read_nifti(path: str | Path, volume: int | None = None) -> Volume:
     notes: list[str] = []
     header = read_header(path, notes)
     shape, count = spatial_shape(header)
-    index = _chosen(path, count, volume)
+    index = chosen(path, count, volume)
     geometry = geometry_of(header)
     raw, left = _read_raw(path, header, shape, count, index)
     rgb = raw.dtype.names is not None
@@ -148,7 +148,7 @@ def read_nifti(path: str | Path, volume: int | None = None) -> Volume:
         data = np.stack([raw[c] for c in "RGB"], axis=-1)
     else:
         check_numbers(path, raw)
-        data = _scaled(raw, *header.get_slope_inter())
+        data = scaled(raw, *header.get_slope_inter())
         check_numbers(path, data)
     notes = [f"repaired in the header: {words}" for words in notes]
     notes += doubts_of(header, geometry.affine, shape) + trailing_note(left)
@@ -166,7 +166,8 @@ def _words(error: Exception) -> str:
     return text[0].rstrip(".;") if text else type(error).__name__
 
 
-def _chosen(path: Path, count: int, volume: int | None) -> int:
+def chosen(path: Path, count: int, volume: int | None) -> int:
+    """Which of ``count`` volumes; raises ``ManyVolumes`` or ``InputError``."""
     if volume is None and count > 1:
         raise ManyVolumes(
             f"{path.name} is 4D with {count} volumes; choose one with --volume K "
@@ -223,7 +224,8 @@ def _fill(file: IO[bytes], target: memoryview) -> int:
     return got
 
 
-def _scaled(raw: np.ndarray, slope: float | None, inter: float | None) -> np.ndarray:
+def scaled(raw: np.ndarray, slope: float | None, inter: float | None) -> np.ndarray:
+    """Values from stored ones (native byte order), see :func:`read_nifti` for their type."""
     slope, inter = 1.0 if slope is None else slope, 0.0 if inter is None else inter
     if raw.dtype.kind == "f" and raw.dtype.itemsize > 8:
         raw = raw.astype(np.float64)

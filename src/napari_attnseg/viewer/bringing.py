@@ -82,7 +82,8 @@ class Bringing:
 
     def _take(self, identity: tuple[int, int], pixels: Pixels, ref: ImageRef) -> None:
         self._live.take_image(ref, pixels.shape)
-        self._live.scratch.hold(("layer", identity[0]), ref.path)  # until the layer is closed
+        kept = "" if ref.dtype else ref.path  # a file of somebody else's is not ours to drop
+        self._live.scratch.hold(("layer", identity[0]), kept)  # until the layer is closed
         self._opened = identity
 
 

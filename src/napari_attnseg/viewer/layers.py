@@ -124,7 +124,8 @@ def layer_source(layer: Layer) -> LayerSource:
             "take one time point or channel of it into a layer of its own "
             "(right-click the layer, Split Stack)."
         )
-    array = data if hasattr(data, "dask") else np.asarray(data)  # lazy pixels are read once, later
+    # lazy pixels are read later, mapped ones by the engine itself
+    array = data if hasattr(data, "dask") or isinstance(data, np.memmap) else np.asarray(data)
     if not array.size:
         raise InputError(f"layer {layer.name!r} has no pixels {array.shape}; choose another.")
     array = array[None] if axes == 2 else array

@@ -1,4 +1,7 @@
-"""napari reader for NIfTI: exact pixels, a display transform, the whole header kept."""
+"""napari reader for what knows its space: exact pixels, a display transform, the header kept.
+
+NIfTI, DICOM (a folder or a slice of it), OME-Zarr, NRRD and MetaImage.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from napari_attnseg.errors import AttnSegError
-from napari_attnseg.io.image import read_image
 from napari_attnseg.io.nifti import ManyVolumes
 from napari_attnseg.viewer.layers import LayerData, volume_to_layer_data
+from napari_attnseg.viewer.unpacking import read_for_window
 
-SUFFIXES = (".nii", ".nii.gz")
-Ask = Callable[[Path, int], int | None]
-"""Asks the person which volume (from 0) of a 4D file to open; ``None``: none of them."""
+SUFFIXES = (".nii", ".nii.gz", ".dcm", ".nrrd", ".nhdr", ".mha", ".mhd")
+Ask = Callable[[Path, ManyVolumes], int | None]
+"""Asks the person which volume (from 0) to open of several; ``None``: none of them."""
 
 
 def get_reader(
@@ -20,15 +23,23 @@ def get_reader(
 ) -> Callable[[str | Sequence[str]], list[LayerData]] | None:
     """The reader for ``path``, or ``None`` when it is not ours."""
     paths = [path] if isinstance(path, str) else list(path)
-    if not paths or not all(str(p).lower().endswith(SUFFIXES) for p in paths):
+    if not paths or not all(is_ours(p) for p in paths):
         return None
     return read_layers
 
 
-def read_layers(path: str | Sequence[str], ask: Ask | None = None) -> list[LayerData]:
-    """One image layer per file. A 4D file is opened at the volume that ``ask`` names.
+def is_ours(path: str | Path) -> bool:
+    """Whether a file says its space, by its name; a folder, by what is in it."""
+    if Path(path).is_dir():
+        return can_read(path)
+    return str(path).lower().endswith(SUFFIXES)
 
-    Raises ``InputError`` with one sentence for a file that cannot be used; for a 4D file without
+
+def read_layers(path: str | Sequence[str], ask: Ask | None = None) -> list[LayerData]:
+    """One image layer per file or folder. Of several volumes (a 4D file, a folder of several
+    series, time points and channels) the one is opened that ``ask`` names.
+
+    Raises ``InputError`` with one sentence for what cannot be used; for several volumes without
     ``ask`` too.
     """
     paths = [path] if isinstance(path, str) else list(path)
@@ -39,11 +50,11 @@ def read_layers(path: str | Sequence[str], ask: Ask | None = None) -> list[Layer
 
 def _read_one(path: Path, ask: Ask | None) -> LayerData | None:
     try:
-        return volume_to_layer_data(read_image(path))
+        return volume_to_layer_data(read_for_window(path))
     except ManyVolumes as many:
-        chosen = ask(path, many.count) if ask else None
+        chosen = ask(path, many) if ask else None
         if chosen is not None:
-            data, settings, kind = volume_to_layer_data(read_image(path, chosen))
+            data, settings, kind = volume_to_layer_data(read_for_window(path, chosen))
             return data, settings | {"name": f"{settings['name']} [{chosen}]"}, kind
         if ask is None:
             raise

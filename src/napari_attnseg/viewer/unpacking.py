@@ -1,0 +1,31 @@
+"""Large images for the window: their pixels stay in files, ours or the person's own."""
+
+from __future__ import annotations
+
+import atexit
+from pathlib import Path
+
+from napari_attnseg.control.scratch import Scratch
+from napari_attnseg.io.image import read_image
+from napari_attnseg.io.nifti_mapped import map_nifti
+from napari_attnseg.io.volume import Volume
+
+_scratch: Scratch | None = None
+
+
+def read_for_window(path: str | Path, volume: int | None = None) -> Volume:
+    """Like ``read_image``; large NIfTI volumes are left in a file and read where they are seen.
+
+    What must be unpacked for that lies in this process' scratch until its last array is gone.
+    """
+    return map_nifti(path, _room, volume) or read_image(path, volume)
+
+
+def _room(nbytes: int) -> Path:
+    """An empty folder for a file of so many bytes."""
+    global _scratch
+    if _scratch is None:
+        _scratch = Scratch()
+        atexit.register(_scratch.close)
+    _scratch.ensure_room(nbytes)
+    return _scratch.folder("unpacked")
