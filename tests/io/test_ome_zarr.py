@@ -208,7 +208,7 @@ def test_broken_stores_are_said_in_one_sentence(tmp_path: Path) -> None:
         (with_ome("a.zarr", {"plate": {"wells": [{"path": "A/1"}]}}), r"a plate.*a\.zarr/A/1/0"),
         (with_ome("b.zarr", no_path), "level 7 that is missing"),
         (with_ome("c.zarr", {"multiscales": [{"axes": first["axes"]}]}), "damaged"),
-        (with_ome("d.zarr", {"multiscales": [{**first, "axes": axes_of("zya")}]}), "axes zya"),
+        (with_ome("d.zarr", {"multiscales": [{**first, "axes": axes_of("zya")}]}), "an axis 'a'"),
         (
             with_ome("e.zarr", {"multiscales": [{**first, "coordinateTransformations": turned}]}),
             "rotation",

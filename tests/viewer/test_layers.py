@@ -68,10 +68,10 @@ def test_a_4d_file_asks_which_volume(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(data, np.eye(4)), path)
     with pytest.raises(InputError, match="3 volumes"):
         read_layers(str(path))
-    ((got, settings, _),) = read_layers(str(path), lambda p, n: n - 1)
+    ((got, settings, _),) = read_layers(str(path), lambda p, many: many.count - 1)
     assert np.unique(got).tolist() == [2]
     assert settings["name"] == "many [2]"
-    assert read_layers(str(path), lambda p, n: None) == [(None,)]
+    assert read_layers(str(path), lambda p, many: None) == [(None,)]
 
 
 def test_only_nifti_is_claimed() -> None:

@@ -46,6 +46,7 @@ def test_samples_reader_and_writer_are_offered(manifest: npe2.PluginManifest) ->
         "tissue",
     }
     (reader,) = manifest.contributions.readers
-    assert reader.filename_patterns == ["*.nii", "*.nii.gz"]
+    assert {"*.nii", "*.nii.gz", "*.dcm", "*.nrrd", "*.mha"} <= set(reader.filename_patterns)
+    assert reader.accepts_directories
     (writer,) = manifest.contributions.writers
     assert ".nii.gz" in writer.filename_extensions

@@ -15,7 +15,7 @@ from napari_attnseg.io.volume import Volume
 
 def read_image(path: str | Path, volume: int | str | None = None) -> Volume:
     """Read NIfTI, DICOM (a folder or any slice of a series), OME-Zarr (pixels are read where they
-    are asked for), PNG, JPEG, GIF, TIFF or BMP.
+    are asked for), NRRD, MetaImage, PNG, JPEG, GIF, TIFF or BMP.
 
     Grey stays grey, colour with three equal channels becomes grey and other colour RGB (an alpha
     channel is left out, with a note unless it is opaque; a palette is looked up); 8, 16 and 32
@@ -42,6 +42,14 @@ def _read(path: Path, kind: str, volume: int | str | None) -> Volume:
         from napari_attnseg.io.ome_zarr import read_ome_zarr
 
         return read_ome_zarr(path, as_number(path, volume))
+    if kind == "nrrd":
+        from napari_attnseg.io.nrrd_file import read_nrrd
+
+        return read_nrrd(path, as_number(path, volume))
+    if kind == "meta":
+        from napari_attnseg.io.meta_image import read_meta
+
+        return read_meta(path, as_number(path, volume))
     if as_number(path, volume):
         raise InputError(
             f"got volume {volume}, but {path.name} is not a 4D NIfTI; leave the volume out"
@@ -76,6 +84,14 @@ def image_size(path: str | Path) -> tuple[int, int, int]:
         from napari_attnseg.io.ome_zarr import zarr_size
 
         return zarr_size(path)
+    if kind == "nrrd":
+        from napari_attnseg.io.nrrd_file import nrrd_size
+
+        return nrrd_size(path)
+    if kind == "meta":
+        from napari_attnseg.io.meta_image import meta_size
+
+        return meta_size(path)
     if kind == "tiff":
         from napari_attnseg.io import tiff
 

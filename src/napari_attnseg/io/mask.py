@@ -21,7 +21,7 @@ import numpy as np
 
 from napari_attnseg.errors import InputError
 from napari_attnseg.io.limits import check_numbers
-from napari_attnseg.io.sniff import sniff
+from napari_attnseg.io.sniff import SPACED, sniff
 from napari_attnseg.io.volume import Volume
 
 MAX_ID = 65535
@@ -35,6 +35,9 @@ def read_mask(path: Path, volume: int | None = None) -> Volume:
         from napari_attnseg.io.nifti import read_nifti
 
         source = read_nifti(path, volume)
+        data = colours_to_ids(path, source.data) if source.rgb else source.data
+    elif kind in SPACED:
+        source = _from_spaced(path, volume)
         data = colours_to_ids(path, source.data) if source.rgb else source.data
     elif kind == "tiff":
         source, data = _from_tiff(path)
@@ -101,6 +104,14 @@ def _whole(path: Path, data: np.ndarray, notes: list[str]) -> np.ndarray:
         f"{path.name} has fractions between {data.min():g} and {data.max():g}, so it is not a "
         "mask; expected whole ids, or probabilities from 0 to 1"
     )
+
+
+def _from_spaced(path: Path, volume: int | None) -> Volume:
+    """DICOM, OME-Zarr, NRRD, MetaImage: the pixels as ids, read whole."""
+    from napari_attnseg.io.image import read_image
+
+    source = read_image(path, volume)
+    return replace(source, data=np.asarray(source.data), levels=())
 
 
 def _from_tiff(path: Path) -> tuple[Volume, np.ndarray]:

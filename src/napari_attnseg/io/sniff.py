@@ -18,9 +18,13 @@ MAGIC = (
     (b"MM\x00*", "tiff"),
     (b"II+\x00", "tiff"),
     (b"MM\x00+", "tiff"),
+    (b"NRRD000", "nrrd"),
 )
-READABLE = "NIfTI, DICOM, OME-Zarr, PNG, JPEG, GIF, TIFF or BMP"
-SUFFIXES = (".nii.gz", ".nii", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
+READABLE = "NIfTI, DICOM, OME-Zarr, NRRD, MetaImage, PNG, JPEG, GIF, TIFF or BMP"
+SUFFIXES: tuple[str, ...] = (
+    *(".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd"),
+    *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif"),
+)
 """Endings of files that are an image each (a slice of DICOM is not)."""
 OTHER_SUFFIXES = (".dcm", ".ome.zarr", ".zarr")
 SPACED = ("nifti", "dicom", "zarr", "nrrd", "meta")
@@ -37,8 +41,8 @@ def stem_of(path: Path) -> str:
 
 
 def sniff(path: Path) -> str:
-    """``"nifti"``, ``"dicom"`` (a folder of slices too), ``"zarr"`` (a folder), ``"png"``,
-    ``"jpeg"``, ``"gif"``, ``"bmp"`` or ``"tiff"``.
+    """``"nifti"``, ``"dicom"`` (a folder of slices too), ``"zarr"`` (a folder), ``"nrrd"``,
+    ``"meta"`` (MetaImage), ``"png"``, ``"jpeg"``, ``"gif"``, ``"bmp"`` or ``"tiff"``.
 
     Raises ``InputError`` when the file is absent, empty, unreadable or something else, and for a
     folder that is none of these.
@@ -55,6 +59,8 @@ def sniff(path: Path) -> str:
         return "nifti"
     if head[128:132] == b"DICM":
         return "dicom"
+    if _is_meta(head):
+        return "meta"
     raise InputError(_foreign(path, head))
 
 
@@ -107,9 +113,15 @@ def _is_nifti(head: bytes) -> bool:
     return head[4:8] in (b"n+2\0", b"ni2\0")
 
 
+def _is_meta(head: bytes) -> bool:
+    """Whether the first field of a MetaImage header is there; comments may go before it."""
+    lines = [line.partition(b"=")[0].strip() for line in head.splitlines()[:8]]
+    return b"NDims" in lines and b"=" in head and lines[0] in (b"ObjectType", b"NDims", b"Comment")
+
+
 def _foreign(path: Path, head: bytes) -> str:
-    if head.startswith((b"NRRD", b"ObjectType", b"\x89HDF", b"CDF")):
-        return f"got {path.name}, a NRRD, MetaImage, HDF5 or NetCDF file; convert it to NIfTI first"
+    if head.startswith((b"\x89HDF", b"CDF")):
+        return f"got {path.name}, an HDF5 or NetCDF file; convert it to NIfTI first"
     if path.name.lower().endswith(SUFFIXES):
         return (
             f"got {path.name}, whose content is not what its name says, or whose beginning is "

@@ -55,7 +55,8 @@ def _read_one(path: Path, ask: Ask | None) -> LayerData | None:
         chosen = ask(path, many) if ask else None
         if chosen is not None:
             data, settings, kind = volume_to_layer_data(read_for_window(path, chosen))
-            return data, settings | {"name": f"{settings['name']} [{chosen}]"}, kind
+            which = many.names[chosen].partition(" (")[0] if many.names else chosen
+            return data, settings | {"name": f"{settings['name']} [{which}]"}, kind
         if ask is None:
             raise
         return None

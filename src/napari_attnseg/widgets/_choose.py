@@ -27,6 +27,21 @@ NO_IMAGE = "no image yet"
 EMPTY = "Open an image or drop one on the window. Or just press Run: it opens a sample."
 
 
+OPEN_TIP = (
+    "Open an image or a volume with this plugin's reader: NIfTI, any slice of a DICOM series, "
+    "NRRD, MHA, TIFF, PNG, JPEG"
+)
+
+
+def _folder_button() -> QToolButton:
+    """Beside Open...: a file dialog cannot choose folders."""
+    made = QToolButton()
+    made.setText("\u2026/")
+    made.setToolTip("Open a folder: DICOM slices or an OME-Zarr")
+    made.setAccessibleName("Open a folder")
+    return made
+
+
 class ChoosePanel(QWidget):
     """Image, model and device; writes every choice into the hub and follows it.
 
@@ -39,7 +54,8 @@ class ChoosePanel(QWidget):
         self.image = LayerCombo(hub.viewer, ("image",), empty=NO_IMAGE)
         self.empty = hint(EMPTY)
         self.space = hint()
-        self.open = button("Open...", "Open an image or a NIfTI volume with this plugin's reader")
+        self.open = button("Open...", OPEN_TIP)
+        self.open_folder = _folder_button()
         self.model = narrow(QComboBox())
         self.load = button("File...", "Load a checkpoint (.safetensors) of your own")
         self.about = hint()
@@ -60,7 +76,11 @@ class ChoosePanel(QWidget):
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(7)
         box.addWidget(
-            Field("Image", row(self.image, self.open), "The image layer that is segmented")
+            Field(
+                "Image",
+                row(self.image, self.open, self.open_folder),
+                "The image layer that is segmented",
+            )
         )
         box.addWidget(self.empty)
         box.addWidget(self.space)
@@ -73,7 +93,8 @@ class ChoosePanel(QWidget):
     def _listen(self) -> None:
         hub = self.hub
         self.image.layer_changed.connect(hub.set_source)
-        self.open.clicked.connect(self._open)
+        self.open.clicked.connect(lambda: self._open(opening.choose_file))
+        self.open_folder.clicked.connect(lambda: self._open(opening.choose_folder))
         self.model.activated.connect(lambda i: self._choose_model(self.model.itemData(i)))
         self.load.clicked.connect(self._load)
         self.device.activated.connect(lambda i: hub.set_device(self.device.itemData(i)))
@@ -92,13 +113,13 @@ class ChoosePanel(QWidget):
 
     # --- image ----------------------------------------------------------------------------------
 
-    def _open(self) -> None:
-        path = opening.choose_file(self)
+    def _open(self, choose: Callable[[QWidget], str]) -> None:
+        path = choose(self)
         if path:
             self.open_path(path)
 
     def open_path(self, path: str) -> None:
-        """Open a file and choose its image."""
+        """Open a file or a folder and choose its image."""
         with self._complaining():
             layers = opening.open_file(self.hub.viewer, path, self)
             if layers:

@@ -10,17 +10,20 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QInputDialog, QWidget
 
 from napari_attnseg.errors import InputError
 from napari_attnseg.viewer import reader
-from napari_attnseg.viewer.layers import LayerData, volume_to_layer_data
+from napari_attnseg.viewer.layers import LayerData
 from napari_attnseg.viewer.preferences import recall, remember
 
 if TYPE_CHECKING:
     from napari.layers import Layer
     from napari.viewer import ViewerModel
 
+    from napari_attnseg.io.nifti import ManyVolumes
+
 PLUGIN = "napari-attnseg"
 PATTERNS = ("*.nii", "*.nii.gz")
 FILTER = (
-    "Images and volumes (*.nii *.nii.gz *.png *.jpg *.jpeg *.tif *.tiff *.bmp *.gif);;All files (*)"
+    "Images and volumes (*.nii *.nii.gz *.dcm *.nrrd *.nhdr *.mha *.mhd *.png *.jpg *.jpeg *.tif "
+    "*.tiff *.bmp *.gif);;All files, DICOM without an ending too (*)"
 )
 
 
@@ -35,8 +38,14 @@ def get_reader(
     )
 
 
-def ask_volume(path: Path, count: int, parent: QWidget | None = None) -> int | None:
-    """Which volume (from 0) of a 4D file to open; ``None`` when the person cancels."""
+def ask_volume(path: Path, many: ManyVolumes, parent: QWidget | None = None) -> int | None:
+    """Which volume (from 0) of several to open; ``None`` when the person cancels."""
+    count = many.count
+    if many.names:
+        names = [f"{i}: {name}" for i, name in enumerate(many.names)]
+        words = f"{path.name} holds {count} volumes. Open:"
+        name, fine = QInputDialog.getItem(parent, "Which volume?", words, names, 0, False)
+        return names.index(name) if fine else None
     number, fine = QInputDialog.getInt(
         parent,
         "Which volume?",
@@ -57,18 +66,22 @@ def choose_file(parent: QWidget) -> str:
     return path
 
 
+def choose_folder(parent: QWidget) -> str:
+    """A folder to open (DICOM, OME-Zarr); an empty string when cancelled."""
+    start = str(recall("folder", str(Path.home())))
+    path = QFileDialog.getExistingDirectory(parent, "Open a DICOM folder or an OME-Zarr", start)
+    if path:
+        remember("folder", str(Path(path).parent))
+    return path
+
+
 def open_file(viewer: ViewerModel, path: str, parent: QWidget | None = None) -> list[Layer]:
-    """Open a file with our readers, whatever napari's default reader is.
+    """Open a file or a folder with our readers, whatever napari's default reader is.
 
     Raises ``InputError`` with one sentence for a file that cannot be used.
     """
-    from napari_attnseg.io.image import read_image
-
-    if path.lower().endswith(reader.SUFFIXES):
-        found = reader.read_layers(path, lambda p, n: ask_volume(p, n, parent))
-        made = [data for data in found if len(data) == 3]  # (None,): the person cancelled
-    else:
-        made = [volume_to_layer_data(read_image(path))]
+    found = reader.read_layers(path, lambda p, many: ask_volume(p, many, parent))
+    made = [data for data in found if len(data) == 3]  # (None,): the person cancelled
     from napari.layers import Layer
 
     layers = [Layer.create(*data) for data in made]
