@@ -284,6 +284,9 @@ class LiveController(Asides):
         self._set(results=results, busy=True)
         about = {name: value for name, value in self._target().items() if name != "z"}
         wish: dict[str, Any] = {"order": self._order, "out": folder, "received": self._maps}
+        if s.shape[0] > 1:
+            room = self.scratch.stage_bytes()
+            wish |= {"stages": str(self.scratch.stages), "stage_bytes": room}
         self.client.send(m.Predict(self._run, **about, **wish))
         return self._run
 

@@ -45,8 +45,12 @@ class Predict(Request):
     (Z,h,w) on the attention grid. ``received`` costs a second pass where the threshold alters the
     attention (rule ``authors``): with ``received=False`` only the first slice gets it, the others
     keep what the file holds. ``tile > 0``: larger slices are cut into tiles of so many pixels,
-    which changes the answer of a global attention; there are no maps then. Events: ``Started``,
-    ``SliceDone`` per slice, ``Finished``.
+    which changes the answer of a global attention; there are no maps then. ``stages``: folder in
+    which heavy results may lie, ``stage_bytes`` at most (empty: in memory alone); with them a
+    value that is moved later wakes only the stages behind it, for every slice. ``probability`` of
+    a volume above ``FULL_PRECISION_VOXELS`` is float16. Slices that a run with these very values
+    has finished in ``out`` before are told again, not computed. Events: ``Started``,
+    ``SliceDone`` per slice, ``Finished`` (``summary``: ``done``, ``computed``, ``kept``).
     """
 
     image: ImageRef = field(default_factory=lambda: ImageRef("", ""))
@@ -57,6 +61,8 @@ class Predict(Request):
     out: str = ""
     received: bool = True
     tile: int = 0
+    stages: str = ""
+    stage_bytes: int = 0
 
 
 @dataclass(frozen=True)

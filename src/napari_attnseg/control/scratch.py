@@ -25,6 +25,9 @@ from napari_attnseg.io.mapped import place_of
 
 CAP_BYTES = 16 << 30
 """Most bytes that one owner may keep in scratch."""
+STAGE_BYTES = 8 << 30
+"""Most bytes of stages that are kept for values moved later; half of what is free, if that is
+less."""
 FREE_BYTES = 256 << 20
 """Bytes left free on the disk whatever happens."""
 KEPT_FOLDERS = 4
@@ -104,6 +107,18 @@ class Scratch:
                 f"left in {self.path.parent}; free some disk space, or set {ROOT_VARIABLE} to a "
                 "folder on a larger disk"
             )
+
+    def stage_bytes(self) -> int:
+        """Most bytes that the engine may keep of its stages here (see :data:`STAGE_BYTES`)."""
+        stages = sum(f.stat().st_size for f in self.stages.rglob("*.raw"))
+        free = shutil.disk_usage(self.path).free - FREE_BYTES
+        room = min(free, self.cap_bytes - self.used_bytes) // 2 + stages
+        return max(0, min(STAGE_BYTES, room))
+
+    @property
+    def stages(self) -> Path:
+        """The folder for them; only the engine writes there."""
+        return self.path / "stages"
 
     def folder(self, name: str) -> Path:
         """A new empty folder ``<name>-<number>``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,13 @@ from napari_attnseg.engine.device import (
     ladder,
     with_memory_ladder,
 )
-from napari_attnseg.engine.loading import as_volume, default_cache_bytes, load_source
+from napari_attnseg.engine.disk_tier import DiskTier
+from napari_attnseg.engine.loading import (
+    MEMORY_BESIDE_DISK,
+    as_volume,
+    default_cache_bytes,
+    load_source,
+)
 from napari_attnseg.engine.pipeline import Pipeline
 from napari_attnseg.engine.preprocess import (
     channel_note,
@@ -36,6 +42,20 @@ from napari_attnseg.io.volume import Volume
 from napari_attnseg.settings import Tuning
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Slices whose heavy stages are kept, the bytes they take in ``memory`` and on ``disk`` (of
+    at most ``limit``); ``problem``: why the disk takes no more."""
+
+    slices: int
+    memory: int
+    disk: int
+    limit: int
+    problem: str = ""
+
+
 MAP_BYTES = 32 << 20
 """Maps of attention that are kept (they cost a pass over the attention each)."""
 
@@ -77,6 +97,8 @@ class OpenImage:
         self.pipeline = Pipeline(self.model, self._prepare, self._slice_size, limit, use_cells)
         self._received = ByteCache(MAP_BYTES)
         self._levels = ByteCache(MAP_BYTES)
+
+        self._tier: DiskTier | None = None
 
     # -- what is set -----------------------------------------------------------------------------
 
@@ -138,6 +160,35 @@ class OpenImage:
         notes = (volume.note, note, nonfinite_note(view, volume.rgb), cut)
         self._image_notes = [text for text in notes if text]
         self._forget()
+
+    def keep_on_disk(self, folder: Path, limit: int) -> None:
+        """Let heavy results that leave memory lie in ``folder``, ``limit`` bytes at most.
+
+        Values that are moved later then wake only the stages behind them, for all slices kept.
+        """
+        if self._tier is None or self._tier.folder.parent != folder:
+            self.close()
+            self._tier = self.pipeline.heavy.below = DiskTier(folder, limit)
+            self.pipeline.spare_memory(MEMORY_BESIDE_DISK)
+        self._tier.limit = limit
+
+    def kept(self) -> Kept:
+        """What is kept of the heavy stages of this image."""
+        disk = self._tier
+        inputs = self.pipeline.heavy.inputs() | (disk.inputs() if disk else set())
+        return Kept(
+            len({getattr(part, "z", part) for part in inputs}),
+            self.pipeline.heavy.used,
+            disk.used if disk else 0,
+            disk.limit if disk else 0,
+            disk.problem if disk else "",
+        )
+
+    def close(self) -> None:
+        """Remove what lies on disk."""
+        tier, self._tier, self.pipeline.heavy.below = self._tier, None, None
+        if tier is not None:
+            tier.close()
 
     def _need_image(self) -> np.ndarray:
         if self._image is None:

@@ -76,6 +76,10 @@ def select_cells(variants: Variants, threshold: float, cell: int) -> torch.Tenso
     return torch.where(spread_cells(mask, cell, size), variants.on, variants.off)
 
 
+def _light_share(cache_bytes: int) -> int:
+    return max(cache_bytes // 8, 1)
+
+
 class Pipeline:
     """One model's stages over a slice source.
 
@@ -96,7 +100,7 @@ class Pipeline:
         self._prepare = prepare
         self.full_size = full_size
         self.heavy = ByteCache(cache_bytes)
-        self.light = ByteCache(max(cache_bytes // 8, 1))
+        self.light = ByteCache(_light_share(cache_bytes))
         names = {tunable.name for tunable in model.tunables}
         cell_ready = model.cell is not None and "threshold" in names
         self.cell: int | None = model.cell if use_cells and cell_ready else None
@@ -198,6 +202,11 @@ class Pipeline:
         answer = self.chain.ask(z, {**values, "z": z, "over": over}, upto)
         self.chain.woken = (*woken, *(s for s in self.chain.woken if s not in woken))
         return answer, heavy, over
+
+    def spare_memory(self, cache_bytes: int) -> None:
+        """Keep less than before in memory (never more): the rest lies below."""
+        self.heavy.resize(min(self.heavy.limit, cache_bytes))
+        self.light.resize(min(self.light.limit, _light_share(cache_bytes)))
 
     def clear(self) -> None:
         """Forget all cached slices."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -27,11 +27,23 @@ def bytes_of(value: Any) -> int:
     return 0
 
 
-class ByteCache:
-    """Keeps the most recently used values whose sizes add up to at most ``limit`` bytes."""
+class Below(Protocol):
+    """Where what leaves a cache may go on being kept (``disk_tier.DiskTier``)."""
 
-    def __init__(self, limit: int) -> None:
+    def get(self, key: Any) -> tuple[bool, Any]: ...
+    def put(self, key: Any, value: Any) -> None: ...
+    def clear(self) -> None: ...
+
+
+class ByteCache:
+    """Keeps the most recently used values whose sizes add up to at most ``limit`` bytes.
+
+    ``below``: takes what has to leave, and is asked for what is not here.
+    """
+
+    def __init__(self, limit: int, below: Below | None = None) -> None:
         self.limit = limit
+        self.below = below
         self.used = 0
         self._items: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
 
@@ -41,27 +53,38 @@ class ByteCache:
     def __contains__(self, key: Hashable) -> bool:
         return key in self._items
 
+    def inputs(self) -> set[Hashable]:
+        """The inputs of the chained keys that are here."""
+        return {key[0] for key in self._items if isinstance(key, tuple)}
+
     def get(self, key: Hashable) -> tuple[bool, Any]:
         """``(True, value)`` and the value becomes the youngest, or ``(False, None)``."""
         if key not in self._items:
-            return False, None
+            found, value = self.below.get(key) if self.below is not None else (False, None)
+            if found:
+                self.put(key, value)
+            return found, value
         self._items.move_to_end(key)
         return True, self._items[key][0]
 
     def put(self, key: Hashable, value: Any) -> None:
         """Keep ``value``; the oldest values leave until the limit holds.
 
-        A value larger than the limit is not kept at all.
+        A value larger than the limit is not kept here at all.
         """
         self.discard(key)
         size = bytes_of(value)
         if size > self.limit:
+            self._leave(key, value)
             return
         self._items[key] = (value, size)
         self.used += size
-        while self.used > self.limit:
-            _, (_, gone) = self._items.popitem(last=False)
-            self.used -= gone
+        self._shrink()
+
+    def resize(self, limit: int) -> None:
+        """Keep at most ``limit`` bytes from now on."""
+        self.limit = limit
+        self._shrink()
 
     def discard(self, key: Hashable) -> None:
         """Forget one value if it is there."""
@@ -72,6 +95,18 @@ class ByteCache:
         """Forget everything."""
         self._items.clear()
         self.used = 0
+        if self.below is not None:
+            self.below.clear()
+
+    def _shrink(self) -> None:
+        while self.used > self.limit:
+            key, (value, size) = self._items.popitem(last=False)
+            self.used -= size
+            self._leave(key, value)
+
+    def _leave(self, key: Hashable, value: Any) -> None:
+        if self.below is not None:
+            self.below.put(key, value)
 
 
 @dataclass(frozen=True)

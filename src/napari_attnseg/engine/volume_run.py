@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from napari_attnseg.control import messages as m
 from napari_attnseg.control.order import Pending
 from napari_attnseg.engine.results import ResultFiles
 from napari_attnseg.engine.run_record import RunRecord, question_of
+from napari_attnseg.io.limits import readable_bytes
 
 if TYPE_CHECKING:
     from napari_attnseg.engine.predict import Prediction
@@ -43,6 +45,8 @@ class VolumeRun:
         self._stopped, self._news = stopped, news
         self._pending = Pending(work.order)
         self._done = self._computed = 0
+        if work.stages and work.stage_bytes > 0:
+            session.keep_on_disk(Path(work.stages), work.stage_bytes)
         out = Path(work.out)
         self._files = ResultFiles(out, session.shape, place_of_maps(session).grid)
         self._record = RunRecord(out, session.n_slices, question_of(work, session.card))
@@ -79,6 +83,8 @@ class VolumeRun:
             seconds = time.perf_counter() - began
             yield m.SliceDone(self.work.id, z, self._done, self._pending.total, seconds)
             yield from self._news()
+        if text := self._left_out():
+            yield m.Note(self.work.id, text)
         yield self._finished("done")
 
     def _answer(self, z: int, urgent: bool) -> Generator[None, None, Prediction | None]:
@@ -131,11 +137,23 @@ class VolumeRun:
         )
 
     def _finished(self, reason: str) -> m.Finished:
-        summary: dict[str, Any] = {"done": self._done}
+        summary: dict[str, Any] = {"done": self._done, "kept": asdict(self.session.kept())}
         if reason == "done":
             summary["computed"] = self._computed  # the others were known from before
             summary["provenance"] = self.session.provenance(self.work.tuning)
         return m.Finished(self.work.id, reason, self._files.files, summary)
+
+    def _left_out(self) -> str:
+        """What a moved value will compute again, in words; empty when that is nothing."""
+        kept = self.session.kept()
+        if not self.work.stages or kept.slices >= self._pending.total or not self._computed:
+            return ""
+        why = f" ({kept.problem})" if kept.problem else ""
+        return (
+            f"the attention of {kept.slices} of {self._pending.total} slices is kept "
+            f"({readable_bytes(kept.memory + kept.disk)}){why}: after a moved value the others are "
+            "computed anew"
+        )
 
 
 def continuing(ready: int, total: int) -> str:
