@@ -501,7 +501,7 @@ def test_a_lost_scratch_file_is_said(live: LiveController) -> None:
     Path(live.state.image.path).unlink()
     live.run()
     ((event,),) = seen["failed"]
-    assert "select the layer again" in event.message
+    assert "open the image again" in event.message
 
 
 def test_two_controllers_of_one_client_do_not_hear_each_other(
