@@ -8,6 +8,7 @@ from qtpy.QtCore import QSize
 from qtpy.QtWidgets import QWidget
 
 from napari_attnseg.viewer.hub import Hub
+from napari_attnseg.viewer.warming import warm_labels
 from napari_attnseg.widgets._foot import LEAST_WIDTH
 from napari_attnseg.widgets._parts import later
 
@@ -45,6 +46,8 @@ class Dock(QWidget):
             self.warm_up()
 
     def warm_up(self) -> None:
-        """What to ask of the engine first: what there is, and on which device."""
+        """What to ask of the engine first: what there is, and on which device; and what the
+        first labels layer needs."""
+        warm_labels()
         self.hub.live.describe()
         self.hub.live.diagnose(self.hub.device)

@@ -1,0 +1,31 @@
+"""The first labels layer of a window loads nothing more once it was prepared for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.gui
+CODE = """
+import sys
+import numpy as np
+from napari.components import ViewerModel
+from napari_attnseg.viewer.results import ResultLayers
+viewer = ViewerModel()
+image = viewer.add_image(np.zeros((3, 16, 16), np.uint8), contrast_limits=(0, 1))
+layers = ResultLayers(viewer, image, "tiny")
+if "warm" in sys.argv:
+    from napari_attnseg.viewer.warming import warm_labels
+    warm_labels().join(60)
+before = set(sys.modules)
+layers.ensure_labels()
+print(len([name for name in set(sys.modules) - before if not name.startswith("napari")]))
+"""
+
+
+@pytest.mark.parametrize(("word", "least", "most"), [("cold", 100, 2000), ("warm", 0, 20)])
+def test_labels_load_little(word: str, least: int, most: int) -> None:
+    loaded = int(subprocess.check_output([sys.executable, "-c", CODE, word], text=True))
+    assert least <= loaded <= most
