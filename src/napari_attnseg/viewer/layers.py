@@ -24,6 +24,10 @@ METADATA = "attnseg"
 """Key of our entry in ``layer.metadata``: ``{"volume": Volume}`` or ``{"result_of": name}``."""
 
 LayerData = tuple[Any, dict[str, Any], str]
+LARGE_PLANE = 2048
+"""Rows or columns from which coarser levels are given to napari."""
+GLANCE = 4 << 20
+"""Pixels of the coarsest level that are read for the contrast."""
 _CT_WINDOW_HU = (-160.0, 240.0)
 
 
@@ -58,9 +62,31 @@ def volume_to_layer_data(volume: Volume, name: str | None = None) -> LayerData:
     if volume.rgb:
         settings["rgb"] = True
     else:
-        settings["contrast_limits"] = contrast_limits(data)
+        settings["contrast_limits"] = contrast_limits(_glance(volume, data))
         settings["colormap"] = "gray"
+    levels = _levels(volume)
+    if levels:
+        settings["multiscale"] = True
+        return [data, *levels], settings, "image"
     return data, settings, "image"
+
+
+def _levels(volume: Volume) -> list[Any]:
+    """Coarser copies for a plane too large to be drawn whole; of smaller ones none is needed."""
+    if max(volume.shape[1:]) <= LARGE_PLANE:
+        return []
+    return [level[0] if is_flat(volume) else level for level in volume.levels]
+
+
+def _glance(volume: Volume, data: Any) -> Any:
+    """Few pixels of a volume that is read lazily: its coarsest level or its middle slice."""
+    if not volume.lazy:
+        return data
+    if volume.levels and volume.levels[-1].size <= GLANCE:
+        return np.asarray(volume.levels[-1])
+    middle = data if data.ndim == 2 else data[len(data) // 2]
+    y, x = (max(0, n // 2 - 512) for n in middle.shape)
+    return np.asarray(middle[y : y + 1024, x : x + 1024])
 
 
 def display_transform(volume: Volume) -> dict[str, Any]:
@@ -81,7 +107,9 @@ def layer_name(path: Path | str | None) -> str:
     if path is None:
         return "image"
     name = Path(path).name
-    for suffix in (".nii.gz", Path(name).suffix):
+    if Path(path).is_dir() and ".zarr" not in name:
+        return name
+    for suffix in (".nii.gz", ".ome.zarr", Path(name).suffix):
         if suffix and name.lower().endswith(suffix.lower()):
             return name[: -len(suffix)]
     return name
