@@ -154,7 +154,8 @@ def without(learning: Learner, name: str, images: Tensor) -> Tensor:
     if name in SCORES:
         with same_for_all(learning.model, name):
             return learning.logits_of(images, {})  # all at once: the mean is over all
-    return learning.logits_of(images, {t.name: 0.0 for t in learning.model.tunables})
+    levels = [t.name for t in learning.model.tunables if t.name.startswith("level_")]
+    return learning.logits_of(images, dict.fromkeys(levels, 0.0))
 
 
 def prove_nuclei(

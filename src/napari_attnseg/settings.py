@@ -249,9 +249,11 @@ def with_encoder_normalisation(settings: TrainSettings) -> TrainSettings:
 
 
 def with_model(settings: TrainSettings, model: str, **options: Any) -> TrainSettings:
-    """The settings for ``model``: another model than theirs starts from its own options."""
-    own = dict(settings.options) if model == settings.model else {}
-    return replace(settings, model=model, options={**own, **options})
+    """The settings for ``model``: another model than theirs starts from its own options, and the
+    weight of its attention branches at 0."""
+    if model == settings.model:
+        return replace(settings, options={**settings.options, **options})
+    return replace(settings, model=model, options=options, gamma_start=0.0)
 
 
 _MOVING = TrainSettings(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,10 +18,13 @@ from napari_attnseg.attention.registry import (
     list_attentions,
     register_attention,
 )
+from napari_attnseg.cards import Card
+from napari_attnseg.engine.session import Session
 from napari_attnseg.errors import InputError
 from napari_attnseg.models import create_model
 from napari_attnseg.models.placed_unet import PlacedUNet
 from napari_attnseg.placement import SINGLE
+from napari_attnseg.settings import Preprocessing
 
 SMALL: dict[str, Any] = {"width": 0.125, "levels": 3}
 SIZE = (29, 43)
@@ -279,3 +283,88 @@ def test_every_attention_can_stand_wherever_its_role_may(name: str) -> None:
         with torch.no_grad(), recording(model.eval()) as tape:
             model(x)
         assert all(r.place.startswith(model.places[0].module) for r in tape.records), at
+
+
+TUNED = "bottleneck=smooth:threshold=0.9; skip[1]=hard; skip[0]=joint; decoder[0]=cbam"
+
+
+def shaken(model: PlacedUNet) -> PlacedUNet:
+    """Weights of every attention branch away from 0, where the threshold would do nothing."""
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for p in model.placed.parameters():
+            p.add_(0.4 * torch.randn_like(p))
+    return model
+
+
+def test_what_a_mechanism_declares_is_tuned_at_its_place() -> None:
+    model = shaken(made(TUNED))
+    defaults = {t.name: t.default for t in model.tunables}
+    gamma = float(module_of(model, "smooth").gamma.detach())
+    assert defaults == {
+        **dict.fromkeys(("level_1", "level_2", "level_3", "level_4"), 1.0),
+        "threshold_3": 0.5,  # hard; a strength is the level by another name
+        "threshold_4": 0.9,
+        "rule_4": "paper",
+        "gamma_4": gamma,
+    }
+    told = {t.name: t for t in model.tunables}
+    assert told["threshold_4"].doc.startswith("smooth at bottleneck: ")
+    assert told["gamma_4"].minimum <= gamma <= told["gamma_4"].maximum
+    x = torch.randn(1, 1, *SIZE)
+    assert torch.equal(model(x, **defaults), model(x))
+
+
+def module_of(model: PlacedUNet, use: str) -> Any:
+    (found,) = [p.module for p in model.placed if p.use == use]  # type: ignore[union-attr]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("use", "name", "attribute", "value"),
+    [
+        ("smooth", "threshold_4", "threshold", 0.0),
+        ("smooth", "rule_4", "rule", "authors"),
+        ("hard", "threshold_3", "threshold", 0.4),
+    ],
+)
+def test_a_live_value_is_the_attribute_set_by_hand_bit_for_bit(
+    use: str, name: str, attribute: str, value: Any
+) -> None:
+    model, x = shaken(made(TUNED)), torch.randn(1, 1, *SIZE)
+    before = model(x)
+    live = model(x, **{name: value})
+    assert torch.equal(model(x), before)  # nothing stuck
+    setattr(module_of(model, use), attribute, value)
+    assert torch.equal(model(x), live)
+    assert not torch.equal(live, before)
+
+
+def test_adopted_values_become_the_modules_own() -> None:
+    model, x = shaken(made(TUNED)), torch.randn(1, 1, *SIZE)
+    gamma = model.tuning().values["gamma_4"]
+    wanted = model.tuning().replace(threshold_4=0.0, rule_4="authors", gamma_4=7.0)
+    live = model(x, threshold_4=0.0, rule_4="authors")
+    model.adopt(wanted)
+    assert model.tuning().values == {**wanted.values, "gamma_4": gamma}
+    assert torch.equal(model(x), live)
+
+
+def test_a_session_moves_a_placed_threshold_live() -> None:
+    """Through the general path: encoder kept, a new value is a new answer and never a stale one."""
+    model = shaken(made(TUNED))
+    session = Session(model, "cpu", card=Card(preprocessing=Preprocessing(intensity="unit")))
+    image = np.random.default_rng(1).random((1, 32, 48)).astype(np.float32)
+    session.set_image(image)
+    first = session.predict(0).logits.copy()
+    encoded: list[int] = []
+    model.encoder.blocks[0].register_forward_hook(lambda *_: encoded.append(1))
+    for value in (0.0, 0.02, 0.0):
+        live = session.retune(0, session.tuning.replace(threshold_4=value)).logits
+        assert encoded == []
+        by_hand = shaken(made(TUNED))
+        module_of(by_hand, "smooth").threshold = value
+        other = Session(by_hand, "cpu", card=Card(preprocessing=Preprocessing(intensity="unit")))
+        other.set_image(image)
+        np.testing.assert_array_equal(live, other.predict(0).logits)
+        assert value or not np.array_equal(live, first)

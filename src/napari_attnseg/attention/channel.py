@@ -51,6 +51,7 @@ class ChannelAttention(AttentionModule):
     maps: ClassVar[tuple[str, ...]] = ("channels",)
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"affinity": ("minus", "plus")}
     identity_at_start: ClassVar[bool] = True
+    weighed_by: ClassVar[str] = "gamma"
 
     def __init__(self, channels: int, affinity: str = "minus", ndim: int = 2) -> None:
         super().__init__()

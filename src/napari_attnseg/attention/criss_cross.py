@@ -63,6 +63,7 @@ class CrissCrossAttention(AttentionModule):
     structure: ClassVar[Structure] = "sparse"
     stochastic: ClassVar[bool] = True
     identity_at_start: ClassVar[bool] = True
+    weighed_by: ClassVar[str] = "gamma"
 
     def __init__(
         self,

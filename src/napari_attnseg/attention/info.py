@@ -21,9 +21,9 @@ def attention_info(name: str) -> dict[str, Any]:
 
     ``name``, ``title``, ``id``, ``paper``, ``role``, ``signature`` (in words), ``places`` (legal
     in a U-shaped network), ``ndim`` (spatial axes), ``kinds`` and ``maps`` (what it shows),
-    ``bypassable``, ``structure``, ``doc`` (``summary``, ``formula``, ``symbols``, ``cost``,
-    ``notes``) and ``arguments``, each with ``name``, ``type``, ``default``, ``choices`` and
-    ``doc``. Raises ``InputError`` for an unknown name.
+    ``bypassable``, ``weighed_by``, ``structure``, ``doc`` (``summary``, ``formula``, ``symbols``,
+    ``cost``, ``notes``) and ``arguments``, each with ``name``, ``type``, ``default``, ``choices``
+    and ``doc``. Raises ``InputError`` for an unknown name.
     """
     entry = attention_entry(name)
     cls = entry.cls
@@ -40,6 +40,7 @@ def attention_info(name: str) -> dict[str, Any]:
         "kinds": [k for k in KINDS if k in cls.emits],
         "maps": list(cls.maps),
         "bypassable": cls.role in ("refiner", "gate", "class-aware"),
+        "weighed_by": cls.weighed_by,
         "structure": cls.structure,
         "doc": {k: told[k] for k in ("summary", "formula", "symbols", "cost", "notes")},
         "arguments": _arguments(entry, items(told["args"])),

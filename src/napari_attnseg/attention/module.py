@@ -92,6 +92,10 @@ class AttentionModule(nn.Module):
     """Whether every row of the operator sums to 1."""
     identity_at_start: ClassVar[bool] = False
     """Whether a fresh module hands its (first) input on unchanged."""
+    weighed_by: ClassVar[str] = ""
+    """Name of the learned number that weighs what the module adds (``"gamma"``), where it has one.
+    Training may start it elsewhere than at 0 and give it longer steps (``gamma_start``,
+    ``gamma_lr_factor``)."""
     probe: Probe | None = None
     """Set while somebody records (see ``recording``)."""
     effect: float = 1.0
@@ -102,7 +106,9 @@ class AttentionModule(nn.Module):
 
     @property
     def tunables(self) -> tuple[Tunable, ...]:
-        """Values a person may move while looking at the answer."""
+        """Values a person may move while looking at the answer. ``forward`` takes each as a
+        keyword of its name; the attribute of that name, where there is one, is what it is without.
+        """
         return ()
 
     @property

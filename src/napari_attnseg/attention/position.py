@@ -52,6 +52,7 @@ class PositionAttention(PairwiseModule):
 
     inert: ClassVar[dict[str, str]] = {"pairs.key.bias": KEY_BIAS}
     identity_at_start: ClassVar[bool] = True
+    weighed_by: ClassVar[str] = "gamma"
 
     def __init__(self, channels: int, inner_channels: int | None = None, ndim: int = 2) -> None:
         super().__init__()

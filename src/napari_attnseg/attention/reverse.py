@@ -114,6 +114,8 @@ class _AxialLook(nn.Module):
 class _Line(nn.Module):
     """``x + gamma * softmax(q k') v`` along one axis."""
 
+    weighed_by: ClassVar[str] = "gamma"
+
     def __init__(self, channels: int, inner: int, axis: int, ndim: int) -> None:
         super().__init__()
         self.axis = axis

@@ -83,6 +83,7 @@ class SmoothAttention(AttentionModule):
 
     maps: ClassVar[tuple[str, ...]] = ("step", "received", "row")
     identity_at_start: ClassVar[bool] = True
+    weighed_by: ClassVar[str] = "gamma"
     structure: ClassVar[Structure] = "dense"
     stochastic: ClassVar[bool] = True
     choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"rule": RULES, "border": BORDERS}

@@ -39,10 +39,10 @@ def _fall(progress: float) -> float:
 
 
 def gammas(model: SegmentationModel) -> list[nn.Parameter]:
-    """The weights of the attention branches, of models that are tuned by a ``gamma``."""
-    if not any(t.name == "gamma" for t in model.tunables):
-        return []
-    return [p for name, p in model.named_parameters() if name.split(".")[-1] == "gamma"]
+    """The weights of the attention branches, wherever a module declares one (see
+    ``AttentionModule.weighed_by``), in the order of the model's modules."""
+    names = [(module, getattr(type(module), "weighed_by", "")) for module in model.modules()]
+    return [getattr(module, name) for module, name in names if name and isinstance(name, str)]
 
 
 def build_optimizer(model: SegmentationModel, settings: TrainSettings) -> torch.optim.Optimizer:

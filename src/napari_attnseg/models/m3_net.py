@@ -44,6 +44,7 @@ class CrossChannel(AttentionModule):
     maps: ClassVar[tuple[str, ...]] = ("channels",)
     emits: ClassVar[tuple[str, ...]] = ("matrix",)
     identity_at_start: ClassVar[bool] = True
+    weighed_by: ClassVar[str] = "gamma"
 
     def __init__(self) -> None:
         super().__init__()

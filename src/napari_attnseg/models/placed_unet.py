@@ -3,7 +3,8 @@
 The network of Ronneberger et al. as :func:`unet` builds it; ``attention`` says what stands where
 (see ``placement``). With nothing placed it is that U-Net, number for number. Refiners and gates
 that are placed can be let through by degrees while one looks (``level_1`` ...): 0 is the network
-without that attention, 1 as trained.
+without that attention, 1 as trained. What a mechanism itself declares as tunable moves live too,
+under its name and the number of its place (``threshold_1``, ``rule_1`` ...).
 
 Places, from the finest grid (level 0) to the deepest: ``encoder[i]`` after the convolutions of a
 level, before it is halved and before it becomes a skip; ``bottleneck`` after the deepest ones;
@@ -14,7 +15,8 @@ class scores. A module with the role of a convolution stands in place of a level
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -41,21 +43,62 @@ from napari_attnseg.settings import Tunable, Tuning
 
 
 class Placed(nn.Module):
-    """An attention ``module`` in its ``slot``; ``level`` is the name of its live strength, empty
-    where it cannot be left out."""
+    """An attention ``module`` in its ``slot``; ``number`` stands in the names of its live values,
+    ``level`` is that of its strength, empty where it cannot be left out."""
 
     def __init__(self, module: AttentionModule, slot: Slot, use: str) -> None:
         super().__init__()
         self.module = module
         self.slot, self.use = slot, use
-        self.level = ""
+        self.level, self.number = "", 0
 
-    def forward(self, strength: float, x: Tensor, *context: Tensor) -> Tensor:
-        """``x`` with the attention's change let through by ``strength``."""
+    @property
+    def own(self) -> tuple[Tunable, ...]:
+        """What the module declares; a ``strength`` is the level by another name."""
+        return tuple(t for t in self.module.tunables if not (t.name == "strength" and self.level))
+
+    @property
+    def tunables(self) -> tuple[Tunable, ...]:
+        """The same under names that are this place's alone."""
+        return tuple(
+            replace(
+                t,
+                name=f"{t.name}_{self.number}",
+                doc=f"{self.use} at {self.slot}: {t.doc}",
+                maximum=max(t.maximum, t.default) if isinstance(t.default, float) else t.maximum,
+            )
+            for t in self.own
+        )
+
+    def tuned(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of ``values`` that are this place's, under the module's names."""
+        named = {t.name: f"{t.name}_{self.number}" for t in self.own}
+        return {name: values[mine] for name, mine in named.items() if mine in values}
+
+    def adopt(self, tuning: Tuning) -> None:
+        """Take the values of ``tuning`` as the module's own; weights keep what they say."""
+        for name, value in self.tuned(tuning.values).items():
+            held = getattr(self.module, name, None)
+            if isinstance(held, bool | int | float | str):
+                setattr(self.module, name, type(held)(value))
+
+    def forward(
+        self, strength: float, x: Tensor, *context: Tensor, tuned: Mapping[str, Any] | None = None
+    ) -> Tensor:
+        """``x`` with the attention's change let through by ``strength``; ``tuned``: live values
+        under the module's names."""
         if strength == 0.0 and self.module.probe is None:
             return x
-        y: Tensor = self.module(x, *context)
+        y: Tensor = self.module(x, *context, **(tuned or {}))
         return y if strength == 1.0 else torch.lerp(x, y, strength)
+
+
+@dataclass(frozen=True)
+class Live:
+    """The values of one place in one forward."""
+
+    strength: float
+    tuned: Mapping[str, Any]
 
 
 class PlacedUNet(UNet):
@@ -142,8 +185,10 @@ class PlacedUNet(UNet):
     def _name_levels(self) -> None:
         able = [p for p in self._movable() if p.module.bypassable]
         able.sort(key=lambda p: (self._stride(p.slot), p.slot.part))
-        for i, placed in enumerate(able):
-            placed.level = f"level_{i + 1}"
+        rest = [p for p in self._movable() if not p.module.bypassable]
+        for i, placed in enumerate([*able, *rest]):
+            placed.number = i + 1
+            placed.level = f"level_{i + 1}" if placed.module.bypassable else ""
         self.strength = {p.level: 1.0 for p in able}
 
     # --- what stands where --------------------------------------------------------------------
@@ -181,16 +226,20 @@ class PlacedUNet(UNet):
 
     @property
     def tunables(self) -> tuple[Tunable, ...]:
-        """How much each attention that can be left out is let through."""
-        able = sorted((p for p in self._movable() if p.level), key=lambda p: int(p.level[6:]))
-        return tuple(
-            Tunable(p.level, "float", self.strength[p.level], "gate", _DOC.format(p.use, p.slot))
-            for p in able
-        )
+        """How much each attention that can be left out is let through, and what it declares."""
+        found: list[Tunable] = []
+        for p in sorted(self._movable(), key=lambda p: p.number):
+            if p.level:
+                doc = _DOC.format(p.use, p.slot)
+                found.append(Tunable(p.level, "float", self.strength[p.level], "gate", doc))
+            found += p.tunables
+        return tuple(found)
 
     def adopt(self, tuning: Tuning) -> None:
         for level, value in self.strength.items():
             self.strength[level] = float(tuning.get(level, value))
+        for placed in self._movable():
+            placed.adopt(tuning)
 
     # --- running ------------------------------------------------------------------------------
 
@@ -206,7 +255,8 @@ class PlacedUNet(UNet):
 
     def gate(self, encoded: Encoded, attended: Any = None, **values: Any) -> Tensor:
         at = {
-            p: float(values.get(p.level, self.strength.get(p.level, 1.0))) for p in self._movable()
+            p: Live(float(values.get(p.level, self.strength.get(p.level, 1.0))), p.tuned(values))
+            for p in self._movable()
         }
         features = [*encoded.skips, self._refined("encoder", self.early, encoded.features, at)]
         for level in range(self.early + 1, len(self.encoder.blocks)):
@@ -223,23 +273,23 @@ class PlacedUNet(UNet):
         found: Tensor = self.encoder.blocks[level](self.encoder.pool(y) if level else y)
         return found
 
-    def _up(self, level: int, skip: Tensor, below: Tensor, at: dict[Placed, float]) -> Tensor:
+    def _up(self, level: int, skip: Tensor, below: Tensor, at: dict[Placed, Live]) -> Tensor:
         up = self._pass(Slot("up", level), self.decoder.ups[level](below), at)
         skip = self._pass(Slot("skip", level), skip, at, up)
         joined = self._pass(Slot("decoder", level, True), torch.cat([skip, up], 1), at)
         return self._pass(Slot("decoder", level), self.decoder.blocks[level](joined), at)
 
     def _before_head(
-        self, y: Tensor, outputs: list[Tensor], at: dict[Placed, float], size: tuple[int, int]
+        self, y: Tensor, outputs: list[Tensor], at: dict[Placed, Live], size: tuple[int, int]
     ) -> Tensor:
         if self.fuser is not None:
-            y = self.fuser.module(outputs)
+            y = self.fuser.module(outputs, **at[self.fuser].tuned)
         self.auxiliary = ()
         for placed in self._movable():
             if placed.slot.part != "head" or placed is self.fuser:
                 continue
             context = self._class_scores(y, size) if placed.module.role == "class-aware" else ()
-            y = placed(at[placed], y, *context)
+            y = placed(at[placed].strength, y, *context, tuned=at[placed].tuned)
         losses = [loss for p in self._movable() for loss in p.module.aux_losses]
         self.regulariser = torch.stack(losses).sum() if self.training and losses else None
         return y
@@ -253,16 +303,16 @@ class PlacedUNet(UNet):
         both = torch.cat([torch.zeros_like(scores), scores], 1) if self.classes == 1 else scores
         return (both,)
 
-    def _refined(self, part: str, level: int, y: Tensor, at: dict[Placed, float]) -> Tensor:
+    def _refined(self, part: str, level: int, y: Tensor, at: dict[Placed, Live]) -> Tensor:
         return self._pass(Slot(part, level), y, at)
 
     def _pass(
-        self, slot: Slot, y: Tensor, at: dict[Placed, float], up: Tensor | None = None
+        self, slot: Slot, y: Tensor, at: dict[Placed, Live], up: Tensor | None = None
     ) -> Tensor:
         for placed in self._movable():
             if placed.slot == slot:
                 context = (up,) if placed.module.role == "gate" and up is not None else ()
-                y = placed(at[placed], y, *context)
+                y = placed(at[placed].strength, y, *context, tuned=at[placed].tuned)
         return y
 
 

@@ -13,6 +13,7 @@ from napari_attnseg.widgets._parts import Field, button, hint, narrow, row
 from napari_attnseg.widgets._train_items import (
     ADVANCED,
     MAIN,
+    OF_GAMMA,
     OF_THRESHOLD,
     ItemEditor,
     Still,
@@ -36,6 +37,7 @@ class SettingsForm(QWidget):
         super().__init__()
         self._still = Still(self)
         self._base = RECIPES[recipe]
+        self._of = ""
         self.recipe = narrow(QComboBox())
         self.recipe.addItems(list(RECIPES))
         for i, words in enumerate(RECIPE_WORDS.get(known, "") for known in RECIPES):
@@ -73,28 +75,28 @@ class SettingsForm(QWidget):
     @property
     def settings(self) -> TrainSettings:
         """The recipe with the form's values; class names are the caller's."""
-        settings = with_model(self._base, self.model.name)
+        base = with_model(self._base, self.model.name)
         settings = replace(
-            settings, options=dict(self.model.values), encoder_weights=self.model.weights
+            base, options=dict(self.model.values), encoder_weights=self.model.weights
         )
         for path, editor in self.editors.items():
-            if not same(editor.value, get_value(self._base, path)):
+            if not same(editor.value, get_value(base, path)):
                 settings = with_value(settings, path, editor.value)
         return settings
 
     @property
     def changes(self) -> tuple[str, ...]:
         """Captions of the values that differ from the recipe."""
-        found = []
+        found, base = [], with_model(self._base, self.model.name)
         if self.model.name != self._base.model:
             found.append("Model")
-        found += self.model.differs(with_model(self._base, self.model.name).options)
+        found += self.model.differs(base.options)
         if self.model.weights != self._base.encoder_weights:
             found.append("Encoder weights")
         found += [
             editor.item.caption
             for path, editor in self.editors.items()
-            if not same(editor.value, get_value(self._base, path))
+            if not same(editor.value, get_value(base, path))
         ]
         return tuple(found)
 
@@ -133,8 +135,14 @@ class SettingsForm(QWidget):
         self._on_edit()
 
     def _on_edit(self) -> None:
+        if self.model.name != self._of:  # another model starts from values of its own
+            self._of = self.model.name
+            start = with_model(self._base, self._of).gamma_start
+            self.editors["gamma_start"].show(start)
         for path in OF_THRESHOLD:
             self.editors[path].set_visible(self.model.has_threshold)
+        for path in OF_GAMMA:
+            self.editors[path].set_visible(self.model.has_gamma)
         sgd = self.editors["optimizer"].value == "sgd"
         for path in ("momentum", "nesterov"):
             self.editors[path].set_visible(sgd)

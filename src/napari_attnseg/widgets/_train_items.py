@@ -100,8 +100,10 @@ ADVANCED = (
     Item("amp", "Half precision", "Faster on CUDA devices; no effect on others", flag=True),
     Item("seed", "Seed", "Equal seeds and data give equal models on one CPU", 0, 2**31 - 1, 0),
 )  # fmt: skip
-OF_THRESHOLD = ("rule", "threshold", "threshold_draw", "gamma_start", "gamma_lr_factor")
+OF_THRESHOLD = ("rule", "threshold", "threshold_draw")
 """Values that mean something to models with a threshold alone."""
+OF_GAMMA = ("gamma_start", "gamma_lr_factor")
+"""Values that mean something where an attention branch has a weight of its own."""
 
 
 def get_value(settings: TrainSettings, path: str) -> Any:

@@ -85,6 +85,15 @@ class ModelPanel(QWidget):
             return self._name == "smooth_unet"
         return any(t["name"] == "threshold" for t in known["tunables"])
 
+    @property
+    def has_gamma(self) -> bool:
+        """Whether an attention branch of the model has a learned weight, gamma."""
+        words = str(self.values.get("attention", self.default("attention")) or "")
+        placed = re.findall(r"=\s*(\w+)", words)
+        return self.has_threshold or any(
+            self.attentions.get(use, {}).get("weighed_by") for use in placed
+        )
+
     def describe(
         self, models: list[dict[str, Any]], attentions: Sequence[dict[str, Any]] = ()
     ) -> None:
