@@ -133,7 +133,7 @@ def test_a_fill_in_3d_touches_only_its_tiles(edits: HandEdits) -> None:
     layer.undo()
     assert not layer.data.any()
     assert edits.count == 0
-    assert not edits.held.keys()
+    assert not edits.planes.held.everywhere()
 
 
 class Twin:

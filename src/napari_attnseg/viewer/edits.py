@@ -11,7 +11,7 @@ and Ctrl+Shift+Z call ``undo`` and ``redo`` on the layer; these walk along that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,17 +21,9 @@ from psygnal import Signal
 
 from napari_attnseg.errors import InputError
 from napari_attnseg.io.journal import Page
-from napari_attnseg.io.runs import pack, unpack
-from napari_attnseg.viewer.journal_steps import HELD, MODEL, Step, Timeline
-from napari_attnseg.viewer.journal_tiles import (
-    HOLDS,
-    HeldTiles,
-    Key,
-    box,
-    over,
-    tiles_of,
-    tiles_under,
-)
+from napari_attnseg.viewer.journal_planes import HELD, MODEL, Planes
+from napari_attnseg.viewer.journal_steps import Step, Timeline
+from napari_attnseg.viewer.journal_tiles import Key, box, tiles_of, tiles_under
 from napari_attnseg.viewer.memory import empty_volume
 
 if TYPE_CHECKING:
@@ -73,19 +65,18 @@ class HandEdits:
         self.layer = layer
         self.shape = shape
         self._visible = visible or (lambda: range(shape[0]))
-        self.model = empty_volume(shape, np.uint8) if model is None else model
+        self.planes = Planes(shape, empty_volume(shape, np.uint8) if model is None else model)
         self.timeline = Timeline(folder)
         self.recorder: Recorder | None = None
-        self.answered: set[int] = set()
         self.tuning: Any = None
-        self._held = HeldTiles(shape)
+        self._held = self.planes.held
         self._answer: Step | None = None
         self._pending: Step | None = None
         self._open = self._telling = False
         self._under: list[Key] | None = None
         if not empty:
             self.model[:] = self.data  # what the layer holds at the start is the model's answer
-            self.answered.update(range(shape[0]))
+            self.planes.answered.update(range(shape[0]))
         layer.events.paint.connect(self._on_paint)
         layer.events.labels_update.connect(self._close_stroke)
         layer.events.set_data.connect(self._close_stroke)
@@ -104,17 +95,28 @@ class HandEdits:
         return self._held.count
 
     @property
-    def held(self) -> HeldTiles:
-        """The pixels held by hand, by tiles."""
-        return self._held
+    def model(self) -> npt.NDArray[np.uint8]:
+        """What the model says, (Z, Y, X), under the edits."""
+        return self.planes.model
+
+    @property
+    def answering(self) -> bool:
+        """Whether answers that come now belong to a step."""
+        return self._answer is not None
+
+    def restore(self, pages: Mapping[Page, bytes]) -> None:
+        """Take up tiles that were kept before; it is no step. Raises ``ValueError`` when they do
+        not fit; then some may be there already."""
+        for page, data in pages.items():
+            self.planes.put_packed(page, data)
+        for key in {key for _, key in pages}:
+            self._show(key)
+        self._refresh()
 
     def mask(self, z: int) -> npt.NDArray[np.bool_]:
         """Where slice ``z`` is held by hand, (Y, X)."""
         self.absorb(z)
-        found = np.zeros(self.shape[1:], bool)
-        for key in self._held.keys_of(z):
-            found[box(key, self.shape)[1:]] = self._held.codes(key) >= HOLDS
-        return found
+        return self.planes.mask(z)
 
     # --- what the model says --------------------------------------------------------------------
 
@@ -140,7 +142,7 @@ class HandEdits:
         """Put the model's answer for slice ``z`` under the edits; true when pixels changed."""
         self._close_stroke()
         self.absorb(z)
-        self.answered.add(z)
+        self.planes.answered.add(z)
         new, pages = np.asarray(labels_YX, np.uint8), []
         for key in tiles_of(z, self.shape):
             place = box(key, self.shape)
@@ -158,7 +160,7 @@ class HandEdits:
 
     def absorb(self, z: int) -> None:
         """Take over whatever was painted (or set by code) on slice ``z`` since our last write."""
-        shown = self._shown(z)
+        shown = self.planes.shown(z)
         if not np.array_equal(self.data[z], shown):
             self._take(tiles_of(z, self.shape))
 
@@ -172,7 +174,7 @@ class HandEdits:
             return 0
         self._close_stroke()
         self._settle_pending()
-        step, keys = Step("reset", "reset of the hand edits"), self._held.keys()
+        step, keys = Step("reset", "reset of the hand edits"), self._held.everywhere()
         for key in keys:
             step.keep((HELD, key), self._held.packed(key))
         self._held.clear()
@@ -249,29 +251,8 @@ class HandEdits:
 
     def _keep(self, step: Step, page: Page) -> None:
         if not step.knows(page):
-            step.keep(page, self.packed(page))
+            step.keep(page, self.planes.packed(page))
             self.timeline.bound()
-
-    def packed(self, page: Page) -> bytes:
-        """A tile as it is now: uint8 of the model, or codes of the held pixels (may be empty)."""
-        plane, key = page
-        return pack(self.model[box(key, self.shape)]) if plane == MODEL else self._held.packed(key)
-
-    def put_packed(self, page: Page, data: bytes) -> None:
-        """Replace a tile; :meth:`show_again` then shows it."""
-        plane, key = page
-        if plane == HELD:
-            self._held.put_packed(key, data)
-            return
-        place = box(key, self.shape)
-        self.model[place] = unpack(data, self.model[place].shape, np.uint8) if data else 0
-        self.answered.add(key[0])
-
-    def show_again(self, pages: Iterable[Page]) -> None:
-        """Show tiles that were replaced."""
-        for key in {key for _, key in pages}:
-            self._show(key)
-        self._refresh()
 
     def _swap(self, step: Step) -> None:
         pages = step.take_pages()
@@ -279,28 +260,14 @@ class HandEdits:
             self._take([page[1]])
         self._settle_pending(keep=False)
         for page, data in pages.items():
-            step.keep(page, self.packed(page))
-            self.put_packed(page, data)
+            step.keep(page, self.planes.packed(page))
+            self.planes.put_packed(page, data)
         for key in {key for _, key in pages}:
             self._show(key)
         self._tell("travel", list(pages))
 
-    def _shown(self, z: int) -> npt.NDArray[np.uint8]:
-        keys = tuple(self._held.keys_of(z))
-        if not keys:
-            return self.model[z]
-        shown = np.array(self.model[z])
-        for key in keys:
-            place = box(key, self.shape)[1:]
-            shown[place] = over(shown[place], self._held.codes(key))
-        return shown
-
-    def _tile_shown(self, key: Key) -> npt.NDArray[np.uint8]:
-        codes = self._held.codes(key) if self._held.packed(key) else None
-        return over(self.model[box(key, self.shape)], codes)
-
     def _show(self, key: Key) -> bool:
-        place, shown = box(key, self.shape), self._tile_shown(key)
+        place, shown = box(key, self.shape), self.planes.tile(key)
         if np.array_equal(self.data[place], shown):
             return False
         self.data[place] = shown
@@ -311,7 +278,7 @@ class HandEdits:
         data = self.data
         for key in keys:
             now = data[box(key, self.shape)]
-            where = now != self._tile_shown(key)
+            where = now != self.planes.tile(key)
             if where.any():
                 self._pending = self._pending or Step("code", "change")
                 self._hold(self._pending, key, where, now)
@@ -320,10 +287,7 @@ class HandEdits:
         self, step: Step, key: Key, where: npt.NDArray[np.bool_], values: npt.NDArray[np.uint8]
     ) -> int:
         step.keep((HELD, key), self._held.packed(key))
-        codes = self._held.codes(key)
-        codes[where] = values[where].astype(np.uint16) + HOLDS
-        self._held.put(key, codes)
-        return int(np.count_nonzero(where))
+        return self.planes.hold(key, where, values)
 
     def _on_paint(self, event: Any = None) -> None:
         """A step entered napari's history (some tools tell before they change the pixels)."""

@@ -24,6 +24,7 @@ from napari_attnseg.errors import AttnSegError, InputError
 from napari_attnseg.settings import Tuning
 from napari_attnseg.viewer.answers import Answers
 from napari_attnseg.viewer.bringing import Bringing, Dispatch
+from napari_attnseg.viewer.journal_keeper import Keeper
 from napari_attnseg.viewer.layers import METADATA
 from napari_attnseg.viewer.level_maps import LevelLayers
 from napari_attnseg.viewer.preferences import recall, remember
@@ -93,8 +94,7 @@ class Hub:
 
     def __init__(self, viewer: ViewerModel, dispatch: Dispatch | None = None) -> None:
         self._viewer = weakref.ref(viewer)
-        self._dispatch = dispatch
-        self.closed = False
+        self._dispatch, self.closed, self._z = dispatch, False, 0
         self.scratch = Scratch()
         self.client = ChildClient("live", dispatch)
         self.live = LiveController(self.client, self.scratch)
@@ -106,12 +106,13 @@ class Hub:
         self.device = str(recall("device", "auto"))
         self._shelf = Shelf()
         self._results: dict[tuple[int, str], ResultLayers] = {}
-        self._answers = Answers(self.live, self.results_changed.emit)
-        self._bringing = Bringing(self.live, dispatch or (lambda call: call()))
-        self._z = 0
+        here: Dispatch = dispatch or (lambda call: call())
+        self._answers = Answers(self.live, self.results_changed.emit, here)
+        self._bringing = Bringing(self.live, here)
         self.levels = LevelLayers(self)
         self.query: AttentionQuery | None = None  # the docks share it, see ``query_for``
         self.refining: RefineWork | None = None  # likewise, see ``refine_work_for``
+        self.keeper = Keeper(self, dispatch or (lambda call: call()))
         self._listen(viewer)
         self._choose_first(viewer)
 
@@ -234,7 +235,7 @@ class Hub:
         self._bringing.now(self._chosen())
         self.live.set_model(self.checkpoint, self.device)
         self.live.set_slice(self.visible_z())
-        self._answers.layers = self._results_for(self.live.state.shape)
+        self._answers.layers = self.results_for(self.live.state.shape)
         return self._answers.layers
 
     @property
@@ -291,6 +292,11 @@ class Hub:
             raise InputError("there are no labels to split yet; press Run first.")
         self.live.split_objects(results.edits.data, watershed=watershed, min_size=min_size)
 
+    @property
+    def every_result(self) -> list[tuple[str, ResultLayers]]:
+        """Checkpoint and layers of all images and models, oldest first."""
+        return [(key[1], results) for key, results in self._results.items()]
+
     def close(self) -> None:
         """End engines and remove scratch; layers stay as they are. May be called twice."""
         if self.closed:
@@ -305,6 +311,7 @@ class Hub:
             self._training.close()
             self._training.client.close()
         self._answers.clear()
+        self.keeper.close()
         self.scratch.close()
 
     # --- inside ---------------------------------------------------------------------------------
@@ -372,13 +379,14 @@ class Hub:
             raise InputError("no model is chosen; choose one from the list or load a file.")
         return self.source
 
-    def _results_for(self, shape: tuple[int, ...]) -> ResultLayers:
+    def results_for(self, shape: tuple[int, ...], checkpoint: str = "") -> ResultLayers:
+        """The layers of the chosen image by ``checkpoint`` (the chosen one)."""
         assert self.source is not None
-        key = (id(self.source), self.checkpoint)
+        key = (id(self.source), checkpoint or self.checkpoint)
         found = self._results.get(key)
         if found is None or found.shape != shape:
-            model = Path(self.checkpoint).stem
-            found = ResultLayers(self.viewer, self.source, model, self.card, self.scratch)
+            card = self.card if key[1] == self.checkpoint else None
+            found = ResultLayers(self.viewer, self.source, Path(key[1]).stem, card, self.scratch)
             self._results[key] = found
             self.results_changed.emit(found)
         return found

@@ -25,9 +25,6 @@ DISK_BYTES = 2 << 30
 _OVERHEAD = 120
 """Bytes that one kept tile takes besides its own."""
 
-MODEL, HELD = 0, 1
-"""The two planes: what the model says, what is held by hand."""
-
 
 @dataclass(eq=False)
 class Step:

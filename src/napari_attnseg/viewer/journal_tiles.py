@@ -83,7 +83,7 @@ class HeldTiles:
         self._slices: dict[int, dict[Key, tuple[bytes, int]]] = {}
         self.count = 0
 
-    def keys(self) -> list[Key]:
+    def everywhere(self) -> list[Key]:
         """All tiles with held pixels."""
         return [key for tiles in self._slices.values() for key in tiles]
 
@@ -126,12 +126,3 @@ def codes_of(data: bytes, key: Key, shape: tuple[int, int, int]) -> npt.NDArray[
     _, rows, columns = box(key, shape)
     size = (rows.stop - rows.start, columns.stop - columns.start)
     return unpack(data, size, np.uint16) if data else np.zeros(size, np.uint16)
-
-
-def over(
-    model: npt.NDArray[np.uint8], codes: npt.NDArray[np.uint16] | None
-) -> npt.NDArray[np.uint8]:
-    """The held pixels over what the model says."""
-    if codes is None:
-        return model
-    return np.where(codes >= HOLDS, codes.astype(np.uint8), model)  # the low byte is the class

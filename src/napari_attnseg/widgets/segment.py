@@ -14,6 +14,7 @@ from napari_attnseg.widgets._choose import ChoosePanel, complaining, sample_for
 from napari_attnseg.widgets._dock import Dock
 from napari_attnseg.widgets._foot import WorkLine, with_foot
 from napari_attnseg.widgets._parts import button, set_shortcut
+from napari_attnseg.widgets._restore import RestoreOffer
 from napari_attnseg.widgets._tiles import TilesOffer
 from napari_attnseg.widgets.diagnose import ErrorBar
 
@@ -32,6 +33,7 @@ class SegmentWidget(Dock):
         self.errors = ErrorBar()
         self.choose = ChoosePanel(self.hub, self.errors.show_error)
         self.after = AfterPanel(self.hub, self.errors.show_error)
+        self.restore = RestoreOffer(self.hub, self.errors.show_note, self.errors.show_error)
         self.run = button(
             "Run", "Segment the visible slice first, then the others; press again to stop", RUN_KEYS
         )
@@ -42,12 +44,14 @@ class SegmentWidget(Dock):
         self.activity = ActivityProgress(self.hub.live)
         self._lay_out()
         self._listen()
+        self.restore.look()
 
     def _lay_out(self) -> None:
         content = QWidget()
         box = QVBoxLayout(content)
         box.setContentsMargins(8, 8, 8, 8)
         box.setSpacing(8)
+        box.addWidget(self.restore)
         box.addWidget(self.choose)
         box.addWidget(self.after)
         box.addStretch(1)

@@ -1,0 +1,252 @@
+"""Follows one window: which steps its answers are, and a journal of every labels layer."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_attnseg.errors import InputError
+from napari_attnseg.io.journal import Journal, Page
+from napari_attnseg.io.journal_folder import close_folder, new_folder
+from napari_attnseg.viewer.edits import HandEdits
+from napari_attnseg.viewer.journal_steps import Step
+from napari_attnseg.viewer.session_image import KEPT_BYTES, image_facts, image_path
+
+if TYPE_CHECKING:
+    from napari_attnseg.control.state import LiveState
+    from napari_attnseg.viewer.hub import Hub
+    from napari_attnseg.viewer.results import ResultLayers
+
+
+class Keeper:
+    """Journals and steps of one hub.
+
+    Runs and moves of live values are made steps of the layer they change; taking such a step back
+    takes the values back too. Every labels layer that answers are written into has a journal.
+    """
+
+    def __init__(self, hub: Hub, later: Callable[[Callable[[], None]], None]) -> None:
+        self._hub = weakref.ref(hub)
+        self._later = later
+        self._folder: Path | None = None
+        self._books: dict[int, Book] = {}
+        self._known = (hub.live.state.checkpoint, hub.live.state.tuning)
+        self._run_folder = ""
+        self._dead = False
+        live = hub.live
+        hub.results_changed.connect(self.attach)
+        live.started.connect(self._on_started)
+        live.retuned.connect(self._on_retuned)
+        live.state_changed.connect(self._on_state)
+        live.released.connect(self._on_released)
+
+    def attach(self, results: ResultLayers | None, **more: Any) -> Book | None:
+        """Begin the journal of ``results`` when it has labels and none yet; ``None``: it has not.
+
+        What is there already is written first; ``more`` are facts to begin with.
+        """
+        hub, edits = self._hub(), results.edits if results is not None else None
+        if hub is None or results is None or edits is None or self._dead:
+            return None
+        known = self._books.get(id(results))
+        if known is not None and known.edits is edits:
+            return known
+        if known is not None:
+            known.close()
+        edits.tuning = hub.tuning if edits.tuning is None else edits.tuning
+        try:
+            self._folder = self._folder or new_folder()
+            book = Book(self._folder, len(self._books), hub, results, self._complain, more)
+        except InputError as error:
+            self._complain(str(error))
+            return None
+        edits.travelled.connect(lambda step, back: self._on_travelled(results, step, back))
+        self._books[id(results)] = book
+        return book
+
+    def saved(self, results: ResultLayers | None) -> None:
+        """An export or a session file holds the labels as they are now."""
+        book = self._books.get(id(results))
+        if book is not None:
+            book.saved(True)
+
+    def wait(self) -> None:
+        """Until every journal is on the disk."""
+        for book in self._books.values():
+            book.journal.wait()
+
+    def close(self) -> None:
+        """The window was closed in order."""
+        for book in self._books.values():
+            book.close()
+        self._books.clear()
+        if self._folder is not None:
+            close_folder(self._folder)
+            self._folder = None
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    def _edits(self) -> HandEdits | None:
+        hub = self._hub()
+        results = hub.results if hub is not None else None
+        return results.edits if results is not None else None
+
+    def _on_started(self, event: Any) -> None:
+        hub, edits = self._hub(), self._edits()
+        if hub is None or edits is None or hub.live.state.results is None:
+            return
+        folder = hub.live.state.results.folder
+        if folder != self._run_folder or not edits.answering:
+            edits.begin_run()
+        self._run_folder = folder
+        self.attach(hub.results)
+
+    def _on_retuned(self, *_: Any) -> None:
+        hub = self._hub()
+        if hub is not None:
+            self.attach(hub.results)
+
+    def _on_state(self, state: LiveState) -> None:
+        (model, tuning), edits = self._known, self._edits()
+        self._known = (state.checkpoint, state.tuning)
+        if edits is None or self._known == (model, tuning):
+            return
+        if state.checkpoint != model:  # the values of another model are no move
+            edits.tuning = state.tuning
+        else:
+            edits.tuned(state.tuning)
+        hub = self._hub()
+        book = self._books.get(id(hub.results)) if hub is not None else None
+        if book is not None:
+            book.note(tuning=state.tuning.to_json())
+
+    def _on_released(self) -> None:
+        edits = self._edits()
+        if edits is not None:
+            edits.released()
+
+    def _on_travelled(self, results: ResultLayers, step: Step, back: bool) -> None:
+        hub = self._hub()
+        if hub is None or step.kind not in ("run", "tuning"):
+            return
+        if hub.results is results:
+            hub.live.step_back(results.edits.tuning)  # type: ignore[union-attr]
+        other = ("Taken back", "brings it again") if back else ("Again", "takes it back")
+        keys = "Ctrl+Shift+Z" if back else "Ctrl+Z"
+        hub.live.note.emit(f"{other[0]}: {step_words(step)}. {keys} {other[1]}.")
+
+    def _complain(self, sentence: str) -> None:
+        self._dead = self._folder is None
+
+        def say() -> None:
+            hub = self._hub()
+            if hub is not None and not hub.closed:
+                hub.live.note.emit(sentence)
+
+        self._later(say)
+
+
+class Book:
+    """The journal of one labels layer; it is told of every change by :class:`HandEdits`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        number: int,
+        hub: Hub,
+        results: ResultLayers,
+        failed: Callable[[str], None],
+        more: dict[str, Any],
+    ) -> None:
+        assert results.edits is not None
+        assert results.labels is not None
+        self.edits = results.edits
+        name = f"{number}-{time.monotonic_ns()}"
+        facts = facts_of(hub, results) | more
+        pixels = None
+        if not facts["image"]["path"] and (data := kept_pixels(results.source)) is not None:
+            facts["image"]["kept"] = f"{name}.npy"
+            pixels = data
+        self.journal = Journal(folder / f"{name}.journal", facts, failed)
+        self._saved = bool(facts.get("saved"))
+        self.edits.recorder = self
+        pages = self.edits.planes.pages()
+        if pages:
+            self.journal.tiles("restored" if more else "answer", pages)
+        if pixels is not None:
+            path = folder / f"{name}.npy"
+            threading.Thread(target=_keep, args=(path, pixels), daemon=True).start()
+
+    def changed(self, what: str, pages: Iterable[Page]) -> None:
+        """See :class:`napari_attnseg.viewer.edits.Recorder`."""
+        self.saved(False)
+        self.journal.tiles(what, {page: self.edits.planes.packed(page) for page in pages})
+
+    def note(self, **facts: Any) -> None:
+        """Live values and other facts that changed."""
+        self.journal.facts(**facts)
+
+    def saved(self, on: bool) -> None:
+        """Whether somebody else keeps the labels as they are now."""
+        if on != self._saved:
+            self._saved = on
+            self.journal.facts(saved=on)
+
+    def close(self) -> None:
+        """Nothing more is written."""
+        self.edits.recorder = None
+        self.journal.close()
+
+
+def facts_of(hub: Hub, results: ResultLayers) -> dict[str, Any]:
+    """What is needed to bring labels back, besides their pixels: image, model, live values."""
+    from napari_attnseg import __version__
+
+    mine, labels = hub.results is results, results.labels
+    tuning = hub.tuning if mine else (results.edits.tuning if results.edits else None)
+    path, _ = image_path(results.source)
+    return {
+        "program": f"napari-attnseg {__version__}",
+        "image": image_facts(results.source) | {"size": _size(path)},
+        "model": next((name for name, known in hub.every_result if known is results), ""),
+        "model_digest": results.card.digest if results.card else "",
+        "device": hub.device,
+        "tuning": tuning.to_json() if tuning is not None else {},
+        "z": hub.visible_z() if mine else 0,
+        "shape": list(results.shape),
+        "labels": labels.name if labels is not None else "",
+    }
+
+
+def step_words(step: Step) -> str:
+    """``"segmentation of 31 slices"``."""
+    many = f" of {step.slices} slices" if step.slices > 1 else ""
+    return f"{step.name}{many}"
+
+
+def kept_pixels(layer: Any) -> Any:
+    """The pixels of a layer that has no file, if they are not too many."""
+    data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
+    nbytes = int(np.prod(data.shape)) * np.dtype(data.dtype).itemsize
+    return data if nbytes <= KEPT_BYTES else None
+
+
+def _keep(path: Path, data: Any) -> None:
+    """In a thread: the pixels of an image that has no file, whole or not at all."""
+    part = path.with_suffix(".part")
+    try:
+        with part.open("wb") as file:
+            np.save(file, np.asarray(data), allow_pickle=False)
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+
+
+def _size(path: Path | None) -> int:
+    return path.stat().st_size if path is not None and path.is_file() else 0

@@ -1,0 +1,119 @@
+"""Bringing back what a window that ended left behind: image, model, live values, labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_attnseg.errors import AttnSegError, InputError
+from napari_attnseg.io.journal import Page
+from napari_attnseg.io.journal_folder import Left, discard, kept_file
+from napari_attnseg.settings import Tuning
+from napari_attnseg.viewer.session_image import ImageGone, bring_image
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+    from napari_attnseg.viewer.hub import Hub
+    from napari_attnseg.viewer.results import ResultLayers
+
+
+def restore(hub: Hub, left: Left, path: Path | None = None) -> str:
+    """Bring back one journal; what it was and what is missing, in words.
+
+    ``path``: where the image is now. The journal goes once the new window's own is on the disk.
+    Raises :class:`ImageGone` when the image is not where it was, ``InputError`` when its labels
+    stand in the window already or do not fit; then the journal stays.
+    """
+    facts = left.facts
+    layer = bring_image(hub.viewer, facts["image"], path, kept_image(left))
+    notes = [_changed_file(facts, path)]
+    results, note = take_up(hub, layer, facts, left.state.pages)
+    hub.keeper.wait()
+    discard(left)
+    held = results.edits.count if results.edits else 0
+    what = f"{held:,} painted pixel{'' if held == 1 else 's'}" if held else "the labels"
+    words = f"Brought back: {what} on {layer.name}."
+    return " ".join(x for x in (words, *notes, note) if x)
+
+
+def kept_image(left: Left) -> npt.NDArray[Any] | None:
+    """Pixels that were kept because the image has no file; ``None`` when it has one.
+
+    Raises :class:`ImageGone` when they were to be kept and are not there.
+    """
+    kept = kept_file(left)
+    if kept is None:
+        return None
+    try:
+        return np.load(kept, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ImageGone(
+            f"the pixels of {left.image} had no file and were not kept in time; say which file "
+            "holds them"
+        ) from error
+
+
+def take_up(
+    hub: Hub,
+    layer: Image,
+    facts: Mapping[str, Any],
+    pages: Mapping[Page, bytes],
+    name: str = "restored",
+) -> tuple[ResultLayers, str]:
+    """Choose ``layer`` and the model of ``facts``, and show the labels of ``pages`` on it.
+
+    Returns the layers and, when the model is missing or another one now, a sentence. Raises
+    ``InputError`` when there are labels already or the tiles do not fit.
+    """
+    model, shape = str(facts["model"]), tuple(int(n) for n in facts["shape"])
+    if len(shape) != 3 or int(np.prod(shape)) != int(np.prod(facts["image"]["shape"][:3])):
+        raise InputError(f"labels of {shape} do not fit the image; this file is damaged")
+    hub.set_source(layer)
+    note = _choose_model(hub, model, str(facts.get("model_digest", "")))
+    tuning = Tuning.from_json(facts.get("tuning") or {})
+    if hub.checkpoint == model and facts.get("tuning"):
+        hub.live.set_model(model, hub.device, tuning)
+    results = hub.results_for(shape, model)
+    if results.layer("labels") is not None:
+        raise InputError(
+            f"{results.name('labels')} stands in the window already; remove or rename it first"
+        )
+    labels = results.ensure_labels()
+    assert results.edits is not None
+    try:
+        results.edits.restore(pages)
+    except ValueError as error:
+        hub.viewer.layers.remove(labels)
+        raise InputError(f"the kept labels do not fit the image: {error}") from error
+    results.edits.tuning = tuning
+    labels.name = str(facts.get("labels") or labels.name)
+    hub.keeper.attach(results, **{name: True})
+    if layer.ndim == 3:
+        hub.viewer.dims.set_point(0, layer.data_to_world((int(facts.get("z", 0)), 0, 0))[0])
+    hub.results_changed.emit(hub.results)
+    return results, note
+
+
+def _choose_model(hub: Hub, model: str, digest: str) -> str:
+    try:
+        card = hub.set_model(model) if model else None
+    except AttnSegError as error:
+        return f"Its model is missing ({error}); choose one to go on."
+    if card is not None and digest and card.digest and card.digest != digest:
+        return f"{Path(model).name} is another model than then: a new run may differ."
+    return ""
+
+
+def _changed_file(facts: Mapping[str, Any], path: Path | None) -> str:
+    image = facts["image"]
+    where = path or (Path(image["path"]) if image.get("path") else None)
+    if where is None or not where.is_file() or not image.get("size"):
+        return ""
+    if where.stat().st_size == image["size"]:
+        return ""
+    return f"{where.name} has changed since: look whether the labels still lie on it."
