@@ -28,6 +28,7 @@ def test_docks_take_the_viewer_by_the_name_that_napari_injects(
         "Tune",
         "Refine",
         "Train",
+        "Measure",
         "Compare layers (CKA)",
         "Bake-off",
     ]

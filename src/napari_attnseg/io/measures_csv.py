@@ -44,12 +44,12 @@ def _row(measures: Measures, region: Region) -> Row:
     return row
 
 
-def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Comma-separated text with a header; rows may have different columns."""
+def csv_text(rows: Iterable[Mapping[str, Any]], comma: str = ",") -> str:
+    """Text separated by ``comma``, with a header; rows may have different columns."""
     rows = list(rows)
     columns = list(dict.fromkeys(name for row in rows for name in row))
     out = io.StringIO(newline="")
-    writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
+    writer = csv.DictWriter(out, columns, restval="", delimiter=comma, lineterminator="\n")
     writer.writeheader()
     for row in rows:
         writer.writerow({k: "" if v is None else _number(v) for k, v in row.items()})
