@@ -252,3 +252,19 @@ def test_a_run_keeps_its_stages_and_tells_what_it_could_not(
     poor = list(Engine().handle(replace(work, out=str(tmp_path / "poor"), stage_bytes=9000)))
     (note,) = (e for e in poor if isinstance(e, m.Note))
     assert "of 24 slices is kept" in note.text
+
+
+def test_a_slice_in_passing_has_the_bits_of_a_live_one(tiny_checkpoint: Path) -> None:
+    """On a size that the network pads: its logits are then a part of a larger array."""
+    image = np.random.default_rng(0).normal(size=(2, 33, 41)).astype(np.float32)
+    live, passing = (Session(tiny_checkpoint, "cpu") for _ in range(2))
+    live.set_image(image)
+    passing.set_image(image)
+    for threshold in (0.02, 0.1, 0.3):
+        tuning = TUNING.replace(threshold=threshold)
+        for z, answer in passing.run(tuning=tuning):
+            expected = live.predict(z, tuning)
+            for name in ("labels", "probability", "logits"):
+                np.testing.assert_array_equal(getattr(answer, name), getattr(expected, name))
+    assert "variants" not in passing.pipeline.chain.counts
+    assert passing.pipeline.chain.counts["attend"] == 2

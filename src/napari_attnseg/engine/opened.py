@@ -38,6 +38,7 @@ from napari_attnseg.engine.preprocess import (
 from napari_attnseg.engine.stages import ByteCache
 from napari_attnseg.engine.values import checked_values
 from napari_attnseg.errors import InputError
+from napari_attnseg.io.pages import let_go
 from napari_attnseg.io.volume import Volume
 from napari_attnseg.settings import Tuning
 
@@ -263,8 +264,10 @@ class OpenImage:
 
     def _working(self, z: int) -> torch.Tensor:
         p = self.card.preprocessing
-        slice_ = self._standing(np.asarray(self._need_image()[z]))
+        image = self._need_image()
+        slice_ = self._standing(np.asarray(image[z]))
         x = torch.from_numpy(normalize(slice_, self._rgb, p, self._limits))[None]
+        let_go(image)
         return resize(x, self._working_size(), antialias=True)
 
     def _guarded(self, work: Callable[[], T]) -> T:

@@ -104,14 +104,15 @@ class Pipeline:
         names = {tunable.name for tunable in model.tunables}
         cell_ready = model.cell is not None and "threshold" in names
         self.cell: int | None = model.cell if use_cells and cell_ready else None
-        self.chain = Chain(self._stages())
+        self.chain = Chain(self._stages(bool(self.cell)))
+        self._through = Chain(self._stages(False), self.chain.counts)
 
     # -- stages ----------------------------------------------------------------------------------
 
     def _needs(self, *stages: str) -> tuple[str, ...]:
         return tuple(t.name for t in self.model.tunables if t.stage in stages)
 
-    def _stages(self) -> tuple[Stage, ...]:
+    def _stages(self, cells: bool) -> tuple[Stage, ...]:
         gate = tuple(name for name in self._needs("gate") if name != "threshold")
         decode = self._needs("decode")
         head = (
@@ -119,7 +120,7 @@ class Pipeline:
             Stage("encode", (), lambda x, v: self.model.encode(x), None),
             Stage("attend", self._needs("attend"), self._attend, self.heavy),
         )
-        if self.cell:
+        if cells:
             light = (
                 Stage("variants", (*gate, *decode), self._variants, self.heavy),
                 Stage("select", ("over",), self._select, None),
@@ -181,9 +182,13 @@ class Pipeline:
         """Both extreme answers of slice ``z``; only where :attr:`cell` is set."""
         return self.chain.ask(z, {**values, "z": z, "over": -1}, upto="variants")
 
-    def answer(self, z: Hashable, values: Values) -> tuple[Answer, Heavy, int]:
-        """Answer for slice ``z``, its heavy half and the count of cells over the threshold."""
-        return self._ask(z, values, None)
+    def answer(self, z: Hashable, values: Values, live: bool = True) -> tuple[Answer, Heavy, int]:
+        """Answer for slice ``z``, its heavy half and the count of cells over the threshold.
+
+        ``live=False``: nobody is going to move a threshold over just this slice, so it is decoded
+        once instead of into both extreme answers, which take several times the room.
+        """
+        return self._ask(z, values, None, live)
 
     def logits(self, z: Hashable, values: Values) -> tuple[torch.Tensor, Heavy, int]:
         """The same up to the logits (1, C, H, W) at working size."""
@@ -193,15 +198,26 @@ class Pipeline:
         """The end of the chain on logits (1, C, H, W): fit and cut."""
         return self._cut(self._fit(logits, values), values)
 
-    def _ask(self, z: Hashable, values: Values, upto: str | None) -> tuple[Any, Heavy, int]:
+    def _ask(
+        self, z: Hashable, values: Values, upto: str | None, live: bool = True
+    ) -> tuple[Any, Heavy, int]:
         heavy = self.attended(z, values)
         woken = self.chain.woken
         over = -1
         if heavy.attended is not None and "threshold" in values:
             over = int(over_threshold(heavy.attended.step, values["threshold"]).sum())
-        answer = self.chain.ask(z, {**values, "z": z, "over": over}, upto)
-        self.chain.woken = (*woken, *(s for s in self.chain.woken if s not in woken))
+        wanted = {**values, "z": z, "over": over}
+        chain = self.chain if live or self._decoded(z, wanted) else self._through
+        answer = chain.ask(z, wanted, upto)
+        self.chain.woken = (*woken, *(s for s in chain.woken if s not in woken))
         return answer, heavy, over
+
+    def _decoded(self, z: Hashable, values: Values) -> bool:
+        """Whether both extreme answers are in memory: then a choice between them is the least."""
+        if not self.cell:
+            return True
+        names = [stage.name for stage in self.chain.stages]
+        return self.chain.keys(z, values)[names.index("variants")] in self.heavy
 
     def spare_memory(self, cache_bytes: int) -> None:
         """Keep less than before in memory (never more): the rest lies below."""

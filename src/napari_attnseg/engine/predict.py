@@ -26,6 +26,7 @@ def cut_logits(logits_CYX: torch.Tensor, cut: float) -> Answer:
     with the strongest foreground class f, ``p = p_f / (p_f + p_0) = sigmoid(l_f - l_0)``,
     label f where ``p >= cut``.
     """
+    logits_CYX = logits_CYX.contiguous()  # the last bit of a sigmoid depends on the layout
     if logits_CYX.shape[0] == 1:
         probability = torch.sigmoid(logits_CYX[0].float())
         return Answer(logits_CYX, probability, (probability >= cut).to(torch.uint8))

@@ -40,26 +40,21 @@ class Session(OpenImage):
 
         ``tuning``: values to use, default :attr:`tuning`; names left out keep their default.
         """
-        steps = self.stepwise(z, tuning)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                answer: Prediction = end.value
-                return answer
+        return _last(self.stepwise(z, tuning))
 
     def stepwise(
-        self, z: int = 0, tuning: Tuning | None = None
+        self, z: int = 0, tuning: Tuning | None = None, live: bool = True
     ) -> Generator[None, None, Prediction]:
         """:meth:`predict` as a generator that returns the answer and pauses between tiles: what
-        takes long can be left at a pause, by closing it."""
+        takes long can be left at a pause, by closing it. ``live=False``: the same answer without
+        getting ready for a threshold that moves (see ``Pipeline.answer``)."""
         values = self._values(tuning)
         self._check_slice(z)
         attended, over = None, 0
         if self._tiler is not None:
             answer = yield from self._tiler.steps(self.pipeline, z, values, self._guarded)
         else:
-            answer, heavy, over = self._guarded(lambda: self.pipeline.answer(z, values))
+            answer, heavy, over = self._guarded(lambda: self.pipeline.answer(z, values, live))
             attended = heavy.attended
         step = None if attended is None else self._back(attended.step[0])
         return Prediction(
@@ -82,7 +77,7 @@ class Session(OpenImage):
     ) -> Iterator[tuple[int, Prediction]]:
         """Segment slices in ``order`` (default: all), one at a time; stop by not asking on."""
         for z in range(self.n_slices) if order is None else order:
-            yield z, self.predict(z, tuning)
+            yield z, _last(self.stepwise(z, tuning, live=False))
 
     def compare(self, z: int, tuning: Tuning | None = None) -> Comparison:
         """Foreground of slice ``z`` against plain attention (threshold 2.0), same other values."""
@@ -298,3 +293,13 @@ class Session(OpenImage):
         stride = self.model.stride
         h, w = (-(-n // stride) * stride for n in self._working_size())
         return h, w
+
+
+def _last(steps: Generator[None, None, Prediction]) -> Prediction:
+    """What a generator returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            answer: Prediction = end.value
+            return answer

@@ -126,13 +126,14 @@ class Stage:
 class Chain:
     """Stages in order.
 
-    ``woken`` lists the stages that ran in the last :meth:`ask`, ``counts`` all since creation.
+    ``woken`` lists the stages that ran in the last :meth:`ask`, ``counts`` all since creation
+    (``counts`` may be shared with a chain that begins with the same stages).
     """
 
-    def __init__(self, stages: tuple[Stage, ...]) -> None:
+    def __init__(self, stages: tuple[Stage, ...], counts: Counter[str] | None = None) -> None:
         self.stages = stages
         self.woken: tuple[str, ...] = ()
-        self.counts: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter() if counts is None else counts
 
     def keys(self, root: Hashable, values: Mapping[str, Any]) -> list[tuple[Hashable, ...]]:
         """The chained key of every stage; ``root`` identifies the input."""

@@ -93,7 +93,8 @@ class VolumeRun:
 
         # the slice the person waits for takes the whole machine, the others leave it smooth
         spare = contextlib.nullcontext if urgent else spare_processor
-        answer = yield from self._in_steps(self.session.stepwise(z, self.work.tuning), spare)
+        steps = self.session.stepwise(z, self.work.tuning, live=urgent)
+        answer = yield from self._in_steps(steps, spare)
         if answer is not None:
             with spare():
                 self._keep(z, answer, self.work.received or urgent)
