@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 
+from napari_attnseg.cli._batch import Report, ended_like_a_key, sweep_drafts
 from napari_attnseg.cli._common import (
     Cut,
     Device,
@@ -21,71 +22,21 @@ from napari_attnseg.cli._common import (
     say,
     tuning_of,
 )
-from napari_attnseg.cli._steps import SaveSteps, check_steps, write_steps
-from napari_attnseg.errors import AttnSegError, InputError, plain_sentence
+from napari_attnseg.cli._inputs import collect, targets
+from napari_attnseg.cli._steps import SaveSteps, check_steps
+from napari_attnseg.errors import InputError
 
 if TYPE_CHECKING:
-    from napari_attnseg.engine.on_top import OnTop
-    from napari_attnseg.engine.session import Session
-    from napari_attnseg.io.volume import Volume
+    from napari_attnseg.cards import Card
+    from napari_attnseg.engine.batch import Recipe
     from napari_attnseg.settings import Tuning
 
-SUFFIXES = (".nii.gz", ".nii", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
 EXTRAS = ("probability", "objects", "preview")
 
 DARK = (
     "note: PNG masks hold class ids, so they look black in picture viewers; open them in napari, "
     "or add --save preview"
 )
-
-
-def stem_of(path: Path) -> str:
-    """File name without its image suffix (``scan.nii.gz`` gives ``scan``)."""
-    lower = path.name.lower()
-    for suffix in SUFFIXES:
-        if lower.endswith(suffix):
-            return path.name[: -len(suffix)]
-    return path.stem
-
-
-def is_volume(path: Path) -> bool:
-    """Whether the name says NIfTI."""
-    return path.name.lower().endswith((".nii", ".nii.gz"))
-
-
-def collect(inputs: list[Path]) -> list[Path]:
-    """Files as given; folders give the images right inside them, our own masks left out."""
-    found: list[Path] = []
-    for path in inputs:
-        if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.name.lower().endswith(SUFFIXES))
-            found += [p for p in inside if not stem_of(p).endswith(("_mask", "_preview"))]
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise InputError(f"got {path}, which does not exist; give an image or a folder")
-    if not found:
-        raise InputError(f"no image found; expected files ending in {', '.join(SUFFIXES)}")
-    return found
-
-
-def targets(files: list[Path], out: Path) -> dict[Path, Path]:
-    """Where each mask goes; two inputs that would write one mask are refused before work."""
-    places: dict[Path, Path] = {}
-    for path in files:
-        mask = out / f"{stem_of(path)}_mask{'.nii.gz' if is_volume(path) else '.png'}"
-        clash = next((p for p, m in places.items() if m == mask and p != path), None)
-        if clash:
-            raise InputError(
-                f"{clash} and {path} would both be written to {mask.name}; "
-                "predict them into different folders"
-            )
-        places[path] = mask
-    return places
-
-
-def _suffix(mask: Path) -> str:
-    return ".nii.gz" if is_volume(mask) else mask.suffix
 
 
 def predict(
@@ -121,126 +72,78 @@ def predict(
             "do not fit into memory. Changes the answer of a global attention."
         ),
     ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Make every mask anew. Without it a finished mask of the same model, values and "
+            "image is kept, and one that was changed by hand is never replaced.",
+        ),
+    ] = False,
     device: Device = "auto",
 ) -> None:
-    """Segment images: INPUT... -> one mask each, re-read and verified."""
+    """Segment images: INPUT... -> one mask each, re-read and verified.
+
+    Stopped or killed, the same command goes on where it was. Of several inputs, or a folder, the
+    table predictions.csv in OUT has a line per file.
+    """
     for name in save or []:
         if name not in EXTRAS:
             raise InputError(f"got --save {name}, expected one of {', '.join(EXTRAS)}")
     places = targets(collect(inputs), out)
-    from napari_attnseg.engine.session import Session
-
-    alone = Session(model, device=device, tile=tile)
-    session: Session | OnTop = alone
-    if refine is None:
-        tuning = tuning_of(alone.card, threshold, rule, gamma, cut, iterations, tune)
-        check_steps(alone.card, save_steps)
-    else:
-        own = tuning_of(alone.card, threshold, rule, gamma, None, None, tune)
-        session, tuning = refined_by(refine, alone, own, cut, iterations, device)
-    ensure_folder(out)
-    failed = 0
-    for path, mask in places.items():
-        try:
-            source = _one(session, path, mask, tuning, volume, set(save or []))
-            if save_steps:
-                folder = mask.with_name(f"{stem_of(path)}_steps")
-                write_steps(session, source, tuning, folder, _suffix(mask))
-        except (AttnSegError, MemoryError, OSError, RuntimeError) as error:
-            sentence = plain_sentence(error)
-            if sentence is None:
-                raise
-            say(f"error: {path}: {sentence}")  # the rest of a folder is still worth having
-            failed += 1
+    recipe, card = _recipe(model, refine, (threshold, rule, gamma, cut, iterations, tune))
+    check_steps(card, save_steps and refine is None)
+    extras = (*dict.fromkeys(save or []), *(("steps",) if save_steps else ()))
+    recipe = replace(
+        recipe, device=device, tile=tile, volume=volume, save=extras, overwrite=overwrite
+    )
+    many = len(places) > 1 or any(path.is_dir() for path in inputs)
+    report = _run(recipe, card, places, out, many)
     if "preview" not in (save or []) and any(m.suffix == ".png" for m in places.values()):
         say(DARK)
-    say(f"{len(places) - failed} of {len(places)} masks written and verified in {out}")
-    if failed:
+    report.end()
+    if report.bad:
         raise typer.Exit(1)
 
 
-def refined_by(
-    refine: str,
-    session: Session,
-    own: Tuning,
-    cut: float | None,
-    iterations: int | None,
-    device: str,
-) -> tuple[OnTop, Tuning]:
-    """The model with the refinement ``refine`` on top, and the values of the latter. ``own``:
-    those of the model. Raises ``InputError`` when they do not go together."""
-    from napari_attnseg.engine.on_top import OnTop
-    from napari_attnseg.engine.session import Session
-
-    refiner = Session(refine, device=device)
-    both = OnTop(session, refiner, own)
-    return both, tuning_of(refiner.card, None, None, None, cut, iterations)
+Given = tuple[float | None, str | None, float | None, float | None, int | None, list[str] | None]
 
 
-def _one(
-    session: Session | OnTop,
-    path: Path,
-    mask: Path,
-    tuning: Tuning,
-    volume: int | None,
-    extras: set[str],
-) -> Volume:
-    from napari_attnseg.io.export import write_mask
-    from napari_attnseg.io.image import read_image
+def _recipe(model: str, refine: str | None, given: Given) -> tuple[Recipe, Card]:
+    """The values given on the command line on top of those of the cards, and the card of the
+    classes. Reads cards alone, no network."""
+    from napari_attnseg.cards import read_card, resolve_checkpoint
+    from napari_attnseg.engine.batch import Recipe
 
-    source = read_image(path, volume=volume)
-    session.set_image(source)
-    labels = np.zeros(source.view.shape[:3], np.uint8)
-    probability = np.zeros(labels.shape, np.float32) if "probability" in extras else None
-    for z, prediction in session.run(tuning=tuning):
-        labels[z] = prediction.labels
-        if probability is not None:
-            probability[z] = prediction.probability
-    for note in session.notes:
-        say(f"note: {path.name}: {note}")
-    verified = write_mask(
-        mask,
-        labels,
-        source,
-        classes=dict(enumerate(session.card.class_names)),
-        colors=dict(enumerate(session.card.class_colors)),
-        provenance=session.provenance(tuning),
-    )
-    ids = f"ids 0 to {len(session.card.class_names) - 1}"
-    say(f"{path.name} -> {verified.path} ({verified.message}; {ids})")
-    _extras(mask, labels, probability, source, extras)
-    return source
+    threshold, rule, gamma, cut, iterations, tune = given
+    card = read_card(resolve_checkpoint(model))
+    if refine is None:
+        tuning = tuning_of(card, threshold, rule, gamma, cut, iterations, tune)
+        return Recipe(model, tuning, card.digest), card
+    own: Tuning = tuning_of(card, threshold, rule, gamma, None, None, tune)
+    refiner = read_card(resolve_checkpoint(refine))
+    tuning = tuning_of(refiner, None, None, None, cut, iterations)
+    return Recipe(model, tuning, card.digest, refine, refiner.digest, own), card
 
 
-def _extras(
-    mask: Path,
-    labels: np.ndarray,
-    probability: np.ndarray | None,
-    source: Volume,
-    extras: set[str],
-) -> None:
-    from napari_attnseg.engine.objects import split_objects
-    from napari_attnseg.io.export import write_mask, write_scalar
+def _run(recipe: Recipe, card: Card, places: dict[Path, Path], out: Path, many: bool) -> Report:
+    """Work through all files. Nothing is made in ``out`` for a recipe that cannot be followed."""
+    from napari_attnseg.engine.batch import tasks_of
+    from napari_attnseg.engine.batch_make import Maker
+    from napari_attnseg.engine.batch_table import Table
 
-    suffix = ".nii.gz" if is_volume(mask) else ".tif"
-    stem = stem_of(mask).removesuffix("_mask")
-    if probability is not None:
-        write_scalar(mask.with_name(f"{stem}_probability{suffix}"), probability, source)
-    if "preview" in extras:
-        _preview(mask.with_name(f"{stem}_preview.png"), labels)
-    if "objects" in extras:
-        ids, count = split_objects(labels)
-        write_mask(mask.with_name(f"{stem}_objects{suffix}"), ids, source)
-        say(f"{stem}: {count} objects")
-
-
-def _preview(path: Path, labels: np.ndarray) -> None:
-    """Ids spread over black to white, to be seen in any picture viewer; of a volume its fullest
-    slice. To look at only: ``evaluate`` and training take the mask itself."""
-    from PIL import Image
-
-    z = int((labels > 0).sum(axis=(1, 2)).argmax())
-    top = max(1, int(labels.max(initial=0)))
-    spread = np.round(labels[z] * (255.0 / top)).astype(np.uint8)
-    Image.fromarray(spread).save(path)
-    say(f"{path.name}: {f'slice {z}, ' if len(labels) > 1 else ''}ids 0 to {top} as black to white")
+    maker = Maker(recipe)
+    ensure_folder(out)
+    sweep_drafts(out)
+    names = card.class_names
+    table = Table(out, names, [m.name for m in places.values()]) if many else None
+    report = Report(out, len(places), len(names) - 1, table)
+    try:
+        with ended_like_a_key():
+            for task in tasks_of(places):
+                report.add(maker.make(task))
+    except KeyboardInterrupt:
+        say("stopped; what was finished is kept, the same command goes on from there")
+        report.end()
+        raise typer.Exit(130) from None
+    return report

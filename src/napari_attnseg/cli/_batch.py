@@ -1,0 +1,136 @@
+"""A batch as lines of text: what came of every file, how far it is, and the table."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_attnseg.cli._common import say
+from napari_attnseg.errors import AttnSegError
+
+if TYPE_CHECKING:
+    from napari_attnseg.engine.batch import Row
+    from napari_attnseg.engine.batch_table import Table
+
+STALE_SECONDS = 3600
+"""Drafts that nobody has written to for so long belong to a program that was killed."""
+
+
+class Report:
+    """Says what came of each of ``count`` files, and keeps the ``table`` (``None``: there is
+    none). ``top``: the highest class id."""
+
+    def __init__(self, out: Path, count: int, top: int, table: Table | None) -> None:
+        self.out, self.count, self.top, self.table = out, count, top, table
+        self.found: Counter[str] = Counter()
+        self.untabled = ""
+        self._began = self._last = time.monotonic()
+        self._working = 0.0
+
+    @property
+    def bad(self) -> bool:
+        """Whether something asked for is not there."""
+        return bool(self.found["failed"] + self.found["refused"]) or bool(self.untabled)
+
+    def add(self, row: Row) -> None:
+        """The next file is done with."""
+        now = time.monotonic()
+        if row.status != "kept":
+            self._working += now - self._last
+        self._last = now
+        self.found[row.status] += 1
+        name = Path(row.file).name
+        for note in row.notes:
+            say(f"note: {name}: {note}")
+        if row.trace:
+            say(row.trace.rstrip())
+        say(self._line(row, name) + self._progress())
+        for line in row.said:
+            say(line)
+        self._tabled(lambda table: table.add(row))
+
+    def end(self) -> None:
+        """The table is whole, and the sum of it all is said."""
+        self._tabled(lambda table: table.write())
+        kept, good = self.found["kept"], self.found["kept"] + self.found["ok"]
+        parts = [f"{good} of {self.count} masks written and verified in {self.out}"]
+        if kept:
+            parts[0] += f" ({kept} of them before)"
+        parts += [f"{self.found[k]} {k}" for k in ("failed", "refused") if self.found[k]]
+        left = self.count - self.found.total()
+        if left:
+            parts.append(f"{left} not begun or not finished")
+        parts.append(duration(time.monotonic() - self._began))
+        if self.table is not None:
+            parts.append(f"table: {self.table.path}")
+        say(", ".join(parts))
+
+    def _tabled(self, work: Callable[[Table], None]) -> None:
+        """A table that cannot be written costs no mask, and is said once."""
+        if self.table is None:
+            return
+        try:
+            work(self.table)
+            self.untabled = ""
+        except AttnSegError as error:
+            if not self.untabled:
+                say(f"error: {error}")
+            self.untabled = str(error)
+
+    def _line(self, row: Row, name: str) -> str:
+        mask = self.out / row.mask
+        if row.status == "ok":
+            verdict = row.message or "read again after the one who made it was lost"
+            return f"{name} -> {mask} ({verdict}; ids 0 to {self.top})"
+        if row.status == "kept":
+            return f"{name}: kept, {row.mask} is finished with the same model, values and image"
+        return f"{'error' if row.status == 'failed' else 'refused'}: {row.file}: {row.error}"
+
+    def _progress(self) -> str:
+        done = self.found.total()
+        if self.count == 1 or done == self.count:
+            return ""
+        worked = done - self.found["kept"]
+        left = self.count - done
+        rest = f", about {duration(self._working / worked * left)} left" if worked else ""
+        return f" [{done} of {self.count}{rest}]"
+
+
+def duration(seconds: float) -> str:
+    """``75`` as ``"1 min 15 s"``."""
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 9.5 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+@contextmanager
+def ended_like_a_key() -> Iterator[None]:
+    """Being told to end (as a queue does when the time is over) is taken like Ctrl+C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def sweep_drafts(out: Path) -> None:
+    """Remove what killed programs left half-written in ``out``."""
+    for draft in out.glob(".attnseg-*"):
+        with suppress(OSError):
+            if draft.is_file() and time.time() - draft.stat().st_mtime > STALE_SECONDS:
+                draft.unlink()
