@@ -25,8 +25,10 @@ class LevelAsker:
     done = Signal(object, object)  # LevelMapsDone, tuple[ndarray (h,w), ...]
     failed = Signal(object)  # Failed
 
-    def __init__(self, live: LiveController) -> None:
+    def __init__(self, live: LiveController, folder: str = "levels") -> None:
+        """``folder``: name of the scratch folder of the answers; of several askers each has one."""
         self.live = live
+        self._folder = folder
         self._lock = threading.RLock()
         self._latest = Latest(live.client)
         self._out = ""
@@ -48,7 +50,7 @@ class LevelAsker:
             return
         with self._lock:
             # one folder for all: the next question leaves when the answer has been read
-            self._out = self._out or str(self.live.scratch.folder("levels"))
+            self._out = self._out or str(self.live.scratch.folder(self._folder))
             self._latest.ask(
                 LevelMaps(
                     image=s.image,

@@ -27,8 +27,9 @@ from napari_attnseg.viewer.bringing import Bringing, Dispatch
 from napari_attnseg.viewer.journal_keeper import Keeper
 from napari_attnseg.viewer.layers import METADATA
 from napari_attnseg.viewer.level_maps import LevelLayers
+from napari_attnseg.viewer.looking import first_image, seen
 from napari_attnseg.viewer.preferences import recall, remember
-from napari_attnseg.viewer.results import ResultLayers, visible_slice
+from napari_attnseg.viewer.results import ResultLayers
 from napari_attnseg.viewer.shelf import Shelf
 
 if TYPE_CHECKING:
@@ -222,10 +223,7 @@ class Hub:
 
     def visible_z(self) -> int:
         """The slice of the source that the person looks at."""
-        if self.source is None:
-            return 0
-        depth = 1 if self.source.ndim == 2 else int(self.source.data.shape[0])
-        return visible_slice(self.viewer, self.source, depth)
+        return seen(self.viewer, self.source)[0]
 
     def prepare(self) -> ResultLayers:
         """Hand the chosen image and model to the engine client; cheap when nothing changed.
@@ -234,7 +232,7 @@ class Hub:
         """
         self._bringing.now(self._chosen())
         self.live.set_model(self.checkpoint, self.device)
-        self.live.set_slice(self.visible_z())
+        self.live.set_slice(*seen(self.viewer, self.source))
         self._answers.layers = self.results_for(self.live.state.shape)
         return self._answers.layers
 
@@ -304,6 +302,8 @@ class Hub:
         self.closed = True
         self._bringing.cancel()
         self.levels.close()
+        if self.query is not None:
+            self.query.kept.close()
         self.refine.close()
         self.live.close()
         self.client.close()
@@ -319,7 +319,8 @@ class Hub:
     def _listen(self, viewer: ViewerModel) -> None:
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_removed)
-        viewer.dims.events.point.connect(self._follow_dims)
+        for changed in ("point", "order", "ndisplay"):
+            getattr(viewer.dims.events, changed).connect(self._follow_dims)
 
     def _choose_first(self, viewer: ViewerModel) -> None:
         """The first opening preselects an image, if there is one, and a model."""
@@ -340,12 +341,8 @@ class Hub:
             self._offered = name
             self._use_model(name)
 
-    def _first_image(self, viewer: ViewerModel) -> Any:
-        from napari.layers import Image
-
-        images = [x for x in viewer.layers if isinstance(x, Image) and not is_result(x)]
-        active = viewer.layers.selection.active
-        return active if active in images else (images[-1] if images else None)
+    def _first_image(self, viewer: ViewerModel) -> Image | None:
+        return first_image(viewer, lambda layer: not is_result(layer))
 
     def _on_inserted(self, event: Any) -> None:
         if self.source is None:
@@ -363,10 +360,11 @@ class Hub:
         self.set_source(self._first_image(self.viewer))
 
     def _follow_dims(self, event: Any = None) -> None:
-        z = self.visible_z()
+        """What is looked at comes first: in live answers, and in what is left of a run."""
+        z, axis = seen(self.viewer, self.source)
+        self.live.set_slice(z, axis)
         if z != self._z:
             self._z = z
-            self.live.set_slice(z)
             self.slice_changed.emit(z)
 
     def _chosen(self) -> Image:

@@ -264,7 +264,7 @@ class LevelLayers:
         if layer not in self._eyes:
             _paint(layer, found.kind, signed)
         # one range for all pictures, so that they can be compared
-        _fit(layer, seen if self.stacks.entry(key) == FIRST else values, signed)
+        fit_colours(layer, seen if self.stacks.entry(key) == FIRST else values, signed)
         return layer
 
     def _show(self, key: Key) -> None:
@@ -279,7 +279,7 @@ def word(found: LevelMapFile) -> str:
     return f"{place} {found.name}"
 
 
-def _fit(layer: Any, values: npt.NDArray[Any], signed: bool) -> None:
+def fit_colours(layer: Any, values: npt.NDArray[Any], signed: bool) -> None:
     """Spread the colours over the values; symmetric about 0 where they have signs. From 0 on
     where that leaves half of the colours to be seen, else from the lowest value on."""
     top = float(np.abs(values).max(initial=0.0)) or 1.0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from psygnal import Signal
 
+from napari_attnseg.viewer.kept_pixels import KeptPixels
 from napari_attnseg.viewer.layers import METADATA, transform_of
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ def query_for(hub: Hub) -> AttentionQuery:
 
 
 class AttentionQuery:
-    """Shows a movable point while it is on; a click on the image or a drag asks anew."""
+    """Shows a movable point while it is on; a click on the image or a drag asks anew, a click with
+    Shift keeps the pixel beside it (see ``kept``)."""
 
     toggled = Signal(bool)
 
@@ -33,6 +35,7 @@ class AttentionQuery:
         self.points: Points | None = None
         self._results: Any = None  # of which a pixel was asked
         self._setting = False
+        self.kept = KeptPixels(hub)
         hub.slice_changed.connect(self._on_slice)
         hub.source_changed.connect(self._on_source)
         hub.model_changed.connect(self._on_model)
@@ -84,6 +87,17 @@ class AttentionQuery:
         self.points.visible = True
         self._send(y, x)
 
+    def keep(self) -> None:
+        """Keep the pixel under the point."""
+        if self.points is not None and len(self.points.data):
+            *_, y, x = self.points.data[-1]
+            self._keep(y, x)
+
+    def _keep(self, y: float, x: float) -> None:
+        rows, columns = self._size()
+        if 0 <= round(y) < rows and 0 <= round(x) < columns:
+            self.kept.keep(self.hub.visible_z(), round(y), round(x))
+
     def _new_points(self, results: Any) -> Points:
         from napari.layers import Points
 
@@ -123,7 +137,10 @@ class AttentionQuery:
             return
         if self.points in viewer.layers and event.button == 1:
             *_, y, x = self.points.world_to_data(event.position)
-            self._place(y, x)
+            if "Shift" in event.modifiers:
+                self._keep(y, x)
+            else:
+                self._place(y, x)
 
     def _on_source(self, layer: Any) -> None:
         """The point lies in the space of the former image: the next one gets its own."""

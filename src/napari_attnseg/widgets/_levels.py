@@ -16,7 +16,7 @@ from napari_attnseg.widgets._bridge import connect_alive
 from napari_attnseg.widgets._compare import TUNED, ComparePanel, Words
 from napari_attnseg.widgets._entry_slider import EntrySlider
 from napari_attnseg.widgets._figures import FigureView
-from napari_attnseg.widgets._parts import Field, Section, button, hint, narrow
+from napari_attnseg.widgets._parts import Field, Section, button, hint, narrow, row
 
 if TYPE_CHECKING:
     from napari_attnseg.control.questions import LevelMapFile
@@ -91,10 +91,14 @@ class LevelsPanel(QWidget):
         self._timer.setSingleShot(True)
         self._timer.setInterval(FOLLOW_MS)
         self._timer.timeout.connect(self.maps.refresh)
+        self._timer.timeout.connect(self.query.kept.refresh)
         self._build()
         self.ask.toggled.connect(self._toggle_query)
         connect_alive(self, self.maps.changed, self._fill)
-        connect_alive(self, self.query.toggled, self.ask.setChecked)
+        self.keep.clicked.connect(lambda: self._try(self.query.keep))
+        self.clear.clicked.connect(self.query.kept.clear)
+        connect_alive(self, self.query.toggled, lambda _: self._on_query())
+        connect_alive(self, self.query.kept.changed, self._on_query)
         connect_alive(self, hub.model_changed, lambda _: self._on_model())
         connect_alive(self, hub.live.retuned, lambda *_: self._timer.start())
         self._on_model()
@@ -111,9 +115,17 @@ class LevelsPanel(QWidget):
         self.grid.setContentsMargins(0, 0, 0, 0)
         self.grid.setSpacing(2)
         self.ask = button(
-            "Ask a pixel", "Shows a ring: drag it or click the image to see what attends to what"
+            "Ask a pixel",
+            "Shows a ring: drag it or click the image to see what attends to what. Shift+click "
+            "keeps a pixel, with a number and a map of its own",
         )
         self.ask.setCheckable(True)
+        self.keep = button(
+            "Keep it", "The pixel under the ring stays asked, beside the next ones (Shift+click)"
+        )
+        self.clear = button("Clear", "Take the numbered pixels and their maps away")
+        self.keep.hide()
+        self.clear.hide()
         self.level = narrow(QComboBox())
         self.level.activated.connect(lambda _: self._on_level())
         self.compare = ComparePanel(self.hub, self, words=WORDS, against=self.against)
@@ -125,7 +137,7 @@ class LevelsPanel(QWidget):
         inner = QVBoxLayout(self.body)
         inner.setContentsMargins(0, 2, 0, 0)
         inner.setSpacing(4)
-        for part in (self.words, self.list, self.ask):
+        for part in (self.words, self.list, row(self.ask, self.keep, self.clear, stretch=-1)):
             inner.addWidget(part)
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
@@ -169,6 +181,13 @@ class LevelsPanel(QWidget):
 
     def _on_entry(self, key: Key, entry: int) -> None:
         self._try(lambda: self.maps.choose_entry(key, entry))
+
+    def _on_query(self) -> None:
+        on, kept = self.query.on, len(self.query.kept.pixels)
+        self.ask.setChecked(on)
+        self.keep.setVisible(on)
+        self.clear.setVisible(kept > 0)
+        self.clear.setText(f"Clear {kept} kept")
 
     def _toggle_query(self, on: bool) -> None:
         if on == self.query.on:
