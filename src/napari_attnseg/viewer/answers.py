@@ -9,7 +9,6 @@ import numpy as np
 
 from napari_attnseg.control.live import LiveController
 from napari_attnseg.control.messages import Failed
-from napari_attnseg.control.state import Results
 from napari_attnseg.control.volumes import result_bytes
 from napari_attnseg.errors import InputError
 from napari_attnseg.viewer.results import MapGrid, ResultLayers
@@ -18,14 +17,24 @@ from napari_attnseg.viewer.results import MapGrid, ResultLayers
 class Answers:
     """Writes what ``live`` answers into ``layers``; ``None`` lets answers fall.
 
-    ``begun`` is called with the layers when a run has made those that were missing.
+    ``begun`` is called with the layers when a run has made those that were missing. napari needs
+    a seventh of a second for each; with ``dispatch``, which puts a call off to another turn of
+    the window, they are made one a turn.
     """
 
-    def __init__(self, live: LiveController, begun: Callable[[ResultLayers], None]) -> None:
+    def __init__(
+        self,
+        live: LiveController,
+        begun: Callable[[ResultLayers], None],
+        dispatch: Callable[[Callable[[], None]], None] = lambda call: call(),
+    ) -> None:
         self.layers: ResultLayers | None = None
         self._live = live
         self._begun = begun
+        self._dispatch = dispatch
         self._arrays: dict[str, np.ndarray | None] = {}
+        self._done: list[int] = []
+        self._missing: list[str] = []
         live.started.connect(self._on_started)
         live.slice_done.connect(self._on_slice)
         live.finished.connect(self._on_finished)
@@ -48,34 +57,57 @@ class Answers:
 
     def clear(self) -> None:
         """Let go of the engine's files."""
-        self._arrays.clear()
+        self._arrays, self._missing = {}, []
 
     def _on_started(self, event: Any) -> None:
         layers, files = self.layers, self._live.state.results
         if layers is None or files is None:
             return
         self._arrays = {k: files.array(k) for k in ("labels", "probability", "step", "received")}
-        try:
-            self._make(layers, files)
-        except InputError as error:  # the disk has filled up since Run was pressed
-            self._arrays = {}
-            self._live.cancel()
-            self._live.failed.emit(Failed(0, type(error).__name__, str(error)))
-            return
-        self._begun(layers)
-
-    def _make(self, layers: ResultLayers, files: Results) -> None:
-        """The layers that are missing; raises ``InputError`` when there is no room for them."""
-        layers.ensure_labels()
+        self._done = []
         if 0 not in files.grid:
             layers.grid = MapGrid(files.grid, files.map_scale, files.map_offset)
-        for what in ("probability", "step", "received"):
-            if self._arrays[what] is not None:
-                layers.ensure_map(what, None if what == "probability" else layers.grid)
+        wanted = [w for w in ("probability", "step", "received") if self._arrays[w] is not None]
+        self._missing = ["labels", *wanted]
+        self._make_one(layers, self._arrays)
+
+    def _make_one(self, layers: ResultLayers, arrays: dict[str, np.ndarray | None]) -> None:
+        """One missing layer now, the next in a turn to come."""
+        if self.layers is not layers or self._arrays is not arrays:  # that run is over
+            return
+        if self._make_next(layers):
+            self._dispatch(lambda: self._make_one(layers, arrays))
+
+    def _make_next(self, layers: ResultLayers) -> bool:
+        """Whether there is another to be made."""
+        if not self._missing:
+            return False
+        what = self._missing.pop(0)
+        try:
+            self._add(layers, what)
+        except InputError as error:  # the disk has filled up since Run was pressed
+            self._arrays, self._missing = {}, []
+            self._live.cancel()
+            self._live.failed.emit(Failed(0, type(error).__name__, str(error)))
+            return False
+        if what == "labels" or not self._missing:
+            self._begun(layers)
+        return bool(self._missing)
+
+    def _add(self, layers: ResultLayers, what: str) -> None:
+        """The layer, if it is missing, with the slices that came before it."""
+        if what == "labels":
+            layers.ensure_labels()
+            return
+        layers.ensure_map(what, None if what == "probability" else layers.grid)
+        array = self._arrays[what]
+        for z in self._done if array is not None else ():
+            layers.write(what, z, array[z])  # type: ignore[index]
 
     def _on_slice(self, event: Any) -> None:
         if self.layers is None:
             return
+        self._done.append(event.z)
         for what, array in self._arrays.items():
             if array is None:
                 continue
@@ -87,7 +119,9 @@ class Answers:
     def _on_finished(self, event: Any = None) -> None:
         if self._live.state.busy:  # a small question failed while the run goes on
             return
-        self._arrays = {}
+        while self.layers is not None and self._make_next(self.layers):
+            continue  # a run that was quicker than the turns of the window
+        self._arrays, self._missing = {}, []
         if self.layers is None:
             return
         self.layers.settle()

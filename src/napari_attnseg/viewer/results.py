@@ -18,6 +18,7 @@ import numpy.typing as npt
 from napari_attnseg.control.volumes import FULL_PRECISION_VOXELS
 from napari_attnseg.viewer.edits import HandEdits
 from napari_attnseg.viewer.layers import METADATA, layer_source, map_transform, transform_of
+from napari_attnseg.viewer.looking import viewed_axis, visible_slice
 from napari_attnseg.viewer.memory import store_bytes, volume_store
 
 if TYPE_CHECKING:
@@ -302,8 +303,7 @@ class ResultLayers:
 
     def _crosses_slices(self) -> bool:
         """Whether the view shows more than one slice (3D, or cut along another axis)."""
-        dims = self.viewer.dims
-        return self.shape[0] > 1 and (dims.ndisplay == 3 or dims.ndim - 3 in dims.displayed)
+        return self.shape[0] > 1 and viewed_axis(self.viewer) != 0
 
     def _shows_only(self, z: int) -> bool:
         return not self._crosses_slices() and z == self.visible_z()
@@ -316,12 +316,3 @@ class ResultLayers:
             return False
         self._refreshed[key] = now
         return True
-
-
-def visible_slice(viewer: ViewerModel, layer: Layer, depth: int) -> int:
-    """Index of the slice of ``layer`` (with ``depth`` slices) under the viewer's dims point."""
-    if layer.ndim == 2 or depth == 1:
-        return 0
-    point = np.asarray(viewer.dims.point)[-layer.ndim :]
-    z = float(np.asarray(layer.world_to_data(point))[0])
-    return int(np.clip(np.floor(z + 0.5), 0, depth - 1))

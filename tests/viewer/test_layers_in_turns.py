@@ -1,0 +1,87 @@
+"""The layers of a run are made one a turn of the window, and none of them misses a slice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+
+from napari_attnseg.control.client import InProcessClient
+from napari_attnseg.control.live import LiveController
+from napari_attnseg.control.scratch import Scratch
+from napari_attnseg.viewer.answers import Answers
+from napari_attnseg.viewer.results import ResultLayers
+
+pytestmark = pytest.mark.gui
+
+
+class Window:
+    def __init__(self, folder: Path, checkpoint: Path) -> None:
+        self.viewer = ViewerModel()
+        self.pixels = np.random.default_rng(0).integers(0, 255, (5, 40, 48)).astype(np.uint8)
+        image = self.viewer.add_image(self.pixels, name="ct", contrast_limits=(0, 255))
+        self.live = LiveController(InProcessClient(), Scratch(folder))
+        self.turns: list[Callable[[], None]] = []
+        self.begun: list[Any] = []
+        self.answers = Answers(self.live, self.begun.append, self.turns.append)
+        self.answers.layers = ResultLayers(self.viewer, image, "tiny")
+        self.live.open_image(self.pixels)
+        self.live.set_model(str(checkpoint))
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(layer.name.split("_")[-1] for layer in self.viewer.layers)
+
+
+@pytest.fixture
+def window(tmp_path: Path, tiny_checkpoint: Path) -> Iterator[Window]:
+    made = Window(tmp_path, tiny_checkpoint)
+    yield made
+    made.live.client.close()
+    made.live.scratch.close()
+
+
+ALL = ["ct", "labels", "probability", "received", "step"]
+
+
+def test_one_a_turn_with_the_slices_that_came_before(window: Window) -> None:
+    seen: list[tuple[int, list[str]]] = []
+
+    def slice_by_slice(event: Any) -> None:
+        seen.append((event.z, window.names))
+        if window.turns:
+            window.turns.pop(0)()
+
+    window.live.slice_done.connect(slice_by_slice)
+    window.answers.run()
+    assert seen[0][1] == ["ct", "labels"]
+    assert seen[1][1] == ["ct", "labels", "probability"]
+    assert window.names == ALL
+    assert len(window.begun) == 2
+    files = window.live.state.results
+    assert files is not None
+    for what in ("probability", "step", "received"):
+        assert np.array_equal(window.answers.layers.maps[what].data, files.array(what)), what
+
+
+def test_a_run_quicker_than_the_window_has_all_its_layers(window: Window) -> None:
+    window.answers.run()
+    assert window.names == ALL
+    files = window.live.state.results
+    assert files is not None
+    assert np.array_equal(window.answers.layers.maps["step"].data, files.array("step"))
+    for turn in window.turns:
+        turn()
+    assert window.names == ALL
+
+
+def test_turns_of_a_run_that_is_over_make_nothing(window: Window) -> None:
+    window.live.slice_done.connect(lambda e: setattr(window.answers, "layers", None))
+    window.answers.run()
+    for turn in window.turns:
+        turn()
+    assert window.names == ["ct", "labels"]
