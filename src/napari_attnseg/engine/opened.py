@@ -33,9 +33,9 @@ from napari_attnseg.engine.preprocess import (
     nonfinite_note,
     normalize,
     resize,
-    working_size,
 )
 from napari_attnseg.engine.stages import ByteCache
+from napari_attnseg.engine.turned import Turned, in_order, size_along, standing
 from napari_attnseg.engine.values import checked_values
 from napari_attnseg.errors import InputError
 from napari_attnseg.io.pages import let_go
@@ -89,10 +89,11 @@ class OpenImage:
         self.model.to(self.device).eval()
         self._device_notes: list[str] = []
         self._image_notes: list[str] = []
-        self._image: np.ndarray | None = None
-        self._rgb = False
-        self._flips = (False, False, False)
+        self._image: np.ndarray | Turned | None = None
+        self.axis, self._rgb = 0, False
+        self._flips = self._upright = (False, False, False)
         self._spacing: tuple[float, ...] = ()
+        self._apart: tuple[float, ...] = ()
         self._limits = (0.0, 1.0)
         limit = default_cache_bytes() if cache_bytes is None else cache_bytes
         self.pipeline = Pipeline(self.model, self._prepare, self._slice_size, limit, use_cells)
@@ -151,15 +152,26 @@ class OpenImage:
         note = channel_note(channels, self.card.preprocessing.channels)
         limits = intensity_limits(view, volume.rgb, self.card.preprocessing)
         self._image, self._rgb, self._limits = view, volume.rgb, limits
-        self._flips = volume.flips if flips is None else flips
-        self._spacing = volume.spacing_mm if spacing_mm is None else spacing_mm
-        plan = tiling.Plan.of(self._working_size(), self.tile, self.model.stride)
-        self._tiler = tiling.Tiler(plan, self._working) if len(plan) > 1 else None
+        self._upright = volume.flips if flips is None else flips
+        self._apart = volume.spacing_mm if spacing_mm is None else spacing_mm
+        self.look_along(0)
         maps = any(t.name == "threshold" for t in self.model.tunables)
         told = bool(self.model.places), maps
         cut = tiling.tile_note(self.tile, *told) if self.tile and self.tiled else None
         notes = (volume.note, note, nonfinite_note(view, volume.rgb), cut)
         self._image_notes = [text for text in notes if text]
+
+    def look_along(self, axis: int) -> None:
+        """Take slices along view axis ``axis`` from now on (0: axial, as :meth:`set_image` does; 1:
+        coronal; 2: sagittal). Shape, slice numbers and answers are then those of the turned volume
+        (see ``turned``); what was computed is forgotten."""
+        image = self._need_image()
+        view = image.source if isinstance(image, Turned) else image
+        self._image, self.axis = (Turned(view, axis) if axis else view), axis
+        self._flips = standing(self._upright, axis)
+        self._spacing = in_order(self._apart, axis) if len(self._apart) == 3 else self._apart
+        plan = tiling.Plan.of(self._working_size(), self.tile, self.model.stride)
+        self._tiler = tiling.Tiler(plan, self._working) if len(plan) > 1 else None
         self._forget()
 
     def keep_on_disk(self, folder: Path, limit: int) -> None:
@@ -191,7 +203,7 @@ class OpenImage:
         if tier is not None:
             tier.close()
 
-    def _need_image(self) -> np.ndarray:
+    def _need_image(self) -> np.ndarray | Turned:
         if self._image is None:
             raise InputError("no image is set; call set_image(...) with an array or a path first")
         return self._image
@@ -254,7 +266,7 @@ class OpenImage:
         return self.shape[1:]
 
     def _working_size(self) -> tuple[int, int]:
-        return working_size(self.shape[1:], self.card.preprocessing, self._spacing)
+        return size_along(self.axis, self.shape[1:], self.card.preprocessing, self._spacing)
 
     def _prepare(self, part: int | tiling.Tile) -> torch.Tensor:
         if isinstance(part, tiling.Tile):
