@@ -18,6 +18,7 @@ from napari_attnseg.cli import (
     experiment,
     models,
     predict,
+    restore,
     train,
 )
 from napari_attnseg.errors import AttnSegError, plain_sentence
@@ -40,6 +41,7 @@ app.command("models")(models.models)
 app.command("attentions")(attentions.attentions)
 app.command("info")(models.info)
 app.command("demo")(demo.demo)
+app.command("restore")(restore.restore)
 
 
 def main() -> None:

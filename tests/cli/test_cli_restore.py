@@ -1,0 +1,75 @@
+"""``restore`` on the command line: lists what is left, and writes it where the image lies."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from napari_attnseg.cli import app
+from napari_attnseg.io.journal import Journal
+from napari_attnseg.io.runs import pack
+
+SHAPE = (5, 7, 11)
+
+
+@pytest.fixture
+def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A journal whose process cannot be alive, and its scan."""
+    monkeypatch.setenv("NAPARI_ATTNSEG_JOURNALS", str(tmp_path / "journals"))
+    scan = tmp_path / "scan.nii.gz"
+    affine = np.diag([1.5, -2.0, 3.0, 1.0])
+    nib.save(nib.Nifti1Image(np.zeros(SHAPE[::-1], np.int16), affine), scan)
+    facts = {
+        "image": {"name": "scan", "path": str(scan), "shape": list(SHAPE), "part": None},
+        "model": "/somewhere/tiny.safetensors",
+        "shape": list(SHAPE),
+    }
+    path = tmp_path / "journals" / "open-1-77" / "0-1.journal"
+    book = Journal(path, facts)
+    model, held = np.zeros(SHAPE[1:], np.uint8), np.zeros(SHAPE[1:], np.uint16)
+    model[1:3, 2:9] = 1
+    held[2, 5] = 256 + 2
+    book.tiles("answer", {(0, (3, 0, 0)): pack(model)})
+    book.tiles("paint", {(1, (3, 0, 0)): pack(held)})
+    book.close()
+    expected = np.zeros(SHAPE, np.uint8)
+    expected[3, 1:3, 2:9] = 1
+    expected[3, 2, 5] = 2
+    return {"path": path, "expected": expected, "affine": affine, "scan": scan}
+
+
+def run(*words: str) -> str:
+    result = CliRunner().invoke(app, ["restore", *words])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_lists_and_writes_what_is_left(journal: dict[str, Any], tmp_path: Path) -> None:
+    assert "scan by tiny: 1 step by hand; its window ended without closing" in run()
+    told = json.loads(run("--json", "--to", str(tmp_path / "out")))
+    assert told["crashed"]
+    written = nib.load(told["written"])
+    np.testing.assert_array_equal(written.affine, journal["affine"])
+    np.testing.assert_array_equal(np.asarray(written.dataobj).T, journal["expected"])
+    run("--to", str(tmp_path / "out"))
+    assert len(list((tmp_path / "out").iterdir())) == 2, "nothing is overwritten"
+    assert journal["path"].exists()
+
+
+def test_a_missing_image_costs_only_the_space(journal: dict[str, Any], tmp_path: Path) -> None:
+    import tifffile
+
+    journal["scan"].unlink()
+    told = json.loads(run("--json", "--to", str(tmp_path / "out")))
+    np.testing.assert_array_equal(tifffile.imread(told["written"]), journal["expected"])
+
+
+def test_nothing_left_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAPARI_ATTNSEG_JOURNALS", str(tmp_path))
+    assert "nothing unsaved" in run()
