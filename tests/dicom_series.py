@@ -95,7 +95,7 @@ def head(series: str, image: np.ndarray, number: int) -> FileDataset:
 
 def write_enhanced(path: Path, pixels: np.ndarray, places: np.ndarray, turn: np.ndarray) -> Path:
     """All slices in one file with functional groups, as enhanced CT does."""
-    data = head(generate_uid(), pixels[0], 1)
+    data = head(generate_uid(None)[:40].rstrip("."), pixels[0], 1)
     for tag in ("PixelSpacing", "SliceThickness", "RescaleSlope", "RescaleIntercept"):
         delattr(data, tag)
     data.NumberOfFrames, data.PixelData = len(pixels), pixels.tobytes()

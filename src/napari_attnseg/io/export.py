@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
 import json
 import os
 import shutil
@@ -25,7 +26,20 @@ from napari_attnseg.io.limits import readable_bytes
 from napari_attnseg.io.volume import Volume
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-SUFFIXES = (".nii.gz", ".nii", ".tif", ".tiff", ".png")
+WRITERS = {
+    ".nii.gz": "export_nifti",
+    ".nii": "export_nifti",
+    ".tif": "export_raster",
+    ".tiff": "export_raster",
+    ".png": "export_raster",
+    ".ome.zarr": "export_ome_zarr",
+    ".zarr": "export_ome_zarr",
+    ".dcm": "export_dicom_seg",
+    ".nrrd": "export_nrrd",
+    ".mha": "export_meta",
+}
+"""Module that writes a format, by the ending of the name."""
+SUFFIXES = tuple(WRITERS)
 
 
 @dataclass(frozen=True)
@@ -51,12 +65,13 @@ def write_mask(
     provenance: Mapping[str, Any] | None = None,
     colors: Mapping[int, str] | None = None,
 ) -> Verified:
-    """Write ids (Z, Y, X) as .nii, .nii.gz, .tif or (one slice) .png and read them again.
+    """Write ids (Z, Y, X) in the format of the name's ending (:data:`SUFFIXES`) and read them
+    again: NIfTI, TIFF, PNG (one slice), OME-Zarr labels (a folder), DICOM-SEG (.dcm, of a DICOM
+    series), NRRD or MetaImage.
 
     NIfTI carries the header and the affine of ``source``; TIFF its resolution. ``classes`` (id to
-    name), ``colors`` (id to ``"#rrggbb"``) and ``provenance`` travel inside (NIfTI extension,
-    TIFF description, PNG text). Raises ``ExportError`` when it cannot be written or does not read
-    back equal.
+    name), ``colors`` (id to ``"#rrggbb"``) and ``provenance`` travel inside. Raises
+    ``ExportError`` when it cannot be written or does not read back equal.
     """
     labels = as_ids(labels_ZYX)
     comment: dict[str, Any] = {"classes": {str(k): v for k, v in (classes or {}).items()}}
@@ -120,18 +135,15 @@ def _write(
         )
     suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), None)
     text = json.dumps(comment, sort_keys=True, default=str)
-    if suffix in (".nii", ".nii.gz"):
-        from napari_attnseg.io import export_nifti as writer
-    elif suffix is not None:
-        from napari_attnseg.io import export_raster as writer  # type: ignore[no-redef]
-    else:
-        raise ExportError(f"got {path.name}; expected a name ending in .nii.gz, .nii, .tif or .png")
+    if suffix is None:
+        raise ExportError(f"got {path.name}; expected a name ending in {', '.join(SUFFIXES)}")
+    writer = importlib.import_module(f"napari_attnseg.io.{WRITERS[suffix]}")
     job = writer.prepare(suffix, array_ZYX, source, text)
     with _beside(path, suffix) as draft:
         job.write(draft)
         _to_disk(draft)
         equal = job.verify(draft)
-        os.replace(draft, path)
+        _move(draft, path)
     _sync_folder(path.parent)
     counts = _counts(array_ZYX) if array_ZYX.dtype.kind == "u" else {}
     return Verified(path, job.shape, equal, counts, _message(job, counts, comment))
@@ -142,17 +154,46 @@ def _beside(path: Path, suffix: str) -> Any:
     """A new file in the same folder; removed again whatever goes wrong, said in one sentence."""
     draft = None
     try:
-        handle, name = tempfile.mkstemp(prefix=".attnseg-", suffix=suffix, dir=path.parent)
-        os.close(handle)
-        draft = Path(name)
-        draft.chmod(0o666 & ~_umask())
+        draft = _draft(path, suffix)
         yield draft
     except OSError as error:
         raise ExportError(_why(path, error)) from error
     finally:
-        if draft is not None:
+        if draft is not None and draft.is_dir():
+            shutil.rmtree(draft, ignore_errors=True)
+        elif draft is not None:
             with contextlib.suppress(OSError):
                 draft.unlink(missing_ok=True)
+
+
+def _draft(path: Path, suffix: str) -> Path:
+    """An empty file (or folder, for a format that is one) beside ``path``."""
+    if suffix.endswith(".zarr"):
+        folder = Path(tempfile.mkdtemp(prefix=".attnseg-", suffix=suffix, dir=path.parent))
+        folder.chmod(0o777 & ~_umask())
+        return folder
+    handle, name = tempfile.mkstemp(prefix=".attnseg-", suffix=suffix, dir=path.parent)
+    os.close(handle)
+    draft = Path(name)
+    draft.chmod(0o666 & ~_umask())
+    return draft
+
+
+def _move(draft: Path, path: Path) -> None:
+    """To its place. Of two folders the old one steps aside first: it is back if that fails."""
+    if not draft.is_dir() or not path.is_dir():
+        os.replace(draft, path)
+        return
+    if not any((path / mark).is_file() for mark in (".zattrs", ".zgroup", "zarr.json")):
+        raise ExportError(f"{path} is a folder that is no zarr; choose another name")
+    aside = draft.with_name(f"{draft.name}-old")
+    os.replace(path, aside)
+    try:
+        os.replace(draft, path)
+    except OSError:
+        os.replace(aside, path)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _why(path: Path, error: OSError) -> str:
@@ -176,6 +217,11 @@ def _umask() -> int:
 
 
 def _to_disk(path: Path) -> None:
+    if path.is_dir():
+        for inner in path.rglob("*"):
+            if inner.is_file():
+                _to_disk(inner)
+        return
     with path.open("rb") as file:
         os.fsync(file.fileno())
 

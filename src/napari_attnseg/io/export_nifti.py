@@ -25,7 +25,7 @@ NIFTI1_LONGEST = 32767
 
 def prepare(suffix: str, array_ZYX: np.ndarray, source: Volume | None, text: str) -> Job:
     """Everything decided before a byte is written."""
-    data, affine = _placed(array_ZYX, source)
+    data, affine = placed(array_ZYX, source)
     header = _header(data, affine, source, text)
     expected = header.get_best_affine()
     exact = bool(np.array_equal(expected, affine))
@@ -38,10 +38,10 @@ def prepare(suffix: str, array_ZYX: np.ndarray, source: Volume | None, text: str
         _verify(path, data, expected, codes)
         return exact
 
-    return Job(data.shape, write, verify, _words(source, exact))
+    return Job(data.shape, write, verify, place_words(source, exact))
 
 
-def _words(source: Volume | None, exact: bool) -> str:
+def place_words(source: Volume | None, exact: bool) -> str:
     """What the verdict says about the place, and what of it was assumed."""
     if source is None or source.geometry is None:
         size = "its voxel size" if source and source.spacing_mm else "voxels of 1 mm"
@@ -50,7 +50,8 @@ def _words(source: Volume | None, exact: bool) -> str:
     return f"{place} (space assumed: {source.assumed})" if source.assumed else place
 
 
-def _placed(array_ZYX: np.ndarray, source: Volume | None) -> tuple[np.ndarray, np.ndarray]:
+def placed(array_ZYX: np.ndarray, source: Volume | None) -> tuple[np.ndarray, np.ndarray]:
+    """The array in file order and the affine (RAS+ mm) that it is written with."""
     if source is not None and source.geometry is not None:
         return source.to_file_order(array_ZYX), source.geometry.affine
     # without a space: i runs left, j posterior, k up, so that it looks as it did on the screen

@@ -1,0 +1,105 @@
+"""MetaImage export (.mha): directions and voxel sizes of the source, in one file."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_attnseg.errors import ExportError
+from napari_attnseg.io.directions import LPS, SIGNS
+from napari_attnseg.io.export import Job
+from napari_attnseg.io.export_nifti import place_words, placed
+from napari_attnseg.io.meta_image import TYPES, read_meta, read_meta_header
+from napari_attnseg.io.volume import Volume
+
+KEY = "AttnSeg"
+LONGEST = 30_000
+"""Characters of a field that other readers of MetaImage take."""
+CLOSE = 1e-9
+"""Share of a voxel that splitting the affine into sizes and directions may cost."""
+
+
+def prepare(suffix: str, array_ZYX: np.ndarray, source: Volume | None, text: str) -> Job:
+    """Everything decided before a byte is written."""
+    data, affine = placed(array_ZYX, source)
+    if data.ndim == 2:
+        data = data[..., None]
+    told = text if len(text) < LONGEST else json.dumps({"classes": json.loads(text)["classes"]})
+    head = _header(data, affine, told)
+    exact = bool(np.array_equal(_read_affine(head), affine))
+
+    def write(path: Path) -> None:
+        little = data.astype(data.dtype.newbyteorder("<"), copy=False)
+        packer, parts = zlib.compressobj(6), []
+        for k in range(data.shape[-1]):
+            parts.append(packer.compress(little[..., k].tobytes(order="F")))
+        body = b"".join((*parts, packer.flush()))
+        told = f"CompressedDataSize = {len(body)}\n".encode()  # ITK unpacks nothing without it
+        path.write_bytes(head.replace(b"TransformMatrix", told + b"TransformMatrix", 1) + body)
+
+    def verify(path: Path) -> bool:
+        _verify(path, data, affine)
+        return exact
+
+    return Job(data.shape, write, verify, place_words(source, True))
+
+
+def _header(data: np.ndarray, affine: np.ndarray, text: str) -> bytes:
+    lps = np.array(SIGNS[LPS])[:, None] * affine[:3]
+    sizes = np.linalg.norm(lps[:, :3], axis=0)
+    turn = (lps[:, :3] / sizes).T
+    kind = next(name for name, code in TYPES.items() if np.dtype(code) == data.dtype)
+    fields = {
+        "ObjectType": "Image",
+        "NDims": "3",
+        "BinaryData": "True",
+        "BinaryDataByteOrderMSB": "False",
+        "CompressedData": "True",
+        "TransformMatrix": _words(turn.ravel()),
+        "Offset": _words(lps[:, 3]),
+        "CenterOfRotation": "0 0 0",
+        "ElementSpacing": _words(sizes),
+        "DimSize": " ".join(str(n) for n in data.shape),
+        "AnatomicalOrientation": "RAI",
+        KEY: text,
+        "ElementType": kind,
+        "ElementDataFile": "LOCAL",
+    }
+    return "".join(f"{name} = {value}\n" for name, value in fields.items()).encode("ascii")
+
+
+def _words(values: np.ndarray) -> str:
+    return " ".join(f"{v + 0.0:.17g}" for v in values)
+
+
+def _read_affine(head: bytes) -> np.ndarray:
+    from napari_attnseg.io.meta_image import _affine
+
+    pairs = (line.partition(" = ")[::2] for line in head.decode("ascii").splitlines())
+    return _affine(dict(pairs), 3)
+
+
+def _verify(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
+    try:
+        again = read_meta(path)
+    except Exception as error:
+        raise ExportError(
+            f"the written file cannot be read back ({error}); nothing was changed, export again"
+        ) from error
+    if again.data.dtype != data.dtype or not np.array_equal(again.data, data):
+        raise ExportError("the written voxels do not read back as written; nothing was changed")
+    corners = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)], float)
+    corners[:, :3] *= np.array(data.shape) - 1
+    smallest = np.linalg.norm(affine[:3, :3], axis=0).min()
+    found = again.geometry
+    if found is None or np.abs(corners @ (found.affine - affine).T).max() > CLOSE * smallest:
+        raise ExportError("the written places do not read back as written; nothing was changed")
+
+
+def comment_of(path: Path) -> dict[str, Any]:
+    """Classes, colours and provenance of a mask that was written here; empty otherwise."""
+    return dict(json.loads(read_meta_header(path)[0].get(KEY, "{}")))
