@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from napari_attnseg.atomic import whole
 from napari_attnseg.cards import CARD_KEY, FORMAT, Card, read_card, resolve_checkpoint
 from napari_attnseg.errors import AttnSegError, CheckpointError
 from napari_attnseg.models.base import ModelSpec, SegmentationModel, build
@@ -58,30 +57,15 @@ def save_checkpoint(path: str | Path, model: SegmentationModel, card: Card) -> C
 
 
 def _write_whole(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Temporary file beside the target, synced and renamed: readers see the old or the new."""
-    temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
-        save_file(state, temporary, metadata)  # a third of the time of making the bytes first
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        with whole(path) as draft:
+            save_file(state, draft, metadata)  # a third of the time of making the bytes first
     except (OSError, SafetensorError) as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         why = getattr(error, "strerror", None) or error
         raise CheckpointError(
             f"cannot write {path} ({why}); choose another place or free space"
         ) from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def load_checkpoint(path_or_name: str | Path, device: str | torch.device = "cpu") -> Checkpoint:

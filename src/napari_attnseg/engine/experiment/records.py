@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from napari_attnseg import atomic
 from napari_attnseg.engine.experiment.plan import Run
 from napari_attnseg.errors import ExportError, InputError
 from napari_attnseg.io.layout import Layout
@@ -75,24 +74,11 @@ def _difference(had: Any, wanted: Any, where: str = "") -> str:
 
 
 def write_whole(path: Path, payload: str | bytes) -> None:
-    """Temporary file beside the target, renamed: readers see the old file or the new one.
-
-    Raises ``ExportError`` when it cannot be written.
-    """
-    data = payload.encode() if isinstance(payload, str) else payload
-    temporary: str | None = None
+    """A file that readers see as it was or as it is now; raises ``ExportError``."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        atomic.write_whole(path, payload.encode() if isinstance(payload, str) else payload)
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         raise ExportError(
             f"cannot write {path} ({error.strerror or error}); choose another --out or free space"
         ) from error
