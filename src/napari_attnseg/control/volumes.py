@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from napari_attnseg.control.message_base import Event, ImageRef, Request
+from napari_attnseg.errors import InputError
 from napari_attnseg.settings import Tuning
 
 FULL_PRECISION_VOXELS = 64_000_000
@@ -64,3 +65,28 @@ class Forecasted(Event):
     note: str = ""
     memory_free: int = 0
     disk_free: int = 0
+
+
+AXES = ("axial", "coronal", "sagittal")
+"""Along which view axis (Z, Y, X) slices are taken."""
+ALL_AXES = "all"
+"""Along each of them, and the probabilities averaged."""
+
+
+def axes_named(name: str) -> tuple[int, ...]:
+    """View axes of one of ``AXES``, or of ``ALL_AXES``; raises ``InputError`` for other words."""
+    if name == ALL_AXES:
+        return tuple(range(len(AXES)))
+    if name in AXES:
+        return (AXES.index(name),)
+    raise InputError(f"got axis {name!r}, expected one of {', '.join((*AXES, ALL_AXES))}")
+
+
+def axes_bytes(shape: tuple[int, ...], axis: str, channels: int) -> int:
+    """Bytes on disk beside the results while slices are taken along ``axis``; ``channels``: logits
+    that the model gives per pixel."""
+    if axis == AXES[0]:
+        return 0
+    voxels = math.prod(shape)
+    planes = channels if axis == ALL_AXES else 2
+    return voxels * planes * (2 if voxels > FULL_PRECISION_VOXELS else 4)
