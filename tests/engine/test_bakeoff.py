@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,8 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
+from napari_attnseg.attention.base import AttentionModule, register_attention
+from napari_attnseg.attention.registry import _REGISTRY
 from napari_attnseg.control.bakeoff import (
     BakeOff,
     BakeOffPictures,
@@ -24,6 +29,9 @@ from napari_attnseg.control.bakeoff_runner import BakeOffController, finished_ru
 from napari_attnseg.control.client import InProcessClient
 from napari_attnseg.control.messages import Failed, Finished, Started, decode, encode
 from napari_attnseg.control.scratch import Scratch
+from napari_attnseg.engine.bakeoff import planned
+from napari_attnseg.engine.experiment.run import run_plan
+from napari_attnseg.errors import EngineError
 
 
 def write_data(folder: Path) -> Path:
@@ -181,3 +189,63 @@ def test_requests_and_events_survive_the_wire() -> None:
     assert decode(encode(asked)) == asked
     row = BakeOffRow(3, "skip_cbam", (0, 4), 0.5, None, said=("One.", "Two."))
     assert decode(encode(row)) == row
+
+
+class Broken(AttentionModule):
+    """Learns to give no number."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.weight * (float("nan") if self.training else 1.0)
+
+
+@pytest.fixture
+def broken() -> Iterator[str]:
+    register_attention("t_broken", kinds=())(Broken)
+    yield "skip[0]=t_broken"
+    del _REGISTRY["t_broken"]
+
+
+def test_one_that_fails_is_a_row_with_its_reason_and_the_others_go_on(
+    work: BakeOffController, wish: BakeOff, tmp_path: Path, broken: str
+) -> None:
+    told = heard(work)
+    wish = replace(wish, contestants=(broken, *wish.contestants))
+    work.start(wish)
+    assert not of(told, Failed)
+    (end,) = of(told, Finished)
+    assert end.reason == "done"
+    key = keys_of(wish.contestants)[1]
+    last = {row.key: row for row in of(told, BakeOffRow)}
+    assert "loss of nan" in last[key].error
+    assert last[key].seeds == ()
+    assert all(row.error == "" and row.seeds == (0,) for k, row in last.items() if k != key)
+    assert [s.key for s in of(told, BakeOffStep) if s.what == "failed"] == [key]
+    assert any("Failed: " in said and "loss of nan" in said for said in end.summary["said"])
+    out = tmp_path / "out"
+    assert "loss of nan" in (out / "compare.md").read_text()
+    rows = list(csv.DictReader((out / "compare.csv").open()))
+    assert {r["key"]: bool(r["error"]) for r in rows} == {k: k == key for k in last}
+    assert [r["dice"] for r in rows if r["key"] == key] == [""]
+    assert finished_runs(out, keys_of(wish.contestants), (0,)) == 2  # it is tried again next time
+
+
+def test_when_all_fail_it_is_said_as_a_failure(tmp_path: Path, broken: str, wish: BakeOff) -> None:
+    plan, layout, _ = planned(replace(wish, contestants=(broken,)))
+    plan = replace(plan, rows=plan.rows[1:])
+    with pytest.raises(EngineError, match="loss of nan"):
+        list(run_plan(plan, layout, tmp_path / "alone"))
+
+
+def test_how_long_it_takes_is_guessed_before_the_first_epoch(
+    work: BakeOffController, wish: BakeOff
+) -> None:
+    told = heard(work)
+    work.start(replace(wish, epochs=3))
+    first, *_, last = [s for s in of(told, BakeOffStep) if s.what == "training"]
+    assert first.epoch == 0
+    assert 0 < first.seconds_left < 600
+    assert last.seconds_left <= first.seconds_left + 5

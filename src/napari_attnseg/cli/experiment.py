@@ -121,6 +121,8 @@ def describe(step: Any) -> str:
     where = f"run {step.number} of {step.total}: {step.run.row.label}, seed {step.run.seed}"
     if step.what == "kept":
         return f"{where}: kept from before"
+    if step.what == "failed":
+        return f"{where}: failed: {step.error}"
     if step.what == "done":
         found, seconds = step.record["metrics"], step.record["train_seconds"]
         return f"{where}: IoU {found['iou']:.4f}  Dice {found['dice']:.4f}  ({seconds:.0f} s)"

@@ -54,9 +54,10 @@ class BakeOffPlanned(Event):
 class BakeOffStep(Event):
     """Where the work is: ``done`` of ``total`` runs are finished, ``epoch`` of ``epochs`` of the
     run of row ``key`` with ``seed`` is over. ``what``: ``"training"``, ``"done"`` (that run, with
-    its test), ``"pictures"``.
+    its test), ``"failed"`` (that run), ``"pictures"``.
 
-    ``seconds_left``: of everything, guessed from what was measured; 0: unknown.
+    ``seconds_left``: of everything, guessed from what was measured (before the first epoch: from
+    one step of the plain network and the others' multiply-adds); 0: unknown.
     """
 
     what: str = "training"
@@ -76,7 +77,8 @@ class BakeOffRow(Event):
     (``None`` for one seed). Before any run only ``parameters`` and ``macs`` of one image are known.
 
     ``warning``: what is wrong with masks that are the same everywhere. ``model``: the checkpoint of
-    the first seed, once there is one. ``said``: what can be said of all rows so far.
+    the first seed, once there is one. ``said``: what can be said of all rows so far. ``error``: why
+    a run of this row failed; the others go on.
     """
 
     key: str = ""
@@ -91,6 +93,7 @@ class BakeOffRow(Event):
     warning: str = ""
     model: str = ""
     said: tuple[str, ...] = ()
+    error: str = ""
 
 
 @dataclass(frozen=True)

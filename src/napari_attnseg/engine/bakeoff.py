@@ -4,6 +4,7 @@ pictures as the command line's ``compare``, told while they come about."""
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,8 @@ from napari_attnseg.control.bakeoff import (
 from napari_attnseg.control.messages import EpochDone, Event, Finished, Started
 from napari_attnseg.engine.describe import weigh
 from napari_attnseg.engine.device import choose_device
+from napari_attnseg.engine.experiment.failures import failure_words
+from napari_attnseg.engine.experiment.forecast import seconds_of
 from napari_attnseg.engine.experiment.gallery import (
     Shown,
     draw_gallery,
@@ -79,6 +82,7 @@ def bake_off(work: BakeOff, stopped: Callable[[], bool]) -> Iterator[Event | Non
     table = _Table(work.id, plan, layout, out)
     for row in plan.rows:
         yield table.weighed(row)
+    table.foresee(work.device)
     stop = _latched(stopped)
     given: dict[str, Any] = {"device": work.device, "command": command_of(work)}
     steps = run_plan(plan, layout, out, should_stop=stop, keep_models=True, **given)
@@ -135,6 +139,8 @@ class _Table:
         self.number, self.plan, self.layout, self.out = number, plan, layout, out
         self.records: dict[str, dict[int, Record]] = {row.key: {} for row in plan.rows}
         self.weights: dict[str, dict[str, Any]] = {}
+        self.failed: dict[tuple[str, int], str] = {}
+        self.forecast, self._began = 0.0, time.monotonic()
 
     def weighed(self, row: Row) -> BakeOffRow:
         """A row before any of its runs: what it costs."""
@@ -158,10 +164,13 @@ class _Table:
         if step.run is None:
             yield None
             return
+        if step.what == "failed":
+            self.failed[step.run.row.key, step.run.seed] = step.error
+            yield self.row(step.run.row)
         if step.record is not None:
             self.records[step.run.row.key][step.run.seed] = step.record
             yield self.row(step.run.row)
-        if step.record is not None or isinstance(step.event, Started):
+        if step.record is not None or step.error or isinstance(step.event, Started):
             yield self._step(step)
         elif isinstance(step.event, EpochDone):
             event = step.event
@@ -181,10 +190,28 @@ class _Table:
         epochs = step.run.settings.epochs
         row, seed = step.run.row.key, step.run.seed
         what, epoch = ("training", 0) if step.record is None else ("done", epochs)
-        return BakeOffStep(self.number, what, done, total, row, seed, epoch, epochs)
+        what = "failed" if step.error else what
+        left = self._guessed() if what == "training" else 0.0
+        return BakeOffStep(
+            self.number, what, done, total, row, seed, epoch, epochs, seconds_left=left
+        )
 
     def _done(self) -> int:
-        return sum(map(len, self.records.values()))
+        return sum(map(len, self.records.values())) + len(self.failed)
+
+    def _guessed(self) -> float:
+        """Seconds left by the forecast, while nothing better is known."""
+        return max(0.0, self.forecast - (time.monotonic() - self._began)) if self.forecast else 0.0
+
+    def foresee(self, device: str) -> None:
+        """Guess how long everything that is not done will take."""
+        waiting = [r.row for r in self.plan.runs if not record_path(self.out, r).is_file()]
+        plain = self.plan.rows[0]
+        if waiting:
+            one = seconds_of(plain.settings, len(self.layout.train), device)
+            macs = {key: max(1, weight["macs"]) for key, weight in self.weights.items()}
+            self.forecast = sum(one * macs[row.key] / macs[plain.key] for row in waiting)
+        self._began = time.monotonic()
 
     def _left(self, event: EpochDone) -> float:
         """Seconds until all runs are over, if the others take as long as those measured."""
@@ -202,7 +229,8 @@ class _Table:
 
     def said(self) -> tuple[str, ...]:
         """What can be said of the rows so far."""
-        return tuple(verdicts(self.plan.tables[0], self._lines()))
+        failed = failure_words(self.plan, self.failed)
+        return (*failed, *verdicts(self.plan.tables[0], self._lines()))
 
     def row(self, row: Row) -> BakeOffRow:
         """The figures of one row, and what can be said of all."""
@@ -224,6 +252,7 @@ class _Table:
             warning=line.constant,
             model=str(model) if found and model.is_file() else "",
             said=self.said(),
+            error=next((why for (key, _), why in self.failed.items() if key == row.key), ""),
         )
 
 

@@ -144,6 +144,10 @@ class ResultTable(QTreeWidget):
             row.setToolTip(NAME, f"{row.name} {event.warning}")
         done = len(event.seeds)
         self.tell(event.key, "done" if done == self.seeds else self._so_far(done))
+        if event.error:
+            self.tell(event.key, f"failed ({done} of {self.seeds} done)" if done else "failed")
+            for column in (NAME, DICE, STATE):
+                row.setToolTip(column, f"{row.name}: {event.error}")
         self._mark_best()
         self._fit()
 

@@ -244,7 +244,7 @@ class BakeOffWidget(Dock):
             self.moving.setText("Drawing the pictures ...")
             return
         name = self.names.get(event.key, event.key)
-        over = event.what == "done"
+        over = event.what in ("done", "failed")
         self._under_way = ("", 0) if over else (event.key, event.seed)
         if not over:
             tested = event.epoch >= event.epochs

@@ -94,7 +94,7 @@ class Table:
 @dataclass(frozen=True)
 class Plan:
     """Everything an experiment does, decided before it starts. ``left_out``: rows whose model
-    this installation lacks, in words."""
+    this installation lacks, in words. ``go_on``: a run that fails does not end the others."""
 
     name: str
     title: str
@@ -102,6 +102,7 @@ class Plan:
     tables: tuple[Table, ...]
     seeds: tuple[int, ...]
     left_out: tuple[str, ...] = ()
+    go_on: bool = False
 
     @property
     def closely(self) -> bool:

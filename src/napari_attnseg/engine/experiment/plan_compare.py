@@ -60,7 +60,7 @@ def compare(contestants: Sequence[str], scale: Scale, base: Preprocessing | None
     entries = tuple((row.label, row.key) for row in rows)
     table = Table("Attention compared", entries, METRICS, costs=True, baseline=PLAIN)
     title = "Bake-off: one U-Net, different attention"
-    return Plan(NAME, title, tuple(rows), (table,), scale.seeds)
+    return Plan(NAME, title, tuple(rows), (table,), scale.seeds, go_on=True)
 
 
 def _said(contestant: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_attnseg.engine.experiment import published
+from napari_attnseg.engine.experiment.failures import failure_words, failures
 from napari_attnseg.engine.experiment.plan import Plan, Table
 from napari_attnseg.engine.experiment.plan_smooth import THRESHOLDS
 from napari_attnseg.engine.experiment.plot import picture
@@ -38,12 +39,13 @@ def write_report(plan: Plan, layout: Layout, out: Path, command: str = "") -> tu
     records = _records(plan, out)
     costs = {row.key: _read(out / "costs" / f"{row.key}.json") or {} for row in plan.rows}
     tables = [(table, lines_of(plan, table, records, costs)) for table in plan.tables]
-    facts = _facts(plan, layout, records, command)
+    failed = failures(out, plan)
+    facts = _facts(plan, layout, records, command) | {"failed": failure_words(plan, failed)}
     paths = tuple(out / f"{plan.name}{suffix}" for suffix in (".json", ".md", ".png", ".csv"))
     write_json(paths[0], {**facts, **_data(plan, tables, records)})
     write_whole(paths[1], _text(plan, tables, records, facts))
     write_whole(paths[2], picture(plan, tables))
-    write_whole(paths[3], csv_text(plan, records, costs))
+    write_whole(paths[3], csv_text(plan, records, costs, failed))
     return paths
 
 
@@ -71,7 +73,7 @@ def _text(plan: Plan, tables: Tables, records: Records, facts: Mapping[str, Any]
         text += "".join(f"{sentence}\n" for sentence in verdicts(table, lines))
         text += f"({table.published_note}.)\n" if table.published_note else ""
         text += _costs(table, lines) if table.costs else ""
-    text += "".join(f"\n{sentence}\n" for sentence in twins(plan, records))
+    text += "".join(f"\n{sentence}\n" for sentence in (*facts["failed"], *twins(plan, records)))
     return text + (_published_thresholds() if plan.name == "smooth-attention" else "")
 
 

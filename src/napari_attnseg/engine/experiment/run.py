@@ -9,6 +9,7 @@ from typing import Any
 
 from napari_attnseg.engine.device import choose_device
 from napari_attnseg.engine.experiment.cost import row_costs
+from napari_attnseg.engine.experiment.failures import FAILURES, forget_failure, note_failure
 from napari_attnseg.engine.experiment.one import Place, Stopped, one_run
 from napari_attnseg.engine.experiment.plan import Plan, Row, Run
 from napari_attnseg.engine.experiment.records import Record, kept
@@ -20,7 +21,7 @@ from napari_attnseg.io.layout import Layout
 @dataclass(frozen=True)
 class Step:
     """What is going on. ``what``: ``"kept"``, ``"training"`` (with ``event``), ``"done"`` (with
-    ``record``) or ``"costs"`` (with ``row``)."""
+    ``record``), ``"failed"`` (with ``error``) or ``"costs"`` (with ``row``)."""
 
     what: str
     number: int = 0
@@ -29,6 +30,7 @@ class Step:
     row: Row | None = None
     event: Any = None
     record: Record | None = None
+    error: str = ""
 
 
 Steps = Generator[Step | None, None, bool]
@@ -56,7 +58,8 @@ def run_plan(
 
     Raises:
         InputError: ``out`` holds runs of another experiment, or data that cannot be trained on.
-        EngineError: a loss is no longer a number. What was finished stays.
+        EngineError: a loss is no longer a number. What was finished stays. Where the plan says
+            ``go_on``, a run that fails is told and left out, unless all fail.
     """
     choose_device(device)  # a wrong name is told before any work
     plan = _fitted(plan, layout)
@@ -104,15 +107,26 @@ def _mark_missing(plan: Plan, place: Place, records: Found) -> None:
 
 
 def _runs(plan: Plan, place: Place, records: Found, command: str) -> Steps:
+    failed: list[Exception] = []
     for number, run in enumerate(plan.runs, 1):
         record = records[run.key]
         step = Step("kept", number, len(plan.runs), run, record=record)
         if record is None:
-            record = yield from _told(replace(step, what="training"), place, records)
-            records[run.key] = record
+            forget_failure(place.out, run)
+            try:
+                record = yield from _told(replace(step, what="training"), place, records)
+            except FAILURES as error:
+                if not plan.go_on:
+                    raise
+                failed.append(error)
+                step = replace(step, what="failed", error=note_failure(place.out, run, error))
+            else:
+                records[run.key] = record
+                step = replace(step, what="done", record=record)
             write_report(plan, place.source.layout, place.out, command)
-            step = replace(step, what="done", record=record)
         yield step
+    if failed and not any(records.values()):
+        raise failed[-1]
     return True
 
 

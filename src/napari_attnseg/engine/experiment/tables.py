@@ -137,10 +137,18 @@ def costs_markdown(table: Table, lines: Sequence[Line]) -> str:
     return _rows(rows)
 
 
-def csv_text(plan: Plan, records: Records, costs: Mapping[str, Any]) -> str:
-    """One line per run: row, seed, every figure of the tables, time and costs."""
+def csv_text(
+    plan: Plan,
+    records: Records,
+    costs: Mapping[str, Any],
+    failed: Mapping[tuple[str, int], str] | None = None,
+) -> str:
+    """One line per run: row, seed, every figure of the tables, time and costs; of a failed run
+    why, in a last column, which stands only where one failed."""
+    failed = failed or {}
     columns = list(dict.fromkeys(c for table in plan.tables for c in table.columns))
     head = ["row", "key", "seed", *columns, "train_seconds", "parameters", "gmacs", "cpu_ms"]
+    head += ["error"] if failed else []
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(head)
@@ -150,7 +158,11 @@ def csv_text(plan: Plan, records: Records, costs: Mapping[str, Any]) -> str:
             figures = [record["metrics"].get(c) for c in columns]
             macs = round(cost["macs"] / 1e9, 6) if cost else None
             spent = [record["train_seconds"], record["parameters"], macs, cost.get("ms")]
-            writer.writerow([row.label, row.key, seed, *figures, *spent])
+            writer.writerow([row.label, row.key, seed, *figures, *spent, *[""] * bool(failed)])
+        for (key, seed), why in failed.items():
+            if key == row.key:
+                blank = [""] * (len(columns) + 4)
+                writer.writerow([row.label, row.key, seed, *blank, why])
     return out.getvalue()
 
 
