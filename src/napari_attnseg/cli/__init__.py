@@ -18,6 +18,7 @@ from napari_attnseg.cli import (
     experiment,
     models,
     predict,
+    reproduce,
     restore,
     train,
 )
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 app.command("train")(train.train)
 app.command("predict")(predict.predict)
+app.command("reproduce")(reproduce.reproduce)
 app.command("evaluate")(evaluate.evaluate)
 app.command("sweep")(evaluate.sweep)
 app.command("experiment")(experiment.experiment)

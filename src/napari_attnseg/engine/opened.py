@@ -99,7 +99,6 @@ class OpenImage:
         self.pipeline = Pipeline(self.model, self._prepare, self._slice_size, limit, use_cells)
         self._received = ByteCache(MAP_BYTES)
         self._levels = ByteCache(MAP_BYTES)
-
         self._tier: DiskTier | None = None
 
     # -- what is set -----------------------------------------------------------------------------
@@ -188,14 +187,12 @@ class OpenImage:
     def kept(self) -> Kept:
         """What is kept of the heavy stages of this image."""
         disk = self._tier
-        inputs = self.pipeline.heavy.inputs() | (disk.inputs() if disk else set())
-        return Kept(
-            len({getattr(part, "z", part) for part in inputs}),
-            self.pipeline.heavy.used,
-            disk.used if disk else 0,
-            disk.limit if disk else 0,
-            disk.problem if disk else "",
-        )
+        memory = self.pipeline.heavy
+        slices = {getattr(part, "z", part) for part in memory.inputs()}
+        if disk is None:
+            return Kept(len(slices), memory.used, 0, 0)
+        slices |= {getattr(part, "z", part) for part in disk.inputs()}
+        return Kept(len(slices), memory.used, disk.used, disk.limit, disk.problem)
 
     def close(self) -> None:
         """Remove what lies on disk."""
@@ -222,6 +219,7 @@ class OpenImage:
             "program": f"napari-attnseg {__version__}",
             "model": Path(self.name).name,
             "model_digest": self.card.digest,
+            "spec": dict(self.card.spec),
             "tuning": self._tuned(tuning).to_json(),
             "preprocessing": asdict(self.card.preprocessing),
             "device": str(self.device),

@@ -23,6 +23,7 @@ import numpy as np
 
 from napari_attnseg.errors import ExportError
 from napari_attnseg.io.limits import readable_bytes
+from napari_attnseg.io.provenance import complete
 from napari_attnseg.io.volume import Volume
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -78,7 +79,7 @@ def write_mask(
     if colors:
         comment["colors"] = {str(k): v for k, v in colors.items()}
     if provenance:
-        comment["provenance"] = dict(provenance)
+        comment["provenance"] = complete(provenance, source)
     return _write(Path(path), labels, source, comment)
 
 

@@ -1,0 +1,244 @@
+"""Make a mask again from what its file says, and tell whether every voxel is the same."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_attnseg.cards import read_card, resolve_checkpoint, shipped_checkpoints
+from napari_attnseg.engine.batch_kept import comment_of
+from napari_attnseg.errors import CheckpointError, DeviceError, InputError
+from napari_attnseg.io.image import mask_of, read_image, read_mask
+from napari_attnseg.io.provenance import digest_of, unpacked, versions
+from napari_attnseg.io.tidying import tidy
+from napari_attnseg.settings import Tuning
+
+if TYPE_CHECKING:
+    from napari_attnseg.engine.on_top import OnTop
+    from napari_attnseg.engine.session import Session
+    from napari_attnseg.io.volume import Volume
+
+Told = Mapping[str, Any]
+SHORT = 12
+"""Letters of a digest that a sentence shows."""
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """The outcome. ``different``: voxels that differ and were not edited by hand; ``edited``: how
+    many were, ``edited_different``: how many of these differ (``None``: the file does not say
+    which they are, then they count among ``different``). ``slices``: the first that differ.
+    """
+
+    mask: str
+    image: str
+    model: str
+    voxels: int
+    different: int
+    edited: int
+    edited_different: int | None
+    slices: tuple[int, ...]
+    device: str
+    notes: tuple[str, ...]
+
+    @property
+    def equal(self) -> bool:
+        """Whether every voxel that no hand changed is the same."""
+        return self.different == 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"equal": self.equal, **asdict(self)}
+
+
+def reproduce(
+    mask: Path,
+    image: Path | None = None,
+    model: str | None = None,
+    device: str | None = None,
+    progress: Callable[[int, int], object] = lambda done, count: None,
+) -> Reproduced:
+    """Read the provenance in ``mask``, run the same model with the same values on the same image
+    and compare. ``image``: default the file of the recorded name beside the mask; ``model``:
+    default the recorded name, among the shipped ones or beside the mask; ``device``: default the
+    recorded one. Raises ``AttnSegError`` in one sentence when something is missing or is another.
+    """
+    told = provenance_of(mask)
+    name = _model(mask, told["model"], told["model_digest"], model)
+    path = _image(mask, told, image)
+    source = read_image(path, volume=_volume(told))
+    _check_image(path, source, told)
+    session, tuning, notes = _session(mask, told, name, device)
+    session.set_image(source)
+    again = np.zeros(source.shape, np.uint8)
+    for z, answer in session.run(tuning=tuning):
+        again[z] = answer.labels
+        progress(z + 1, len(again))
+    again = tidy(again, tuple(told.get("postprocess") or ()))
+    stored = mask_of(mask, source)
+    if stored.shape != again.shape:
+        raise InputError(
+            f"{mask.name} is {stored.shape} (Z, Y, X) but its image is {again.shape}; "
+            "the mask was cropped or resampled since it was written"
+        )
+    where = (mask.name, path.name, Path(name).name)
+    return _compared(where, stored, again, told, str(_device_of(session)), notes)
+
+
+def provenance_of(mask: Path) -> dict[str, Any]:
+    """What the file says of its making. Raises ``InputError`` when that is not enough."""
+    read_mask(mask)
+    try:
+        told: dict[str, Any] = comment_of(mask).get("provenance", {})
+    except (OSError, ValueError):
+        told = {}
+    if not told.get("model") or not told.get("model_digest") or "tuning" not in told:
+        raise InputError(
+            f"{mask.name} does not say how it was made; expected a mask written by "
+            "`napari-attnseg predict` or the Export button"
+        )
+    if not isinstance(told.get("source"), dict) or not told["source"].get("digest"):
+        raise InputError(
+            f"{mask.name} does not say which image it was made from (it was written by an earlier "
+            "version); make and export it again"
+        )
+    if isinstance(told.get("refinement"), str):
+        raise InputError(
+            f"{mask.name} was refined by hand in the Refine dock, with strokes that the file does "
+            "not hold; only masks of models alone can be made again"
+        )
+    return told
+
+
+def _model(mask: Path, name: str, digest: str, given: str | None) -> str:
+    """A checkpoint whose weights are those recorded."""
+    name = Path(name).name
+    tried = [given] if given else [name, str(mask.parent / name)]
+    if not given:  # a shipped one may have been recorded as a file
+        tried.append(name.removesuffix(".safetensors"))
+        tried += [str(mask.parent / f"{name}.safetensors")]
+    found = []
+    for candidate in dict.fromkeys(tried):
+        if given or Path(candidate).is_file() or candidate in shipped_checkpoints():
+            found.append(candidate)
+            if read_card(resolve_checkpoint(candidate)).digest == digest:
+                return candidate
+    if found:
+        raise CheckpointError(
+            f"{Path(found[0]).name} is another model than the one that made {mask.name} ({name}, "
+            f"digest {digest[:SHORT]}); give that one with --model FILE"
+        )
+    raise CheckpointError(
+        f"the model {name} (digest {digest[:SHORT]}) that made {mask.name} is not here; give its "
+        "file with --model FILE"
+    )
+
+
+def _image(mask: Path, told: Told, given: Path | None) -> Path:
+    if given is not None:
+        return given
+    name = told["source"].get("file")
+    beside = mask.parent / Path(str(name)).name if name else None
+    if beside is not None and beside.exists():
+        return beside
+    raise InputError(
+        f"the image of {mask.name} ({name or 'it had no file'}) is not beside it; "
+        "give it with --image FILE"
+    )
+
+
+def _volume(told: Told) -> int | None:
+    number = told["source"].get("volume")
+    return number if isinstance(number, int) else None
+
+
+def _check_image(path: Path, source: Volume, told: Told) -> None:
+    expected = str(told["source"]["digest"])
+    found = digest_of(source)
+    if found != expected:
+        raise InputError(
+            f"{path.name} is not the image that the mask was made from: pixels or space differ "
+            f"(digest {found[:SHORT]}, expected {expected[:SHORT]}); give that image with "
+            "--image FILE"
+        )
+
+
+def _session(
+    mask: Path, told: Told, name: str, device: str | None
+) -> tuple[Session | OnTop, Tuning, tuple[str, ...]]:
+    """A session with all recorded values, and what may make the answer differ."""
+    from napari_attnseg.engine.on_top import OnTop
+    from napari_attnseg.engine.session import Session
+
+    recorded, notes = str(told.get("device", "cpu")), list(_changed(told))
+    tile = (told.get("tile") or {}).get("pixels")
+    try:
+        alone = Session(name, device=device or recorded, tile=tile)
+    except DeviceError:
+        if device is not None:
+            raise
+        alone = Session(name, tile=tile)
+    if str(alone.device) != recorded:
+        notes.append(f"made on {recorded}, made again on {alone.device}: numbers may round apart")
+    tuning = Tuning.from_json(told["tuning"])
+    refinement = told.get("refinement")
+    if not isinstance(refinement, Mapping):
+        return alone, tuning, tuple(notes)
+    second = _model(mask, str(refinement["model"]), str(refinement["model_digest"]), None)
+    both = OnTop(alone, Session(second, device=str(alone.device)), tuning)
+    return both, Tuning.from_json(refinement["tuning"]), tuple(notes)
+
+
+def _changed(told: Told) -> list[str]:
+    """Versions that are others now."""
+    now = versions()
+    was = told.get("versions") or {}
+    return [
+        f"{name} was {was[name]}, is {now.get(name, 'absent')}"
+        for name in ("torch", "numpy", "napari-attnseg")
+        if name in was and was[name] != now.get(name)
+    ]
+
+
+def _device_of(session: Any) -> Any:
+    return session.coarse.device if hasattr(session, "coarse") else session.device
+
+
+def _compared(
+    where: tuple[str, str, str],
+    stored: np.ndarray,
+    again: np.ndarray,
+    told: Told,
+    device: str,
+    notes: tuple[str, ...],
+) -> Reproduced:
+    differ = np.asarray(stored != again)
+    edits = told.get("edits") or {}
+    edited = int(edits.get("voxels") or told.get("hand_edited_pixels") or 0)
+    by_hand = None
+    if edits.get("where"):
+        try:
+            flat = unpacked(str(edits["where"]), differ.size)
+        except (ValueError, zlib.error) as error:
+            raise InputError(
+                f"the places of hand edits in {where[0]} cannot be read ({error}); the file was "
+                "changed since it was written"
+            ) from error
+        by_hand = int(np.count_nonzero(differ.reshape(-1)[flat]))
+        differ.reshape(-1)[flat] = False
+    slices = np.flatnonzero(differ.any(axis=(1, 2)))
+    return Reproduced(
+        *where,
+        voxels=int(differ.size),
+        different=int(np.count_nonzero(differ)),
+        edited=edited,
+        edited_different=by_hand if edited else 0,
+        slices=tuple(int(z) for z in slices[:8]),
+        device=device,
+        notes=notes,
+    )
