@@ -330,7 +330,9 @@ def neighbour_mean_adjoint(weight_BHW: Tensor, border: str = "replicate") -> Ten
     with torch.enable_grad():
         probe = torch.zeros_like(weight_BHW).unsqueeze(1).requires_grad_()
         mean = neighbour_mean(probe, border)
-        (grad,) = torch.autograd.grad(mean, probe, weight_BHW.unsqueeze(1))
+        # as a number: for a gradient that comes with values torch loads its symbolic algebra, 2 s
+        weighed = (mean * weight_BHW.unsqueeze(1)).sum()
+        (grad,) = torch.autograd.grad(weighed, probe)
     return grad.squeeze(1)
 
 
