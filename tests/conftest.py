@@ -11,6 +11,7 @@ import pytest
 
 _CONFIG = tempfile.mkdtemp(prefix="attnseg-test-")
 os.environ["NAPARI_CONFIG"] = os.path.join(_CONFIG, "settings.yaml")
+os.environ["SOURCE_DATE_EPOCH"] = "1700000000"  # equal masks are equal files, whatever the hour
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads that wait for each other stall
 
 if importlib.util.find_spec("napari") is None:  # the headless half is tested without napari

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from napari_attnseg.engine.session import Session
 from napari_attnseg.errors import AttnSegError, CheckpointError, InputError
 from napari_attnseg.io.export import write_mask
 from napari_attnseg.io.image import read_image
-from napari_attnseg.io.provenance import digest_of, edits, unpacked
+from napari_attnseg.io.provenance import complete, digest_of, edits, unpacked
 from napari_attnseg.io.volume import Volume
 
 PHANTOM = Path(__file__).resolve().parents[2] / "sample_data" / "ct_phantom.nii.gz"
@@ -75,7 +76,7 @@ def test_the_file_says_everything_and_nothing_private(folder: Path) -> None:
         told
     )
     assert {"python", "torch", "numpy", "nibabel", "napari-attnseg"} <= set(told["versions"])
-    assert told["date"].endswith("+00:00")
+    assert told["date"] == "2023-11-14T22:13:20+00:00"  # that of the tests
     assert told["tuning"]["threshold"] > 0
     text = json.dumps(told)
     for private in (str(folder), str(Path.home()), str(PHANTOM.parent)):
@@ -181,6 +182,13 @@ def test_digests_follow_pixels_and_space_alone(tmp_path: Path) -> None:
         Volume(np.stack([pixels, pixels, pixels ^ 1], -1), rgb=True),
     )
     assert len({digest_of(v) for v in other}) == len(other)
+
+
+def test_the_date_is_now_unless_it_is_fixed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SOURCE_DATE_EPOCH")
+    date = datetime.fromisoformat(complete({}, None)["date"])
+    assert abs((datetime.now(UTC) - date).total_seconds()) < 5
+    assert complete({"date": "then"}, None)["date"] == "then"
 
 
 def test_runs_come_back_and_damage_is_told() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import platform
 import zlib
 from collections.abc import Iterable, Mapping
@@ -24,6 +25,8 @@ from napari_attnseg.io.volume import Volume
 LIBRARIES = ("napari-attnseg", "numpy", "torch", "nibabel", "monai", "scikit-image", "scipy")
 MOST_TEXT = 1 << 20
 """Characters that the places of hand edits may take; beyond, only their number is kept."""
+EPOCH = "SOURCE_DATE_EPOCH"
+"""Environment variable of reproducible builds: the date to be written instead of the present."""
 _RUN = np.dtype("<u4")
 
 
@@ -42,11 +45,17 @@ def complete(provenance: Mapping[str, Any], source: Volume | None) -> dict[str, 
     """``provenance`` with source, versions and date (UTC, ISO 8601); what is told already stays."""
     added: dict[str, Any] = {
         "versions": versions(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "date": _now().isoformat(timespec="seconds"),
     }
     if source is not None:
         added["source"] = about(source)
     return {**added, **provenance}
+
+
+def _now() -> datetime:
+    """The time, or that of SOURCE_DATE_EPOCH (seconds), with which equal masks are equal files."""
+    fixed = os.environ.get(EPOCH, "")
+    return datetime.fromtimestamp(int(fixed), UTC) if fixed.isdigit() else datetime.now(UTC)
 
 
 def about(source: Volume) -> dict[str, Any]:
