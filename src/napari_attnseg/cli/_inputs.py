@@ -5,30 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 
 from napari_attnseg.errors import InputError
+from napari_attnseg.io.inputs import images_in, is_one_image, mask_suffix
+from napari_attnseg.io.ome_zarr import is_zarr
 from napari_attnseg.io.sniff import SUFFIXES, stem_of
 
 OURS = ("_mask", "_preview", "_probability", "_objects")
 """Endings of what we write ourselves: in a folder these are no images to segment."""
 
 
-def is_volume(path: Path) -> bool:
-    """Whether the name says NIfTI."""
-    return path.name.lower().endswith((".nii", ".nii.gz"))
-
-
 def collect(inputs: list[Path]) -> list[Path]:
-    """Files as given; folders give the images right inside them, our own masks left out."""
+    """Files as given, and folders that are one image (DICOM slices, OME-Zarr); other folders give
+    the images right inside them, our own masks left out."""
     found: list[Path] = []
     for path in inputs:
-        if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.name.lower().endswith(SUFFIXES))
-            found += [p for p in inside if _is_input(p)]
-        elif path.is_file():
+        if path.is_dir() and not is_one_image(path):
+            found += [p for p in images_in(path) if _is_input(p)]
+        elif path.exists():
             found.append(path)
         else:
             raise InputError(f"got {path}, which does not exist; give an image or a folder")
     if not found:
-        raise InputError(f"no image found; expected files ending in {', '.join(SUFFIXES)}")
+        raise InputError(
+            f"no image found; expected files ending in {', '.join(SUFFIXES)}, folders of DICOM "
+            "slices or OME-Zarr"
+        )
     return list(dict.fromkeys(found))
 
 
@@ -42,7 +42,7 @@ def targets(files: list[Path], out: Path) -> dict[Path, Path]:
     places: dict[Path, Path] = {}
     owner: dict[Path, Path] = {}
     for path in files:
-        mask = out / f"{stem_of(path)}_mask{suffix_for(path)}"
+        mask = out / f"{_stem(path)}_mask{mask_suffix(path)}"
         if mask in owner:
             raise InputError(
                 f"{owner[mask]} and {path} would both be written to {mask.name}; "
@@ -52,6 +52,6 @@ def targets(files: list[Path], out: Path) -> dict[Path, Path]:
     return places
 
 
-def suffix_for(path: Path) -> str:
-    """The format of an image's mask."""
-    return ".nii.gz" if is_volume(path) else ".png"
+def _stem(path: Path) -> str:
+    """A name without its ending; a folder of DICOM keeps all of its name."""
+    return path.name if path.is_dir() and not is_zarr(path) else stem_of(path)

@@ -20,9 +20,9 @@ import numpy as np
 from napari_attnseg.engine.batch_extras import place_of
 from napari_attnseg.errors import AttnSegError
 
-ASKED, VOXELS, SOURCE = "asked", "voxels", "source_digest"
+ASKED, VOXELS, SOURCE = "asked", "voxels", "file_digest"
 """What a batch adds to the provenance: what was asked for besides the values, the pixels per
-class, and the SHA-256 of the source."""
+class, and the SHA-256 of the source as it lies on the disk (known without opening it)."""
 COMPARED = ("model_digest", "tuning", "preprocessing", "refinement", SOURCE)
 
 
@@ -109,8 +109,12 @@ def comment_of(mask: Path) -> dict[str, Any]:
         texts = _nifti_texts(mask)
     elif lower.endswith((".tif", ".tiff")):
         texts = _tiff_texts(mask)
-    else:
+    elif lower.endswith(".png"):
         texts = _png_texts(mask)
+    else:
+        from napari_attnseg.io import inputs
+
+        return dict(inputs.comment_of(mask))
     for text in texts:
         try:
             found = json.loads(text)

@@ -98,7 +98,7 @@ def _chosen(path: Path, stacks: list[Stack], series: int | str | None) -> Stack:
     listed = "; ".join(f"{i}: {s.name}" for i, s in enumerate(stacks))
     if series is None:
         raise ManySeries(
-            f"{path.name} holds {len(stacks)} volumes; choose one with --series K: {listed}",
+            f"{path.name} holds {len(stacks)} volumes; choose one with --volume K: {listed}",
             [s.name for s in stacks],
             [s.series for s in stacks],
         )
