@@ -49,8 +49,11 @@ class Predict(Request):
     which heavy results may lie, ``stage_bytes`` at most (empty: in memory alone); with them a
     value that is moved later wakes only the stages behind it, for every slice. ``probability`` of
     a volume above ``FULL_PRECISION_VOXELS`` is float16. Slices that a run with these very values
-    has finished in ``out`` before are told again, not computed. Events: ``Started``,
-    ``SliceDone`` per slice, ``Finished`` (``summary``: ``done``, ``computed``, ``kept``).
+    has finished in ``out`` before are told again, not computed. ``axis``: a word of
+    ``volumes.AXES`` along which slices are taken, or ``volumes.ALL_AXES`` for each of them, with
+    averaged probabilities; unless axial there are no maps, and a ``StepDone`` per slice comes
+    before any ``SliceDone``. Events: ``Started``, ``SliceDone`` per slice, ``Finished``
+    (``summary``: ``done``, ``computed``, ``kept``).
     """
 
     image: ImageRef = field(default_factory=lambda: ImageRef("", ""))
@@ -63,6 +66,7 @@ class Predict(Request):
     tile: int = 0
     stages: str = ""
     stage_bytes: int = 0
+    axis: str = "axial"
 
 
 @dataclass(frozen=True)

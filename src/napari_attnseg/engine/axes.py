@@ -12,7 +12,7 @@ large the volume is.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,7 @@ class AlongAxes:
         self._planes = Planes(folder / "planes.npy", self.shape, planes)
         self._cut = float(session._values(tuning)["cut"])
 
-    def steps(self) -> Iterator[Along | None]:
+    def steps(self) -> Generator[Along | None, None, None]:
         """Compute what is not there yet: an :class:`Along` per slice, ``None`` between tiles."""
         done = 0
         try:
@@ -131,7 +131,7 @@ class AlongAxes:
 
     def _slab(
         self, number: int, axis: int, first: int, count: int, done: int
-    ) -> Iterator[Along | None]:
+    ) -> Generator[Along | None, None, None]:
         slab: np.ndarray | None = None
         for i in range(count):
             prediction = yield from self.session.stepwise(first + i, self.tuning)

@@ -37,6 +37,7 @@ def question_of(work: Predict, card: Card) -> dict[str, Any]:
         "device": work.device,
         "tuning": work.tuning.to_json(),
         "tile": work.tile,
+        "axis": work.axis,
     }
 
 

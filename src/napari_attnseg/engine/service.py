@@ -14,6 +14,7 @@ from napari_attnseg.control import messages as m
 from napari_attnseg.control import questions as q
 from napari_attnseg.control import refining as r
 from napari_attnseg.control.checks import Overfit
+from napari_attnseg.control.volumes import AXES
 from napari_attnseg.engine.pace import LivePace
 from napari_attnseg.engine.results import LiveFiles, save_array
 from napari_attnseg.engine.sessions import Sessions, open_scratch
@@ -22,6 +23,7 @@ from napari_attnseg.errors import EngineError, InputError
 from napari_attnseg.settings import PLAIN_THRESHOLD
 
 if TYPE_CHECKING:
+    from napari_attnseg.engine.axes_run import AxesRun
     from napari_attnseg.engine.refine_answers import Refiner
     from napari_attnseg.engine.session import Prediction, Session
 
@@ -31,7 +33,7 @@ class Engine:
 
     def __init__(self) -> None:
         self._sessions = Sessions()
-        self._running: tuple[int, VolumeRun] | None = None
+        self._running: tuple[int, VolumeRun | AxesRun] | None = None
         self._stopping: set[int] = set()
         self._live: tuple[str, LiveFiles] | None = None
         self._pace = LivePace()
@@ -78,12 +80,13 @@ class Engine:
 
     def _predict(self, work: m.Predict) -> Iterator[m.Event | None]:
         with self._sessions.held(work) as session:
-            run = VolumeRun(
-                session,
-                work,
-                lambda: self._stopped(work.id),
-                lambda: self._sessions.news(session, work.id),
-            )
+            ways = lambda: self._stopped(work.id), lambda: self._sessions.news(session, work.id)
+            if work.axis == AXES[0]:
+                run: VolumeRun | AxesRun = VolumeRun(session, work, *ways)
+            else:
+                from napari_attnseg.engine.axes_run import AxesRun
+
+                run = AxesRun(session, work, *ways)
             self._sessions.told(session)  # ``Started`` tells it
             self._running = work.id, run
             try:

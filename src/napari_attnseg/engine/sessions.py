@@ -12,6 +12,7 @@ import numpy as np
 
 from napari_attnseg.control.message_base import Event, ImageRef
 from napari_attnseg.control.messages import Note
+from napari_attnseg.control.volumes import AXES
 from napari_attnseg.errors import EngineError
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ class Sessions:
         state = path.stat()
         tile = getattr(work, "tile", 0)
         key: tuple[Any, ...] = (str(path), state.st_mtime_ns, state.st_size, work.device, tile)
+        if getattr(work, "axis", AXES[0]) != AXES[0]:
+            key = (*key, "turned")  # live answers are of axial slices meanwhile
         known = self.kept.get(key)
         if known is not None and known is self._held and self.images[key] != work.image:
             key = (*key, "beside")
