@@ -204,3 +204,57 @@ def test_absurd_claims_are_refused_before_memory_is_taken(tmp_path):
             entry.overwrite(60000)
     with pytest.raises(InputError, match=r"claims|damaged"):
         read_image(path)
+
+
+@pytest.mark.parametrize(
+    ("unit", "mm"),
+    [
+        ("µm", 1e-3),
+        ("μm", 1e-3),
+        ("mm", 1.0),
+        ("nm", 1e-6),
+        ("Å", 1e-7),
+        ("m", 1e3),
+        ("cm", 10.0),
+        ("in", 25.4),
+        ("pixel", None),
+        ("reference frame", None),
+    ],
+)
+def test_ome_units_are_lengths_of_their_own(tmp_path, unit, mm):
+    data = np.arange(2 * 5 * 7, dtype=np.uint16).reshape(2, 5, 7)
+    sizes = {f"PhysicalSize{a}": v for a, v in zip("ZYX", (3.0, 0.5, 0.25), strict=True)}
+    units = {f"PhysicalSize{a}Unit": unit for a in "ZYX"}
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, data, ome=True, metadata={"axes": "ZYX", **sizes, **units})
+    volume = read_image(path)
+    np.testing.assert_array_equal(volume.view, data)
+    expected = () if mm is None else (3 * mm, 0.5 * mm, 0.25 * mm)
+    assert volume.spacing_mm == pytest.approx(expected)
+
+
+def test_ome_sizes_are_those_of_the_first_image_in_any_spelling():
+    from napari_attnseg.io.tiff import _ome_mm
+
+    first = "<OME:Pixels ID='P' PhysicalSizeX = '2' PhysicalSizeY='4' PhysicalSizeXUnit='&#181;m'/>"
+    second = '<Pixels PhysicalSizeX="9" PhysicalSizeY="9" PhysicalSizeZ="9"/>'
+    assert _ome_mm(f"<OME>{first}{second}</OME>") == pytest.approx((1.0, 4e-3, 2e-3))
+    for broken in ("nan", "-1", "0", "x"):
+        assert _ome_mm(f'<Pixels PhysicalSizeX="{broken}" PhysicalSizeY="1"/>') is None
+
+
+def test_imagej_units_of_rows_and_slices_may_differ(tmp_path):
+    data = np.zeros((3, 5, 7), np.uint16)
+    metadata = {"axes": "ZYX", "unit": "micron", "zunit": "mm", "yunit": "nm", "spacing": -0.5}
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, data, imagej=True, resolution=(4, 2), metadata=metadata)
+    assert read_image(path).spacing_mm == pytest.approx((0.5, 0.5e-6, 0.25e-3))
+
+
+def test_a_mask_of_ours_keeps_the_distance_of_its_slices(tmp_path):
+    from napari_attnseg.io.export import write_mask
+    from napari_attnseg.io.volume import Volume
+
+    source = Volume(np.zeros((3, 5, 7), np.uint8), pixel_mm=(3.0, 0.5, 0.25))
+    write_mask(tmp_path / "m.tif", np.ones((3, 5, 7), np.uint8), source)
+    assert read_image(tmp_path / "m.tif").spacing_mm == (3.0, 0.5, 0.25)

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +21,9 @@ from napari_attnseg.errors import InputError
 from napari_attnseg.io import raster
 from napari_attnseg.io.ifd import check_chain
 from napari_attnseg.io.limits import check_claim
+from napari_attnseg.io.units import millimetres
 from napari_attnseg.io.volume import Resolution
 
-UNIT_MM = {
-    "mm": 1.0,
-    "millimeter": 1.0,
-    "cm": 10.0,
-    "nm": 1e-6,
-    "um": 1e-3,
-    "µm": 1e-3,
-    "\\u00b5m": 1e-3,
-    "micron": 1e-3,
-    "microns": 1e-3,
-}
 DAMAGE = (
     tifffile.TiffFileError,
     *raster.DAMAGE,
@@ -200,30 +191,58 @@ def _pixel_mm(
     """Pixel size in mm (Z, Y, X). Inches are a print size of scanners and cameras: not used."""
     if file.ome_metadata:
         return _ome_mm(file.ome_metadata)
+    own = _own_mm(file)
+    if own is not None:
+        return own
     imagej: dict[str, Any] = file.imagej_metadata or {}
-    unit = UNIT_MM.get(str(imagej.get("unit", "")).lower())
     if resolution is None:
         return None
-    if unit is None and resolution.unit == "CENTIMETER":
-        unit = 10.0
+    unit, depth_unit = (_imagej_mm(imagej, name) for name in ("unit", "zunit"))
+    if unit is None and resolution.unit in ("CENTIMETER", "MILLIMETER", "MICROMETER"):
+        unit = millimetres(resolution.unit)
     if unit is None:
         return None
-    depth = float(imagej.get("spacing", 0) or 0) * unit
-    return depth or 1.0, unit / resolution.y, unit / resolution.x
+    rows_unit = _imagej_mm(imagej, "yunit") or unit
+    depth = abs(_float(imagej.get("spacing"))) * (depth_unit or unit)
+    return depth or 1.0, rows_unit / resolution.y, unit / resolution.x
+
+
+def _own_mm(file: tifffile.TiffFile) -> tuple[float, float, float] | None:
+    """The sizes that a mask written here carries (``io.export_raster``)."""
+    told = (file.shaped_metadata or ({},))[0].get("spacing_mm")
+    if not isinstance(told, list) or len(told) != 3:
+        return None
+    z, y, x = (_float(v) for v in told)
+    return (z, y, x) if min(z, y, x) > 0 else None
+
+
+def _imagej_mm(imagej: dict[str, Any], name: str) -> float | None:
+    return millimetres(str(imagej.get(name, "")))
+
+
+def _float(value: Any) -> float:
+    """A finite number, or 0 for what is none."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return 0.0
+    return number if np.isfinite(number) else 0.0
 
 
 def _ome_mm(text: str) -> tuple[float, float, float] | None:
+    """Of the first image; without a unit it is micrometres (the schema's default). A unit that is
+    no length, pixels or a frame of reference, tells no size."""
+    pixels = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", text)
+    head = pixels.group(0) if pixels else ""
     sizes: list[float] = []
     for axis in "ZYX":
-        value = re.search(rf'PhysicalSize{axis}="([^"]+)"', text)
-        unit = re.search(rf'PhysicalSize{axis}Unit="([^"]+)"', text)
-        scale = UNIT_MM.get(unit.group(1).lower() if unit else "um")
-        if value is None or scale is None or float(value.group(1)) <= 0:
-            if axis != "Z":
-                return None
-            sizes.append(1.0)
-        else:
-            sizes.append(float(value.group(1)) * scale)
+        value = re.search(rf"\bPhysicalSize{axis}\s*=\s*[\"']([^\"']+)[\"']", head)
+        unit = re.search(rf"\bPhysicalSize{axis}Unit\s*=\s*[\"']([^\"']+)[\"']", head)
+        scale = millimetres(unescape(unit.group(1)) if unit else "um")
+        size = 0.0 if value is None or scale is None else _float(value.group(1)) * scale
+        if size <= 0 and axis != "Z":
+            return None
+        sizes.append(size if size > 0 else 1.0)
     return sizes[0], sizes[1], sizes[2]
 
 
