@@ -35,6 +35,8 @@ def places_of(legal: list[str], levels: int) -> dict[str, str]:
             found[part] = PARTS[part]
             continue
         found[part] = f"{PARTS[part]}, all levels"
+        if levels > 1:
+            found[f"{part}[1:]"] = f"{PARTS[part]}, all but the finest"
         for i in range(levels):
             grid = "full" if i == 0 else f"1/{2**i}"
             found[f"{part}[{i}]"] = f"{PARTS[part]} {i} ({grid} resolution)"
