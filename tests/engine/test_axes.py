@@ -68,9 +68,15 @@ def network(classes: int = 1) -> SegmentationModel:
 
 
 def masks(session: Session, axis: str, folder: Path, tuning: Tuning | None = None) -> Any:
-    parts = [p for p in segment_along(session, axis, tuning, folder) if p[1] is not None]
-    assert [z for z, *_ in parts] == list(range(session.shape[0]))
-    return np.stack([p[1] for p in parts]), np.stack([p[2] for p in parts])
+    told: list[tuple[int, int]] = []
+    folder.mkdir(exist_ok=True)
+    found = segment_along(session, axis, tuning, folder, lambda *now: told.append(now))
+    parts = dict(found)
+    total = sum(SHAPE[a] for a in axes_named(axis))
+    assert told == [(i + 1, total) for i in range(total)]
+    assert list(parts) == list(range(session.shape[0]))
+    answers = parts.values()
+    return np.stack([a.labels for a in answers]), np.stack([a.probability for a in answers])
 
 
 def one_axis_by_hand(model: Any, axis: int, tuning: Tuning | None = None) -> list[np.ndarray]:

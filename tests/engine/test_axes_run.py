@@ -46,8 +46,8 @@ def work(tmp_path: Path, tiny_checkpoint: Path, image: np.ndarray) -> m.Predict:
 def expected(tiny_checkpoint: Path, image: np.ndarray, tmp_path: Path) -> np.ndarray:
     session = Session(tiny_checkpoint, "cpu")
     session.set_image(image, spacing_mm=(2.0, 1.0, 1.0))
-    found = segment_along(session, "all", TUNING, tmp_path / "plain")
-    return np.stack([chance for _, labels, chance in found if labels is not None])
+    found = segment_along(session, "all", TUNING, tmp_path)
+    return np.stack([answer.probability for _, answer in found])
 
 
 def answers(engine: Engine, request: m.Request, until: int = 10**6) -> list[m.Event]:

@@ -11,8 +11,9 @@ large the volume is.
 
 from __future__ import annotations
 
+import tempfile
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,25 +167,43 @@ def cut_probabilities(chances_CYX: np.ndarray, cut: float) -> tuple[np.ndarray, 
     return np.where(chance >= cut, label, 0).astype(np.uint8), chance
 
 
-def segment_along(
-    session: Session, axis: str, tuning: Tuning | None, folder: Path
-) -> Iterator[tuple[int, np.ndarray | None, np.ndarray | None]]:
-    """The volume of ``session`` by slices along ``axis`` (a word of ``AXES``, or ``ALL_AXES``).
+@dataclass(frozen=True, eq=False)
+class Averaged:
+    """An axial slice (Y, X): ``labels`` uint8 and ``probability`` float32."""
 
-    Gives ``(done, None, None)`` per computed slice, then ``(z, labels, probability)`` of every
-    axial slice. ``folder``: where answers are gathered; its files are removed at the end.
+    labels: np.ndarray
+    probability: np.ndarray
+
+
+def segment_along(
+    session: Session,
+    axis: str,
+    tuning: Tuning | None = None,
+    room: Path | None = None,
+    pause: Callable[[int, int], object] = lambda done, total: None,
+) -> Iterator[tuple[int, Averaged | Prediction]]:
+    """Every axial slice z of the volume of ``session`` with its answer, by slices along ``axis``
+    (a word of ``AXES``, or ``ALL_AXES``); along axial ones this is ``session.run``.
+
+    ``room``: where a folder for what is gathered is made and removed again (default: the system's
+    for temporary files). ``pause``: called after each computed slice with how many are done, and
+    of how many; it may raise to stop.
     """
-    run = AlongAxes(session, axes_named(axis), tuning, folder)
-    try:
-        for step in run.steps():
-            if step is not None:
-                yield step.done, None, None
-        for z in range(run.shape[0]):
-            yield z, *run.answer(z)
-    finally:
-        run.close()
-        for name in ("planes.npy", "done.npy", "run.json"):
-            (folder / name).unlink(missing_ok=True)
+    if axis == AXES[0]:
+        for z, prediction in session.run(tuning=tuning):
+            yield z, prediction
+            pause(z + 1, session.n_slices)
+        return
+    with tempfile.TemporaryDirectory(prefix=".attnseg-", dir=room) as folder:
+        run = AlongAxes(session, axes_named(axis), tuning, Path(folder))
+        try:
+            for step in run.steps():
+                if step is not None:
+                    pause(step.done, step.total)
+            for z in range(run.shape[0]):
+                yield z, Averaged(*run.answer(z))
+        finally:
+            run.close()
 
 
 def _slabs(

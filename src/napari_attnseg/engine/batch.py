@@ -27,7 +27,8 @@ class Recipe:
     ``digest``: of its card, so that another model under the same name is noticed. ``refine``: a
     refined model that goes on top; ``tuning`` is then its own, and ``own`` that of ``model``.
     ``save``: of ``EXTRAS`` what is written besides the mask. ``strict``: doubts refuse a file.
-    ``overwrite``: finished masks are made anew.
+    ``overwrite``: finished masks are made anew. ``axis``: along which slices are taken, a word of
+    ``control.volumes.AXES``, or ``ALL_AXES``.
     """
 
     model: str
@@ -38,6 +39,7 @@ class Recipe:
     own: Tuning | None = None
     device: str = "auto"
     tile: int | None = None
+    axis: str = "axial"
     volume: int | None = None
     save: tuple[str, ...] = ()
     strict: bool = False
