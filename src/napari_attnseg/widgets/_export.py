@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 from napari_attnseg.errors import plain_sentence
 from napari_attnseg.viewer import writer
 from napari_attnseg.viewer.layers import layer_volume
+from napari_attnseg.viewer.making import making_of, with_source
 from napari_attnseg.viewer.preferences import recall, remember
 from napari_attnseg.widgets._bridge import to_main_thread
 from napari_attnseg.widgets._parts import button, hint
@@ -81,18 +82,19 @@ class ExportPart(QWidget):
         self.button.setEnabled(False)
         self.verdict.setText("Writing and reading again ...")
         self.verdict.show()
-        edits = results.edits.count
         job = {
             "labels": np.array(labels.data),
             "volume": layer_volume(results.source),
             "classes": dict(enumerate(results.card.class_names)) if results.card else None,
             "colors": dict(enumerate(results.card.class_colors)) if results.card else None,
-            "provenance": {**results.provenance, "hand_edited_pixels": edits},
+            "provenance": making_of(results),
         }
-        threading.Thread(target=self._write, args=(path, job), daemon=True).start()
+        work = (path, job, results.source)
+        threading.Thread(target=self._write, args=work, daemon=True).start()
 
-    def _write(self, path: str, job: dict[str, Any]) -> None:
+    def _write(self, path: str, job: dict[str, Any], image: Any) -> None:
         try:
+            job["provenance"] = with_source(job["provenance"], job["volume"], image)
             verified = writer.export(path, **job)
             words = f"{TICK}{verified.path.name}: {verified.message}"
             to_main_thread(lambda: self._on_written(words, ""))
