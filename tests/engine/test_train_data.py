@@ -217,3 +217,11 @@ def test_a_single_slice_validates_on_itself_and_says_so() -> None:
     training, validation, text = split((Slice(0, 0),), 0.2, seed=0)
     assert training == validation
     assert "training pixels" in text
+
+
+def test_voxel_sizes_of_the_training_images_are_kept() -> None:
+    from napari_attnseg.engine.data import spacing_range
+
+    assert spacing_range([(3.0, 0.7, 0.8), (1.0, 0.9, 0.6)]) == [[1.0, 0.7, 0.6], [3.0, 0.9, 0.8]]
+    assert spacing_range([(3.0, 0.7, 0.8), ()]) is None
+    assert spacing_range([]) is None

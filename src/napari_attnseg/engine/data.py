@@ -145,6 +145,7 @@ class FolderSource(Source):
         super().__init__()
         self.images, self.masks = Path(images), Path(masks)
         self.pairs: tuple[tuple[Path, Path], ...] = ()
+        self._spacing: list[list[float]] | None = None
         self._cache = PairCache()
 
     def find(self) -> Iterator[None]:
@@ -157,13 +158,17 @@ class FolderSource(Source):
         self._cache, self.seen = PairCache(), set()
         found: list[Slice] = []
         marked: list[Slice] = []
+        sizes: list[tuple[float, ...]] = []
         for index in range(len(self.pairs)):
-            target = self.pair(index).target
+            pair = self.pair(index)
+            target = pair.target
+            sizes.append(tuple(pair.spacing_mm))
             self._note_classes(target)
             found += [Slice(index, z) for z, t in enumerate(target) if (t != IGNORE).any()]
             marked += [Slice(index, z) for z, t in enumerate(target) if (t > 0).any()]
             yield
         self.slices, self.marked = tuple(found), frozenset(marked)
+        self._spacing = spacing_range(sizes)
 
     def pair(self, index: int) -> Pair:
         known: Pair | None = self._cache.get(index)
@@ -191,7 +196,18 @@ class FolderSource(Source):
             "masks": self.masks.name,
             "pairs": len(self.pairs),
             "slices": len(self.slices),
+            "spacing_mm": self._spacing,
         }
+
+
+def spacing_range(sizes: list[tuple[float, ...]]) -> list[list[float]] | None:
+    """Smallest and largest voxel (mm, per view axis) of images; ``None`` if one is unknown.
+
+    Goes into the card: an image of another voxel size is told before it is segmented.
+    """
+    if not sizes or any(len(size) != 3 for size in sizes):
+        return None
+    return [[float(f(axis)) for axis in zip(*sizes, strict=True)] for f in (min, max)]
 
 
 class LayerSource(Source):
