@@ -24,6 +24,7 @@ from napari_attnseg.cli._common import (
 )
 from napari_attnseg.cli._inputs import collect, targets
 from napari_attnseg.cli._steps import SaveSteps, check_steps
+from napari_attnseg.control.volumes import ALL_AXES, AXES, axes_named
 from napari_attnseg.errors import InputError
 
 if TYPE_CHECKING:
@@ -72,6 +73,14 @@ def predict(
             "do not fit into memory. Changes the answer of a global attention."
         ),
     ] = None,
+    axis: Annotated[
+        str,
+        typer.Option(
+            help=f"Along which axis of a volume slices are taken: {', '.join(AXES)}, or "
+            f"{ALL_AXES}: along each of them with averaged probabilities, which takes three times "
+            "as long."
+        ),
+    ] = AXES[0],
     overwrite: Annotated[
         bool,
         typer.Option(
@@ -90,12 +99,13 @@ def predict(
     for name in save or []:
         if name not in EXTRAS:
             raise InputError(f"got --save {name}, expected one of {', '.join(EXTRAS)}")
+    axes_named(axis)
     places = targets(collect(inputs), out)
     recipe, card = _recipe(model, refine, (threshold, rule, gamma, cut, iterations, tune))
     check_steps(card, save_steps and refine is None)
     extras = (*dict.fromkeys(save or []), *(("steps",) if save_steps else ()))
     recipe = replace(
-        recipe, device=device, tile=tile, volume=volume, save=extras, overwrite=overwrite
+        recipe, device=device, tile=tile, volume=volume, save=extras, overwrite=overwrite, axis=axis
     )
     many = len(places) > 1 or any(path.is_dir() for path in inputs)
     report = _run(recipe, card, places, out, many)

@@ -6,15 +6,17 @@ import shutil
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_attnseg.control.volumes import AXES, axes_named
 from napari_attnseg.engine import batch_kept as kept
 from napari_attnseg.engine.batch import Recipe, Row, Task, stamp_of
+from napari_attnseg.engine.axes import segment_along
 from napari_attnseg.engine.batch_extras import STEPS, write_extras, write_steps
 from napari_attnseg.engine.on_top import OnTop
 from napari_attnseg.engine.session import Session
@@ -54,7 +56,13 @@ class Maker:
         alone = Session(recipe.model, recipe.device, cache, tile=recipe.tile)
         _check_digest(alone, recipe.digest)
         self.session: Session | OnTop = alone
+        axes_named(recipe.axis)
         if recipe.refine is not None:
+            if recipe.axis != AXES[0]:
+                raise InputError(
+                    f"got --refine with --axis {recipe.axis}; a refinement works on axial slices, "
+                    "leave one of the two out"
+                )
             refiner = Session(recipe.refine, recipe.device, cache)
             _check_digest(refiner, recipe.refine_digest)
             self.session = OnTop(alone, refiner, recipe.own)
@@ -120,17 +128,27 @@ class Maker:
         labels = np.zeros(source.shape, np.uint8)
         wanted = "probability" in self.recipe.save
         probability = _floats(labels.shape, folder) if wanted else None
-        for z, prediction in self.session.run(tuning=self.recipe.tuning):
+        for z, prediction in self._answers(folder, pause):
             labels[z] = prediction.labels
             if probability is not None:
                 probability[z] = prediction.probability
-            pause(z + 1, len(labels))
         return labels, probability
+
+    def _answers(self, folder: Path, pause: Pause) -> Iterator[tuple[int, Any]]:
+        """Every axial slice with its answer."""
+        recipe = self.recipe
+        if isinstance(self.session, Session):
+            yield from segment_along(self.session, recipe.axis, recipe.tuning, folder, pause)
+            return
+        for z, step in self.session.run(tuning=recipe.tuning):
+            yield z, step
+            pause(z + 1, self.session.n_slices)
 
     def _provenance(self, source_digest: str) -> dict[str, Any]:
         r = self.recipe
         return {
             **self.session.provenance(r.tuning),
+            **({"axis": r.axis} if r.axis != AXES[0] else {}),
             kept.SOURCE: source_digest,
             kept.ASKED: kept.asked_for(r.tile, r.volume, r.save),
         }

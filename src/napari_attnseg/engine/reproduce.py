@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_attnseg.cards import read_card, resolve_checkpoint, shipped_checkpoints
+from napari_attnseg.control.volumes import AXES
 from napari_attnseg.engine.batch_kept import comment_of
 from napari_attnseg.errors import CheckpointError, DeviceError, InputError
 from napari_attnseg.io.image import mask_of, read_image, read_mask
@@ -76,9 +77,8 @@ def reproduce(
     session, tuning, notes = _session(mask, told, name, device)
     session.set_image(source)
     again = np.zeros(source.shape, np.uint8)
-    for z, answer in session.run(tuning=tuning):
+    for z, answer in _answers(session, str(told.get("axis", AXES[0])), tuning, progress):
         again[z] = answer.labels
-        progress(z + 1, len(again))
     again = tidy(again, tuple(told.get("postprocess") or ()))
     stored = mask_of(mask, source)
     if stored.shape != again.shape:
@@ -88,6 +88,20 @@ def reproduce(
         )
     where = (mask.name, path.name, Path(name).name)
     return _compared(where, stored, again, told, str(_device_of(session)), notes)
+
+
+def _answers(
+    session: Session | OnTop, axis: str, tuning: Tuning, progress: Callable[[int, int], object]
+) -> Iterator[tuple[int, Any]]:
+    from napari_attnseg.engine.axes import segment_along
+    from napari_attnseg.engine.session import Session
+
+    if isinstance(session, Session):
+        yield from segment_along(session, axis, tuning, pause=progress)
+        return
+    for z, step in session.run(tuning=tuning):
+        yield z, step
+        progress(z + 1, session.n_slices)
 
 
 def provenance_of(mask: Path) -> dict[str, Any]:
