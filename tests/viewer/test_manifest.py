@@ -46,8 +46,10 @@ def test_samples_reader_and_writer_are_offered(manifest: npe2.PluginManifest) ->
         "coins",
         "tissue",
     }
-    (reader,) = manifest.contributions.readers
+    sessions, reader = manifest.contributions.readers
+    assert sessions.filename_patterns == ["*.attnseg"]
     assert {"*.nii", "*.nii.gz", "*.dcm", "*.nrrd", "*.mha"} <= set(reader.filename_patterns)
     assert reader.accepts_directories
-    (writer,) = manifest.contributions.writers
+    writer, session_writer = manifest.contributions.writers
+    assert session_writer.filename_extensions == [".attnseg"]
     assert ".nii.gz" in writer.filename_extensions

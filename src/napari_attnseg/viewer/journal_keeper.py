@@ -70,10 +70,16 @@ class Keeper:
         self._books[id(results)] = book
         return book
 
-    def saved(self, results: ResultLayers | None) -> None:
-        """An export or a session file holds the labels as they are now."""
+    def stamp(self, results: ResultLayers | None) -> int:
+        """A number that is another one after every change of the labels."""
         book = self._books.get(id(results))
-        if book is not None:
+        return book.changes if book is not None else 0
+
+    def saved(self, results: ResultLayers | None, stamp: int | None = None) -> None:
+        """An export or a session file holds the labels as they are now, or as they were at
+        ``stamp``: then it counts unless they have changed since."""
+        book = self._books.get(id(results))
+        if book is not None and stamp in (None, book.changes):
             book.saved(True)
 
     def wait(self) -> None:
@@ -175,6 +181,7 @@ class Book:
             pixels = data
         self.journal = Journal(folder / f"{name}.journal", facts, failed)
         self._saved = bool(facts.get("saved"))
+        self.changes = 0
         self.edits.recorder = self
         pages = self.edits.planes.pages()
         if pages:
@@ -185,6 +192,7 @@ class Book:
 
     def changed(self, what: str, pages: Iterable[Page]) -> None:
         """See :class:`napari_attnseg.viewer.edits.Recorder`."""
+        self.changes += 1
         self.saved(False)
         self.journal.tiles(what, {page: self.edits.planes.packed(page) for page in pages})
 

@@ -15,6 +15,7 @@ from napari_attnseg.widgets._dock import Dock
 from napari_attnseg.widgets._foot import WorkLine, with_foot
 from napari_attnseg.widgets._parts import button, set_shortcut
 from napari_attnseg.widgets._restore import RestoreOffer
+from napari_attnseg.widgets._session import SessionPart
 from napari_attnseg.widgets._tiles import TilesOffer
 from napari_attnseg.widgets.diagnose import ErrorBar
 
@@ -34,6 +35,7 @@ class SegmentWidget(Dock):
         self.choose = ChoosePanel(self.hub, self.errors.show_error)
         self.after = AfterPanel(self.hub, self.errors.show_error)
         self.restore = RestoreOffer(self.hub, self.errors.show_note, self.errors.show_error)
+        self.session = SessionPart(self.hub, self.errors.show_note, self.errors.show_error)
         self.run = button(
             "Run", "Segment the visible slice first, then the others; press again to stop", RUN_KEYS
         )
@@ -54,12 +56,14 @@ class SegmentWidget(Dock):
         box.addWidget(self.restore)
         box.addWidget(self.choose)
         box.addWidget(self.after)
+        box.addWidget(self.session)
         box.addStretch(1)
         with_foot(self, content, self.errors, self.tiles, self.work, self.run)
 
     def _listen(self) -> None:
         live = self.hub.live
         self.run.clicked.connect(self.run_or_cancel)
+        self.after.exported.connect(lambda _: self.hub.keeper.saved(self.hub.results))
         connect_alive(self, live.busy_changed, self._on_busy)
         connect_alive(self, live.started, self._on_started)
         connect_alive(self, live.finished, self._on_finished)

@@ -1,0 +1,249 @@
+"""Saving a window's work in one file, and going on from it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_attnseg.errors import InputError
+from napari_attnseg.io.session_file import Session, pages_array, read_session, write_session
+from napari_attnseg.viewer.journal_keeper import facts_of, kept_pixels
+from napari_attnseg.viewer.journal_restore import take_up
+from napari_attnseg.viewer.layers import METADATA
+from napari_attnseg.viewer.session_image import (
+    ImageGone,
+    bring_image,
+    digest_of,
+    image_facts,
+    image_path,
+    transform_facts,
+)
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Labels, Layer
+
+    from napari_attnseg.viewer.hub import Hub
+
+
+@dataclass
+class Draft:
+    """A session that is ready to be written: pixels of large layers are still the layers' own."""
+
+    data: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, Any] = field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        """Write it, in any thread; raises ``ExportError``. Images get their digests and their
+        places relative to the file."""
+        path = path.absolute()
+        for facts in self.data["images"]:
+            layer = facts.pop("_layer", None)
+            if layer is not None and not facts.get("kept"):
+                facts["digest"] = digest_of(layer)
+            facts["relative"] = _relative(facts["path"], path.parent)
+        write_session(path, self.data, self.arrays)
+
+
+def draft_of(hub: Hub) -> Draft:
+    """Images, labels with their hand edits, other labels, model and values of a window.
+
+    Raises ``InputError`` when there is no image, or when one without a file is too large to keep.
+    """
+    from napari.layers import Image as ImageLayer
+    from napari.layers import Labels as LabelsLayer
+
+    from napari_attnseg.viewer.hub import is_result
+
+    layers = list(hub.viewer.layers)
+    images = [x for x in layers if isinstance(x, ImageLayer) and not is_result(x)]
+    if not images:
+        raise InputError("there is nothing to save yet; open an image first")
+    draft = Draft()
+    draft.data["images"] = [_image(draft, k, layer) for k, layer in enumerate(images)]
+    mine = [(m, r) for m, r in hub.every_result if r.layer("labels") is not None]
+    draft.data["results"] = [
+        _result(draft, hub, k, results, images.index(results.source))
+        for k, (_, results) in enumerate(mine)
+        if results.source in images
+    ]
+    others = [x for x in layers if isinstance(x, LabelsLayer) and not is_result(x)]
+    draft.data["labels"] = [_labels(draft, k, layer) for k, layer in enumerate(others)]
+    draft.data["chosen"] = {
+        "image": images.index(hub.source) if hub.source in images else 0,
+        "model": hub.checkpoint,
+        "tuning": hub.tuning.to_json(),
+        "z": hub.visible_z(),
+        "ndisplay": int(hub.viewer.dims.ndisplay),
+    }
+    return draft
+
+
+@dataclass
+class Opened:
+    """What came of opening a session: ``words`` for the person, and the images that are not where
+    they were (facts, with the labels that wait for them)."""
+
+    words: str
+    missing: list[dict[str, Any]] = field(default_factory=list)
+
+
+def open_session(hub: Hub, path: Path | str, places: Mapping[str, Path] | None = None) -> Opened:
+    """Bring a session's layers, model, values and hand edits into the window of ``hub``.
+
+    ``places``: where images are now, by name; then only these images are brought. Raises
+    ``InputError`` when the file cannot be used; images that are missing are told in the answer.
+    """
+    session = read_session(path)
+    try:
+        return _bring(hub, session, dict(places or {}))
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise InputError(
+            f"{session.path.name} is damaged: {error} is not what was expected; use a copy"
+        ) from error
+
+
+def _bring(hub: Hub, session: Session, places: dict[str, Path]) -> Opened:
+    data, notes = session.data, []
+    standing: dict[int, Image] = {}
+    opened = Opened("")
+    for number, facts in enumerate(data["images"]):
+        if places and facts["name"] not in places:
+            continue
+        try:
+            standing[number] = _bring_image(hub, session, facts, places.get(facts["name"]))
+        except ImageGone as error:
+            opened.missing.append({**facts, "why": str(error)})
+    notes += [words for k, x in standing.items() if (words := _changed(data["images"][k], x))]
+    last = data["chosen"]["image"]
+    results = sorted(data["results"], key=lambda r: (r["on"] == last, _is_chosen(r, data)))
+    count = 0
+    for facts in results:
+        if facts["on"] in standing:
+            pages = session.pages(facts["pages"], facts["index"])
+            made, note = take_up(hub, standing[facts["on"]], facts, pages, "saved")
+            made.labels.visible = bool(facts["visible"])  # type: ignore[union-attr]
+            made.provenance = facts.get("provenance") or {}
+            notes += [note] if note else []
+            count += 1
+    if not places:
+        for facts in data["labels"]:
+            _bring_labels(hub, session, facts)
+    if last in standing:
+        _choose(hub, standing[last], data["chosen"])
+    opened.words = _words(session, standing, count, notes)
+    return opened
+
+
+def _is_chosen(facts: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
+    return facts["model"] == data["chosen"]["model"]
+
+
+def _words(session: Session, standing: dict[int, Any], count: int, notes: list[str]) -> str:
+    images = " and ".join(layer.name for layer in standing.values()) or "no image"
+    masks = f", {count} mask{'' if count == 1 else 's'}" if count else ""
+    return " ".join([f"{session.path.name}: {images}{masks}.", *dict.fromkeys(notes)])
+
+
+def _choose(hub: Hub, layer: Image, chosen: Mapping[str, Any]) -> None:
+    """Image, model, values and slice that the person had before them."""
+    import contextlib
+
+    from napari_attnseg.errors import AttnSegError
+    from napari_attnseg.settings import Tuning
+
+    hub.set_source(layer)
+    with contextlib.suppress(AttnSegError):  # said already, where there are labels
+        if chosen["model"] and chosen["model"] != hub.checkpoint:
+            hub.set_model(chosen["model"])
+    if chosen["model"] == hub.checkpoint:
+        hub.live.set_model(hub.checkpoint, hub.device, Tuning.from_json(chosen["tuning"]))
+    if layer.ndim == 3:
+        hub.viewer.dims.set_point(0, layer.data_to_world((int(chosen["z"]), 0, 0))[0])
+    hub.viewer.dims.ndisplay = 3 if chosen["ndisplay"] == 3 else 2
+
+
+def _image(draft: Draft, number: int, layer: Image) -> dict[str, Any]:
+    facts = image_facts(layer)
+    path, _ = image_path(layer)
+    if path is None:
+        pixels = kept_pixels(layer)
+        if pixels is None:
+            raise InputError(
+                f"image {layer.name} has no file and is too large to be kept in a session; save it "
+                "as a file (File > Save Selected Layers) and open that"
+            )
+        facts["kept"] = f"image-{number}"
+        draft.arrays[facts["kept"]] = np.asarray(pixels)
+    return facts | {"_layer": layer}
+
+
+def _result(draft: Draft, hub: Hub, number: int, results: Any, on: int) -> dict[str, Any]:
+    index, blob = pages_array(results.edits.planes.pages())
+    name = f"result-{number}"
+    draft.arrays[name] = blob
+    facts = facts_of(hub, results)
+    return facts | {
+        "on": on,
+        "pages": name,
+        "index": index,
+        "visible": bool(results.labels.visible),
+        "provenance": dict(results.provenance),
+    }
+
+
+def _labels(draft: Draft, number: int, layer: Labels) -> dict[str, Any]:
+    name = f"labels-{number}"
+    draft.arrays[name] = np.array(layer.data)  # painted on while the file is being written
+    entry = layer.metadata.get(METADATA)
+    return {
+        "name": layer.name,
+        "array": name,
+        "transform": transform_facts(layer),
+        "strokes": bool(isinstance(entry, dict) and entry.get("strokes")),
+        "visible": bool(layer.visible),
+        "opacity": float(layer.opacity),
+    }
+
+
+def _bring_image(hub: Hub, session: Session, facts: dict[str, Any], place: Path | None) -> Image:
+    if facts.get("kept"):
+        return bring_image(hub.viewer, facts, None, np.array(session.array(facts["kept"])))
+    beside = session.path.absolute().parent / facts["relative"] if facts["relative"] else None
+    for where in (place, beside, Path(facts["path"])):
+        if where is not None and where.exists():
+            return bring_image(hub.viewer, facts, where)
+    return bring_image(hub.viewer, facts, Path(facts["path"]))  # says that it is gone
+
+
+def _bring_labels(hub: Hub, session: Session, facts: dict[str, Any]) -> Layer:
+    from napari.layers import Labels as LabelsLayer
+
+    layer = LabelsLayer(
+        np.array(session.array(facts["array"])),
+        name=facts["name"],
+        visible=facts["visible"],
+        opacity=facts["opacity"],
+        metadata={METADATA: {"strokes": True}} if facts["strokes"] else {},
+    )
+    for name, value in facts["transform"].items():
+        setattr(layer, name, tuple(value) if name in ("units", "axis_labels") else np.array(value))
+    return hub.viewer.add_layer(layer)
+
+
+def _changed(facts: Mapping[str, Any], layer: Image) -> str:
+    """A sentence when the pixels are not those that were saved."""
+    if not facts.get("digest") or digest_of(layer) == facts["digest"]:
+        return ""
+    return f"The pixels of {facts['name']} have changed since: look whether its labels still fit."
+
+
+def _relative(path: str, folder: Path) -> str:
+    try:
+        return os.path.relpath(path, folder) if path else ""
+    except ValueError:  # another drive
+        return ""
