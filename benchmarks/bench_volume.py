@@ -1,0 +1,215 @@
+"""A whole CT: memory of window and engine, time, the first slice, and MONAI's sliding window.
+
+A generated volume of 512 x 512 x N (int16, uncompressed ``.nii``) is opened in a napari window,
+segmented by the shipped CT model, and its threshold is moved afterwards; then the same network
+runs over the same file under ``monai.inferers.SliceInferer`` (its sliding window over slices), as
+a script of a few lines would use it. Every form has a process of its own.
+
+    xvfb-run -a python benchmarks/bench_volume.py --slices 100 300 600 --write
+
+Memory is the sum over the window's process and its engine: ``anon`` is memory of their own,
+``pss`` adds their share of mapped files (which the system takes back when it needs room), ``rss``
+counts those fully and twice where two processes map them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from results import device, write_section
+from volume_parts import SIDE, Watched, mark, write_phantom
+
+MODEL = "ct_organs_smooth_unet"
+RUN = ("run", "first")
+
+
+# --- measured in processes of their own -----------------------------------------------------------
+
+
+def in_window(path: str) -> None:
+    """Open, look at the middle, run, move the threshold."""
+    import napari
+    from bench_gui import pump
+
+    from napari_attnseg.viewer.hub import hub_for
+
+    viewer = napari.Viewer()
+    hub = hub_for(viewer)
+    hub.client.start()
+    pump(lambda: False, 8.0)  # the engine imports torch
+    mark("idle")
+    began = time.perf_counter()
+    viewer.open(path, plugin="napari-attnseg")
+    opened = time.perf_counter() - began
+    hub.set_model(MODEL)
+    slices = viewer.layers[0].data.shape[0]
+    viewer.dims.set_current_step(0, slices // 2)
+    answers: list[Any] = []
+    hub.live.retuned.connect(lambda *event: answers.append(event))
+    hub.prepare()
+    hub.live.set_tuning(hub.tuning, z=0)  # the model is loaded for another slice
+    hub.live.set_slice(slices // 2)
+    assert pump(lambda: bool(answers), 120), "the engine did not answer"
+    mark("run", opened=opened)
+    seconds, first, done = _run(hub, pump, hub.run)
+    mark("move", seconds=seconds, first=first, kept=done.summary.get("kept"))
+    woken = done.summary["computed"]
+    pump(lambda: False, 1.0)
+    tuning = hub.tuning.replace(threshold=float(hub.tuning.values["threshold"]) * 0.9)
+
+    def move() -> None:
+        hub.live.set_tuning(tuning)
+        hub.live.release()
+
+    moved, _, _ = _run(hub, pump, move)
+    mark("end", seconds=moved, computed=woken, dtype=str(hub.results.maps["probability"].dtype))
+    hub.close()
+    viewer.close()
+
+
+def _run(hub: Any, pump: Any, begin: Callable[[], Any]) -> tuple[float, float, Any]:
+    """Seconds until all slices are there and until the first one is; the last event."""
+    seen: list[float] = []
+    ended: list[Any] = []
+    began = time.perf_counter()
+
+    def on_slice(event: Any) -> None:
+        if not seen:
+            seen.append(time.perf_counter() - began)
+
+    hub.live.slice_done.connect(on_slice)
+    hub.live.finished.connect(ended.append)
+    hub.live.failed.connect(ended.append)
+    begin()
+    assert pump(lambda: bool(ended), 7200), "the run did not end"
+    seconds = time.perf_counter() - began
+    hub.live.slice_done.disconnect(on_slice)
+    hub.live.finished.disconnect(ended.append)
+    hub.live.failed.disconnect(ended.append)
+    if not hasattr(ended[0], "summary"):
+        raise RuntimeError(ended[0].message)
+    return seconds, seen[0], ended[0]
+
+
+def in_monai(path: str) -> None:
+    """Load, scale, infer slice by slice, cut: MONAI's parts as a script uses them."""
+    import torch
+    from monai.inferers import SliceInferer
+    from monai.transforms import Compose, EnsureChannelFirst, LoadImage, ScaleIntensityRange
+
+    from napari_attnseg.engine.session import Session
+
+    session = Session(MODEL, device="cpu")
+    net, p = session.model, session.card.preprocessing
+    mark("idle")
+    mark("run")
+    began = time.perf_counter()
+    load = Compose(
+        [
+            LoadImage(image_only=True),
+            EnsureChannelFirst(),
+            ScaleIntensityRange(p.low, p.high, 0.0, 1.0, clip=True),
+        ]
+    )
+    image = load(path)[None].as_tensor()
+    infer = SliceInferer(roi_size=(SIDE, SIDE), spatial_dim=2, sw_batch_size=1, overlap=0.0)
+    with torch.no_grad():
+        logits = infer(image, lambda x: net(x.transpose(-1, -2)).transpose(-1, -2))
+        labels = logits.argmax(1).to(torch.uint8)
+    seconds = time.perf_counter() - began
+    mark("end", seconds=seconds, foreground=int((labels > 0).sum()))
+
+
+# --- the table ------------------------------------------------------------------------------------
+
+
+def row(path: Path, slices: int, monai: bool) -> str:
+    """Measure one volume."""
+    ours = Watched(__file__, "--child", "window", path)
+    marks = ours.wait()
+    extra = {k: ours.extra(("run",), k, "idle") for k in ("anon", "pss", "rss")}
+    engine = ours.extra(("run",), "anon", "idle", "engine_")
+    run, move = marks["move"]["seconds"], marks["end"]["seconds"]
+    cells = [
+        f"{SIDE}x{SIDE}x{slices} {''.join(path.suffixes)}",
+        f"{extra['anon']:.0f} / {extra['pss']:.0f} / {extra['rss']:.0f} MB",
+        f"{engine:.0f} MB",
+        f"{ours.peak(('run',), 'pss'):.0f} MB",
+        f"{marks['move']['first']:.2f} s",
+        f"{run:.0f} s",
+        f"{move:.0f} s ({run / move:.1f}x)",
+    ]
+    if not monai:
+        return f"| {' | '.join([*cells, '', '', ''])} |"
+    theirs = Watched(__file__, "--child", "monai", path)
+    seconds = theirs.wait()["end"]["seconds"]
+    most = theirs.extra(("run",), "anon", "idle")
+    cells += [
+        f"{most:.0f} MB",
+        f"{seconds:.0f} s",
+        f"1/{most / extra['anon']:.1f}, {seconds / run:.2f}x",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+COLUMNS = (
+    "volume",
+    "extra at the peak: anon / pss / rss",
+    "of it the engine's, anon",
+    "all of window and engine, pss",
+    "first visible slice",
+    "run",
+    "moved threshold",
+    "MONAI: extra, anon",
+    "MONAI: run",
+    "memory (target <= 1/2 at 600), speed (target >= 1x)",
+)
+HEAD = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|"
+
+
+def main() -> None:
+    """Measure, print, and with ``--write`` record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--slices", type=int, nargs="+", default=[100])
+    parser.add_argument("--gz", action="store_true", help="the last size as .nii.gz, too")
+    parser.add_argument("--no-monai", action="store_true")
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--child", nargs=2, metavar=("FORM", "FILE"), help=argparse.SUPPRESS)
+    wish = parser.parse_args()
+    if wish.child:
+        (in_window if wish.child[0] == "window" else in_monai)(wish.child[1])
+        return
+    lines = [HEAD]
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as folder:
+        todo = [(n, ".nii") for n in wish.slices]
+        todo += [(wish.slices[-1], ".nii.gz")] if wish.gz else []
+        for slices, suffix in todo:
+            path = Path(folder) / f"ct{slices}{suffix}"
+            write_phantom(path, slices)
+            lines.append(row(path, slices, not wish.no_monai and suffix == ".nii"))
+            print(lines[-1], flush=True)
+            path.unlink()
+    command = "xvfb-run -a python benchmarks/bench_volume.py " + " ".join(sys.argv[1:])
+    threads = os.environ.get("OMP_NUM_THREADS", "all")
+    text = (
+        f"`{command}` on {device()}; `{MODEL}`, float32, OMP_NUM_THREADS={threads} in every "
+        f"process. Load of the machine by everything when it began: {load:.1f}. Extra: above the "
+        "window and its engine with torch imported and nothing open. The first visible slice is "
+        "told from the press of Run with the model loaded. MONAI: `SliceInferer` with the same "
+        "network in a process of its own, above that with the model loaded.\n\n"
+    )
+    print("\n".join(lines))
+    if wish.write:
+        write_section("volume", text + "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
