@@ -6,18 +6,29 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from napari_attnseg.cli._common import say
+import typer
+
+from napari_attnseg.cli._common import ensure_folder, say
 from napari_attnseg.errors import AttnSegError
 
 if TYPE_CHECKING:
-    from napari_attnseg.engine.batch import Row
+    from napari_attnseg.cards import Card
+    from napari_attnseg.engine.batch import Recipe, Row, Task
     from napari_attnseg.engine.batch_table import Table
 
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Let the workers of this Dask cluster do it: tcp://host:8786, tls://host:8786 or a "
+        "scheduler file. Images, masks and model must lie where all machines see them.",
+    ),
+]
 STALE_SECONDS = 3600
 """Drafts that nobody has written to for so long belong to a program that was killed."""
 
@@ -134,3 +145,67 @@ def sweep_drafts(out: Path) -> None:
         with suppress(OSError):
             if draft.is_file() and time.time() - draft.stat().st_mtime > STALE_SECONDS:
                 draft.unlink()
+
+
+def run_batch(
+    recipe: Recipe,
+    card: Card,
+    places: Mapping[Path, Path],
+    out: Path,
+    many: bool,
+    scheduler: str | None = None,
+) -> Report:
+    """Work through ``places`` (image to mask), here or on a cluster. ``many``: keep a table.
+
+    Stopped by the keyboard, the report is ended and ``typer.Exit(130)`` raised. Nothing is made
+    in ``out`` for a recipe that cannot be followed, or a scheduler that does not answer.
+    """
+    from napari_attnseg.engine.batch import tasks_of
+    from napari_attnseg.engine.batch_table import Table
+
+    begin = _begun_here(recipe) if scheduler is None else _begun_there(recipe, scheduler)
+    with begin as rows_of:
+        ensure_folder(out)
+        sweep_drafts(out)
+        names = card.class_names
+        table = Table(out, names, [m.name for m in places.values()]) if many else None
+        report = Report(out, len(places), len(names) - 1, table)
+        try:
+            with ended_like_a_key(), closing(rows_of(tasks_of(places), out)) as rows:
+                for row in rows:
+                    report.add(row)
+        except KeyboardInterrupt:
+            say("stopped; what was finished is kept, the same command goes on from there")
+            report.end()
+            raise typer.Exit(130) from None
+        except AttnSegError:
+            report.end()
+            raise
+    return report
+
+
+RowsOf = Callable[["Sequence[Task]", Path], Generator["Row", None, None]]
+
+
+@contextmanager
+def _begun_here(recipe: Recipe) -> Iterator[RowsOf]:
+    from napari_attnseg.engine.batch_make import Maker
+
+    maker = Maker(recipe)
+
+    def rows(tasks: Sequence[Task], out: Path) -> Generator[Row, None, None]:
+        for task in tasks:
+            yield maker.make(task)
+
+    yield rows
+
+
+@contextmanager
+def _begun_there(recipe: Recipe, scheduler: str) -> Iterator[RowsOf]:
+    from napari_attnseg.engine.batch_cluster import Cluster
+
+    cluster = Cluster(scheduler, say)
+    try:
+        yield lambda tasks, out: cluster.rows(recipe, tasks, out)
+    finally:
+        cluster.close()

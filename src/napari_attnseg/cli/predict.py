@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from napari_attnseg.cli._batch import Report, ended_like_a_key, sweep_drafts
+from napari_attnseg.cli._batch import Scheduler, run_batch
 from napari_attnseg.cli._common import (
     Cut,
     Device,
@@ -18,7 +18,6 @@ from napari_attnseg.cli._common import (
     Rule,
     Threshold,
     Tune,
-    ensure_folder,
     say,
     tuning_of,
 )
@@ -89,6 +88,7 @@ def predict(
             "image is kept, and one that was changed by hand is never replaced.",
         ),
     ] = False,
+    scheduler: Scheduler = None,
     device: Device = "auto",
 ) -> None:
     """Segment images: INPUT... -> one mask each, re-read and verified.
@@ -108,7 +108,7 @@ def predict(
         recipe, device=device, tile=tile, volume=volume, save=extras, overwrite=overwrite, axis=axis
     )
     many = len(places) > 1 or any(path.is_dir() for path in inputs)
-    report = _run(recipe, card, places, out, many)
+    report = run_batch(recipe, card, places, out, many, scheduler)
     if "preview" not in (save or []) and any(m.suffix == ".png" for m in places.values()):
         say(DARK)
     report.end()
@@ -134,26 +134,3 @@ def _recipe(model: str, refine: str | None, given: Given) -> tuple[Recipe, Card]
     refiner = read_card(resolve_checkpoint(refine))
     tuning = tuning_of(refiner, None, None, None, cut, iterations)
     return Recipe(model, tuning, card.digest, refine, refiner.digest, own), card
-
-
-def _run(recipe: Recipe, card: Card, places: dict[Path, Path], out: Path, many: bool) -> Report:
-    """Work through all files. Nothing is made in ``out`` for a recipe that cannot be followed."""
-    from napari_attnseg.engine.batch import tasks_of
-    from napari_attnseg.engine.batch_make import Maker
-    from napari_attnseg.engine.batch_table import Table
-
-    maker = Maker(recipe)
-    ensure_folder(out)
-    sweep_drafts(out)
-    names = card.class_names
-    table = Table(out, names, [m.name for m in places.values()]) if many else None
-    report = Report(out, len(places), len(names) - 1, table)
-    try:
-        with ended_like_a_key():
-            for task in tasks_of(places):
-                report.add(maker.make(task))
-    except KeyboardInterrupt:
-        say("stopped; what was finished is kept, the same command goes on from there")
-        report.end()
-        raise typer.Exit(130) from None
-    return report

@@ -15,8 +15,8 @@ import numpy as np
 
 from napari_attnseg.control.volumes import AXES, axes_named
 from napari_attnseg.engine import batch_kept as kept
-from napari_attnseg.engine.batch import Recipe, Row, Task, stamp_of
 from napari_attnseg.engine.axes import segment_along
+from napari_attnseg.engine.batch import Recipe, Row, Task, stamp_of
 from napari_attnseg.engine.batch_extras import STEPS, write_extras, write_steps
 from napari_attnseg.engine.on_top import OnTop
 from napari_attnseg.engine.session import Session
@@ -90,8 +90,8 @@ class Maker:
 
     def _made(self, task: Task, pause: Pause) -> Row:
         began = time.perf_counter()
-        source_digest = kept.digest_of(task.image)
-        row = self._kept(task, source_digest)
+        file_digest = kept.digest_of(task.image)
+        row = self._kept(task, file_digest)
         if row is not None:
             return row
         recipe, session = self.recipe, self.session
@@ -108,7 +108,7 @@ class Maker:
             source,
             classes=dict(enumerate(session.card.class_names)),
             colors=dict(enumerate(session.card.class_colors)),
-            provenance={**self._provenance(source_digest), kept.VOXELS: _named(counts)},
+            provenance={**self._provenance(file_digest), kept.VOXELS: _named(counts)},
         )
         return replace(
             self._row(task, "ok"),
@@ -144,21 +144,21 @@ class Maker:
             yield z, step
             pause(z + 1, self.session.n_slices)
 
-    def _provenance(self, source_digest: str) -> dict[str, Any]:
+    def _provenance(self, file_digest: str) -> dict[str, Any]:
         r = self.recipe
         return {
             **self.session.provenance(r.tuning),
             **({"axis": r.axis} if r.axis != AXES[0] else {}),
-            kept.SOURCE: source_digest,
+            kept.SOURCE: file_digest,
             kept.ASKED: kept.asked_for(r.tile, r.volume, r.save),
         }
 
-    def _kept(self, task: Task, source_digest: str) -> Row | None:
+    def _kept(self, task: Task, file_digest: str) -> Row | None:
         """The row of a mask that is finished; ``None``: there is work to do."""
         meanwhile = stamp_of(task.mask) != task.before
         if self.recipe.overwrite and not meanwhile:
             return None
-        expected = self._provenance(source_digest)
+        expected = self._provenance(file_digest)
         found = kept.standing(task.mask, expected, self.recipe.save)
         if found.kind == "finished":
             status = "ok" if meanwhile else "kept"  # by somebody who died before he could say so
