@@ -27,6 +27,11 @@ OBLIQUE = affine_of((2, 0, 1), (1, -1, -1), degrees=(13, -22, 31), shear=(0.1, 0
 STRAIGHT = affine_of((1, 0, 2), (-1, 1, -1))
 
 
+def told_of(comment: dict) -> dict:
+    """What was given of the provenance; dates and versions are added to it."""
+    return {key: comment["provenance"][key] for key in MADE}
+
+
 def labels_of(shape: tuple[int, ...] = SHAPE) -> np.ndarray:
     return np.random.default_rng(3).choice([0, 1, 3], shape).astype(np.uint8)
 
@@ -56,7 +61,7 @@ def test_itk_sees_every_voxel_where_nibabel_saw_it(tmp_path, suffix, affine) -> 
     again = read_mask(path)
     np.testing.assert_allclose(again.geometry.affine, source.geometry.affine, rtol=0, atol=1e-9)
     told = (export_nrrd if suffix == ".nrrd" else export_meta).comment_of(path)
-    assert told["provenance"] == MADE
+    assert told_of(told) == MADE
     assert told["classes"]["3"] == "spleen"
 
 
@@ -89,7 +94,7 @@ def test_labels_of_an_ome_zarr_lie_on_it(tmp_path: Path, version: str) -> None:
     again = read_mask(tmp_path / "m.ome.zarr")
     np.testing.assert_array_equal(again.view, labels)
     np.testing.assert_array_equal(again.geometry.affine, source.geometry.affine)
-    assert export_ome_zarr.comment_of(tmp_path / "m.ome.zarr")["provenance"] == MADE
+    assert told_of(export_ome_zarr.comment_of(tmp_path / "m.ome.zarr")) == MADE
 
 
 def test_a_straight_scan_becomes_an_ome_zarr_in_its_place(tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def _descriptions(segments: dict[int, str], comment: dict[str, Any], version: st
     from pydicom.sr.codedict import codes
 
     made = comment.get("provenance") or {}
-    edited = bool(made.get("hand_edited_pixels"))
+    edited = bool(made.get("edits") or made.get("hand_edited_pixels"))
     algorithm = hd.AlgorithmIdentificationSequence(
         name=str(made.get("model") or "napari-attnseg")[:64],
         family=codes.DCM.ArtificialIntelligence,
@@ -239,7 +239,7 @@ def _read_again(
     shared = file.SharedFunctionalGroupsSequence[0]
     off = 0.0
     for frame, group in zip(frames, file.PerFrameFunctionalGroupsSequence, strict=True):
-        at = np.array(group.PlanePositionSequence[0].ImagePositionPatient, float)
+        at = _of(group, shared, "PlanePositionSequence", "ImagePositionPatient")
         apart = np.linalg.norm(places - at, axis=1)
         k = int(apart.argmin())
         turn = _of(group, shared, "PlaneOrientationSequence", "ImageOrientationPatient")
@@ -247,7 +247,7 @@ def _read_again(
         across = (turn[:3] * size[1] - steps[:, 0]) * (shape[0] - 1)
         down = (turn[3:] * size[0] - steps[:, 1]) * (shape[1] - 1)
         off = max(off, float(apart[k]), float(np.abs(across).max()), float(np.abs(down).max()))
-        number = int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+        number = int(_of(group, shared, "SegmentIdentificationSequence", "ReferencedSegmentNumber"))
         found[:, :, k][frame.T > 0] = values[number - 1]
     return found, off
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_attnseg.errors import ExportError
-from napari_attnseg.io.export import Verified, write_mask
+from napari_attnseg.io.export import SUFFIXES, Verified, write_mask
 from napari_attnseg.io.volume import Volume
 from napari_attnseg.viewer.layers import METADATA, layer_volume
 from napari_attnseg.viewer.space import volume_of_meta
@@ -19,7 +19,33 @@ if TYPE_CHECKING:
     from napari.layers import Labels, Layer
     from napari.viewer import ViewerModel
 
-FILTERS = "NIfTI (*.nii.gz *.nii);;TIFF (*.tif *.tiff);;PNG, one slice (*.png)"
+NIFTI = "NIfTI (*.nii.gz *.nii)"
+ZARR = "OME-Zarr labels (*.ome.zarr *.zarr)"
+SEG = "DICOM segmentation (*.dcm)"
+NRRD = "NRRD (*.nrrd)"
+META = "MetaImage (*.mha)"
+TIFF = "TIFF (*.tif *.tiff)"
+PNG = "PNG, one slice (*.png)"
+SPACED = (".nii.gz", ".nii", ".ome.zarr", ".zarr", ".dcm", ".nrrd", ".mha")
+"""Endings of formats that say where the mask lies."""
+
+
+def filters_of(volume: Volume | None, depth: int) -> str:
+    """Formats for the file dialog, the one that suits the image first."""
+    kinds = [NIFTI, NRRD, META, TIFF, ZARR] if depth > 1 else [PNG, TIFF, NIFTI, ZARR]
+    if volume is not None and volume.kind == "dicom" and volume.geometry is not None:
+        kinds.insert(1, SEG)
+    first = suggested_suffix(volume, depth)
+    return ";;".join(sorted(kinds, key=lambda kind: f"*{first}" not in kind))
+
+
+def with_ending(path: str, chosen: str) -> str:
+    """``path`` with an ending of the format ``chosen`` in the dialog (one of ``filters_of``)."""
+    endings = [e.lstrip("*") for e in chosen.rpartition("(")[2].rstrip(")").split()]
+    if not endings or path.lower().endswith(tuple(endings)):
+        return path
+    old = next((e for e in SUFFIXES if path.lower().endswith(e)), "")
+    return path[: len(path) - len(old)] + endings[0]
 
 
 def write_labels(path: str, data: Any, meta: Mapping[str, Any]) -> list[str]:
@@ -90,7 +116,7 @@ def export(
         )
     array = labels[None] if labels.ndim == 2 else labels
     if volume is not None and volume.shape != array.shape:
-        if str(path).lower().endswith((".nii", ".nii.gz")):
+        if str(path).lower().endswith(SPACED):
             raise ExportError(
                 f"the labels are {array.shape} but the scan they belong to is {volume.shape} "
                 "(Z, Y, X); export labels made from the same layer, or resample them first."
@@ -111,7 +137,11 @@ def _named(metadata: Mapping[str, Any], viewer: ViewerModel) -> Layer | None:
 
 
 def suggested_suffix(volume: Volume | None, depth: int) -> str:
-    """NIfTI for what has a space, PNG for one slice, TIFF otherwise."""
+    """The image's own format where labels are at home in it, NIfTI for all else that has a space
+    (DICOM too), PNG for one slice, TIFF otherwise."""
+    own = {"zarr": ".ome.zarr", "nrrd": ".nrrd", "meta": ".mha"}.get(volume.kind if volume else "")
+    if own and (own == ".ome.zarr" or depth > 1):
+        return own
     if volume is not None and volume.geometry is not None:
         return ".nii.gz"
     return ".png" if depth == 1 else ".tif"

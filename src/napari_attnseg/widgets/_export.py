@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from napari_attnseg.viewer.results import ResultLayers
 
 TICK = '<span style="color:#3fae5a; font-size: 15px;"><b>✓</b></span> '
-TIP = "Write NIfTI, TIFF or PNG, read the file again and compare it"
+TIP = (
+    "Write NIfTI, NRRD, MHA, OME-Zarr, TIFF, PNG or, of a DICOM series, DICOM-SEG; then read the "
+    "file again and compare it"
+)
 
 
 class ExportPart(QWidget):
@@ -66,12 +69,13 @@ class ExportPart(QWidget):
         suffix = writer.suggested_suffix(volume, results.shape[0])
         folder = Path(str(recall("export_folder", recall("folder", str(Path.home())))))
         name = f"{results.source.name}_mask{suffix}"
-        path, _ = QFileDialog.getSaveFileName(
-            self, "Export the mask", str(folder / name), writer.FILTERS
+        kinds = writer.filters_of(volume, results.shape[0])
+        path, kind = QFileDialog.getSaveFileName(
+            self, "Export the mask", str(folder / name), kinds
         )
         if path:
             remember("export_folder", str(Path(path).parent))
-            self.export_to(path)
+            self.export_to(writer.with_ending(path, kind))
 
     def export_to(self, path: str) -> None:
         """Write and verify in a thread; the verdict appears under the button."""
