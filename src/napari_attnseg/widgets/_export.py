@@ -70,12 +70,20 @@ class ExportPart(QWidget):
         folder = Path(str(recall("export_folder", recall("folder", str(Path.home())))))
         name = f"{results.source.name}_mask{suffix}"
         kinds = writer.filters_of(volume, results.shape[0])
-        path, kind = QFileDialog.getSaveFileName(
-            self, "Export the mask", str(folder / name), kinds
-        )
+        path, kind = QFileDialog.getSaveFileName(self, "Export the mask", str(folder / name), kinds)
         if path:
             remember("export_folder", str(Path(path).parent))
-            self.export_to(writer.with_ending(path, kind))
+            self._export_as(path, writer.with_ending(path, kind))
+
+    def _export_as(self, asked: str, path: str) -> None:
+        """Write ``path``, unless it is there and the dialog asked only about another name."""
+        if path != asked and Path(path).exists():
+            self._complain(
+                f"{Path(path).name} is there already and was not replaced; export again and type "
+                "this name to replace it"
+            )
+            return
+        self.export_to(path)
 
     def export_to(self, path: str) -> None:
         """Write and verify in a thread; the verdict appears under the button."""
