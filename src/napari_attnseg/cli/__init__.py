@@ -16,6 +16,7 @@ from napari_attnseg.cli import (
     demo,
     evaluate,
     experiment,
+    measure,
     models,
     predict,
     reproduce,
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 app.command("train")(train.train)
 app.command("predict")(predict.predict)
+app.command("measure")(measure.measure)
 app.command("reproduce")(reproduce.reproduce)
 app.command("evaluate")(evaluate.evaluate)
 app.command("sweep")(evaluate.sweep)

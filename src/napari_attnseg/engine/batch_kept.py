@@ -120,7 +120,7 @@ def comment_of(mask: Path) -> dict[str, Any]:
             found = json.loads(text)
         except ValueError:
             continue
-        if isinstance(found, dict) and isinstance(found.get("provenance"), dict):
+        if isinstance(found, dict) and not {"provenance", "classes"}.isdisjoint(found):
             return found
     return {}
 

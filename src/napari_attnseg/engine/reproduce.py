@@ -12,7 +12,7 @@ import numpy as np
 
 from napari_attnseg.cards import read_card, resolve_checkpoint, shipped_checkpoints
 from napari_attnseg.control.volumes import AXES
-from napari_attnseg.engine.batch_kept import comment_of
+from napari_attnseg.engine.comment import comment_in
 from napari_attnseg.errors import CheckpointError, DeviceError, InputError
 from napari_attnseg.io.image import mask_of, read_image, read_mask
 from napari_attnseg.io.provenance import digest_of, unpacked, versions
@@ -107,10 +107,7 @@ def _answers(
 def provenance_of(mask: Path) -> dict[str, Any]:
     """What the file says of its making. Raises ``InputError`` when that is not enough."""
     read_mask(mask)
-    try:
-        told: dict[str, Any] = comment_of(mask).get("provenance", {})
-    except (OSError, ValueError):
-        told = {}
+    told: dict[str, Any] = comment_in(mask).get("provenance") or {}
     if not told.get("model") or not told.get("model_digest") or "tuning" not in told:
         raise InputError(
             f"{mask.name} does not say how it was made; expected a mask written by "

@@ -1,0 +1,117 @@
+"""Masks in files: measured on their image, and compared with a reference in the same place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_attnseg.errors import InputError
+from napari_attnseg.io.agreement import Agreement, agreement
+from napari_attnseg.io.image import read_image, read_mask
+from napari_attnseg.io.measure_space import Space, space_of
+from napari_attnseg.io.measures import Measures, measure
+from napari_attnseg.io.measures_csv import rows_of
+from napari_attnseg.io.pairs import IMAGE_AFFIX, MASK_AFFIX
+from napari_attnseg.io.sniff import stem_of
+from napari_attnseg.io.volume import Volume
+
+APART = 0.01
+"""Share of a voxel by which two files of one scan may lie apart: affines are often float32."""
+
+
+@dataclass(frozen=True)
+class FileMeasures:
+    """One mask: its measures, and its agreement with a reference if one was given."""
+
+    mask: Path
+    measures: Measures
+    agreements: tuple[Agreement, ...] | None = None
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Rows of a table: classes with their figures against the reference, then parts."""
+        against = {a.id: a for a in self.agreements or ()}
+        rows = rows_of(self.measures, mask=self.mask.name)
+        told = [
+            r | (against.pop(r["id"]).row() if r["part"] == "" and r["id"] in against else {})
+            for r in rows
+        ]
+        missed = [  # classes of the reference that the mask does not have
+            {"mask": self.mask.name, "id": a.id, "class": a.name, "voxels": 0} | a.row()
+            for a in against.values()
+        ]
+        return told + missed
+
+
+def measure_file(
+    mask: Path,
+    image: Path | None = None,
+    reference: Path | None = None,
+    tolerance: float | None = None,
+    parts: bool = False,
+    names: dict[int, str] | None = None,
+) -> FileMeasures:
+    """Measure the classes of a mask file. ``image`` and ``reference`` must have its size and,
+    where files state one, its place. Raises ``InputError`` in one sentence otherwise."""
+    ours = read_mask(mask)
+    space = space_of(ours)
+    values = None if image is None else in_place(ours, read_image(image), image)
+    found = measure(ours.view, space, values, names, parts)
+    if reference is None:
+        return FileMeasures(mask, found)
+    theirs = in_place(ours, read_mask(reference), reference)
+    return FileMeasures(mask, found, agreement(ours.view, theirs, space, names, tolerance))
+
+
+def in_place(mask: Volume, other: Volume, path: Path) -> Any:
+    """``other``'s voxels (Z, Y, X[, C]) turned to run as the mask's do.
+
+    Raises ``InputError`` when the two do not have the same voxels in the same places.
+    """
+    if mask.shape != other.shape:
+        raise InputError(
+            f"the mask is {mask.shape} but {path.name} is {other.shape} (Z, Y, X); "
+            "take files of the same image, or resample one first"
+        )
+    if mask.geometry is None or other.geometry is None:
+        return other.view
+    axes = tuple(a for a in range(3) if mask.flips[a] != other.flips[a])
+    apart = _apart(space_of(mask), space_of(other), other.shape, axes)
+    if apart > APART:
+        raise InputError(
+            f"{path.name} does not lie where the mask lies: up to {apart:.3g} voxels apart; "
+            "take files of the same scan, or resample one first"
+        )
+    return np.flip(other.view, axes) if axes else other.view
+
+
+def _apart(mask: Space, other: Space, shape: tuple[int, ...], axes: tuple[int, ...]) -> float:
+    """Largest distance of corresponding corners, in voxels of the mask."""
+    last = np.array(shape, float) - 1
+    corners = last * np.array([[z, y, x] for z in (0, 1) for y in (0, 1) for x in (0, 1)])
+    turned = corners.copy()
+    turned[:, axes] = last[list(axes)] - turned[:, axes]
+    away = np.linalg.norm(mask.world(corners) - other.world(turned), axis=1).max()
+    return float(away / min(mask.spacing))
+
+
+def partner(mask: Path, among: Iterable[Path]) -> Path:
+    """The file of the same name but for ending and words as ``_mask``, ``_gt`` or ``_0000``.
+
+    Raises ``InputError`` when there is none, or more than one.
+    """
+    key = _key(mask)
+    found = [p for p in among if p.resolve() != mask.resolve() and _key(p) == key]
+    if len(found) == 1:
+        return found[0]
+    words = f"{len(found)} files fit" if found else "no file fits"
+    raise InputError(f"{words} {mask.name} by name; expected one named {key} in that folder")
+
+
+def _key(path: Path) -> str:
+    bare = re.sub(MASK_AFFIX, "", stem_of(path))
+    return re.sub(IMAGE_AFFIX, "", bare).lower()
