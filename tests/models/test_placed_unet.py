@@ -368,3 +368,27 @@ def test_a_session_moves_a_placed_threshold_live() -> None:
         other.set_image(image)
         np.testing.assert_array_equal(live, other.predict(0).logits)
         assert value or not np.array_equal(live, first)
+
+
+def test_the_fusing_form_gets_a_second_map_where_there_is_one() -> None:
+    """At ``up`` the deeper map asks the skip, at ``skip`` the skip asks the decoder's map."""
+    model = shaken(made("up[1]=ann:variant=afnb; skip[0]=ann:variant=afnb; bottleneck=ann"))
+    asked: dict[str, tuple[Tensor, ...]] = {}
+    for placed in model.placed:
+        where = str(placed.slot)  # type: ignore[union-attr]
+        placed.module.register_forward_hook(  # type: ignore[union-attr]
+            lambda _, inputs, __, where=where: asked.update({where: inputs})
+        )
+    x = torch.randn(1, 1, *PADDED)
+    encoded = model.encode(x)
+    model(x)
+    assert {where: len(inputs) for where, inputs in asked.items()} == {
+        "up[1]": 2,
+        "skip[0]": 2,
+        "bottleneck": 1,
+    }
+    assert torch.equal(asked["up[1]"][1], model._down(1, encoded.skips[0]))
+    assert asked["skip[0]"][0].shape == asked["skip[0]"][1].shape
+    assert not torch.equal(asked["skip[0]"][0], asked["skip[0]"][1])
+    alone = made("up[1]=ann:variant=afnb")
+    assert alone(x).shape == (1, 1, *PADDED)

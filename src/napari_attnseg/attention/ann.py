@@ -50,7 +50,9 @@ class AsymmetricNonLocal(AttentionModule):
         As an operator over positions A = softmax(Q (P K)^T) P: rows sum to 1, rank at most S. The
         row of a queried position is a row of this A: every pooled point spread over its cell.
         variant="afnb" takes the shallower map as a second input of the forward, of any size;
-        without one it asks x with projections of their own.
+        without one it asks x with projections of their own. In a network it stands best at up,
+        where the doubled deeper map asks the skip, as in the paper; at a skip the skip asks the
+        decoder's map, and anywhere else there is no second map.
 
     Args:
         variant: apnb = one map, shared query and key; afnb = keys and values from a second map
@@ -91,6 +93,10 @@ class AsymmetricNonLocal(AttentionModule):
         self.join = normed(2 * channels, channels, ndim) if merge == "concat" else nn.Identity()
         for p in self.out.parameters():
             nn.init.zeros_(p)
+
+    @property
+    def takes_second(self) -> bool:
+        return self.variant == "afnb"
 
     @property
     def rank(self) -> int:

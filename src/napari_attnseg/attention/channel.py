@@ -42,7 +42,12 @@ class ChannelAttention(AttentionModule):
         belong and which later libraries follow, has the softmax of max E - E, so that channels
         that agree least weigh most. affinity="plus" is the printed equation. E grows with N and is
         not scaled: on large maps the softmax is close to a choice of one channel. It is computed
-        in full precision, because E overflows in half.
+        in full precision, because E overflows in half. After a ReLU no entry of E is negative, so
+        with "minus" the channel that agrees least is mostly the quietest one: what is added is
+        small, gamma learns slowly, and a short training changes the answer little. Measured after
+        120 steps on nuclei: the largest weight of a row is 0.83 on average, the mixed map is 0.4
+        times as strong as the features (with "plus" 1.7 times), and taking the attention out
+        changes the logits by 0.007 of their standard deviation (with "plus" by 0.15).
 
     Args:
         affinity: minus = softmax(-E) (published code), plus = softmax(E) (printed equation)

@@ -117,6 +117,12 @@ class AttentionModule(nn.Module):
         return PLACES[self.role]
 
     @property
+    def takes_second(self) -> bool:
+        """Whether a refiner's forward takes a second map: in a network, at ``up`` the skip, at
+        ``skip`` the decoder's map; elsewhere it has none."""
+        return False
+
+    @property
     def bypassable(self) -> bool:
         """Whether there is an input that the module could hand on unchanged."""
         return self.role in ("refiner", "gate", "class-aware")

@@ -274,7 +274,7 @@ class PlacedUNet(UNet):
         return found
 
     def _up(self, level: int, skip: Tensor, below: Tensor, at: dict[Placed, Live]) -> Tensor:
-        up = self._pass(Slot("up", level), self.decoder.ups[level](below), at)
+        up = self._pass(Slot("up", level), self.decoder.ups[level](below), at, skip)
         skip = self._pass(Slot("skip", level), skip, at, up)
         joined = self._pass(Slot("decoder", level, True), torch.cat([skip, up], 1), at)
         return self._pass(Slot("decoder", level), self.decoder.blocks[level](joined), at)
@@ -307,11 +307,13 @@ class PlacedUNet(UNet):
         return self._pass(Slot(part, level), y, at)
 
     def _pass(
-        self, slot: Slot, y: Tensor, at: dict[Placed, Live], up: Tensor | None = None
+        self, slot: Slot, y: Tensor, at: dict[Placed, Live], other: Tensor | None = None
     ) -> Tensor:
+        """Through all that stands in a slot; ``other``: the second map of those that take one."""
         for placed in self._movable():
             if placed.slot == slot:
-                context = (up,) if placed.module.role == "gate" and up is not None else ()
+                takes = placed.module.role == "gate" or placed.module.takes_second
+                context = (other,) if takes and other is not None else ()
                 y = placed(at[placed].strength, y, *context, tuned=at[placed].tuned)
         return y
 

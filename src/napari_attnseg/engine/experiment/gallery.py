@@ -18,6 +18,8 @@ from napari_attnseg.engine.session import Session
 from napari_attnseg.io.layout import UNKNOWN, Layout, read_item
 from napari_attnseg.io.volume import Volume
 
+MOST_ACROSS = 9
+"""Contestants beside each other; more stand in further blocks below."""
 IMAGES = 3
 """Test images that are shown."""
 AGREED, EXTRA, MISSED = (0.25, 0.75, 0.35), (0.9, 0.25, 0.2), (0.2, 0.45, 0.95)
@@ -111,18 +113,21 @@ def _figure(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns = len(labels) + 1
-    figure = Figure(figsize=(2.1 * columns, 2.2 * len(grid) + 0.5), layout="constrained")
+    blocks = [slice(i, i + MOST_ACROSS) for i in range(0, len(labels), MOST_ACROSS)]
+    columns, lines = min(len(labels), MOST_ACROSS) + 1, len(blocks) * len(grid)
+    figure = Figure(figsize=(2.1 * columns, 2.2 * lines + 0.5), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(len(grid), columns, squeeze=False)
-    for line, image, cells in zip(panels, images, grid, strict=True):
-        line[0].imshow(image.picture)
-        if (image.truth > 0).any():
-            line[0].contour(image.truth > 0, [0.5], colors=[AGREED], linewidths=0.8)
-        for axes, cell in zip(line[1:], cells, strict=True):
-            draw(axes, image, cell)
-    for axes, label in zip(panels[0], ["image and truth", *labels], strict=True):
-        axes.set_title(textwrap.fill(label.replace("=", " = "), 24), fontsize=8)
+    panels = figure.subplots(lines, columns, squeeze=False)
+    for n, block in enumerate(blocks):
+        part = panels[n * len(grid) : (n + 1) * len(grid)]
+        for line, image, cells in zip(part, images, grid, strict=True):
+            line[0].imshow(image.picture)
+            if (image.truth > 0).any():
+                line[0].contour(image.truth > 0, [0.5], colors=[AGREED], linewidths=0.8)
+            for axes, cell in zip(line[1:], cells[block], strict=False):
+                draw(axes, image, cell)
+        for axes, label in zip(part[0], ["image and truth", *labels[block]], strict=False):
+            axes.set_title(textwrap.fill(label.replace("=", " = "), 24), fontsize=8)
     for axes in panels.ravel():
         axes.set_axis_off()
     figure.suptitle(words, fontsize=9)
