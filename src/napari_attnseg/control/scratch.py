@@ -96,6 +96,12 @@ class Scratch:
                 total += file.stat().st_size
         return total
 
+    @property
+    def room_bytes(self) -> int:
+        """Bytes that may still be written."""
+        free = shutil.disk_usage(self.path).free - FREE_BYTES
+        return max(0, min(self.cap_bytes - self.used_bytes, free))
+
     def ensure_room(self, nbytes: int) -> None:
         """Refuse with one sentence what would exceed the cap or fill the disk."""
         used = self.used_bytes

@@ -156,9 +156,8 @@ class ResultLayers:
 
     def bytes_to_come(self) -> int:
         """Bytes of scratch that the labels and the probability of a run will need."""
-        label = 0 if self.layer("labels") else 2 * store_bytes(self.shape, np.uint8)
-        seen = self.layer("probability") is not None
-        return label + (0 if seen else store_bytes(self.shape, self._fine(self.shape)))
+        labels, probability = (self.layer(what) is None for what in ("labels", "probability"))
+        return run_bytes(self.shape, labels, probability)
 
     # --- writing ------------------------------------------------------------------------------
 
@@ -243,7 +242,7 @@ class ResultLayers:
         plain = {"contrast_limits": (0.0, 1.0), "visible": False, "blending": "translucent"}
         style = {**plain, **_LOOKS.get(what, {}), **look}
         layer = Image(
-            self._empty(self._fine(shape), shape),
+            self._empty(fineness(shape), shape),
             name=self.name(what),
             opacity=0.7,
             rgb=False,
@@ -270,11 +269,6 @@ class ResultLayers:
     def _empty(self, dtype: Any, shape: tuple[int, ...] | None = None) -> npt.NDArray[Any]:
         array = volume_store(shape or self.shape, dtype, self._scratch)
         return array[0] if self.source.ndim == 2 else array
-
-    @staticmethod
-    def _fine(shape: tuple[int, ...]) -> Any:
-        """What a map's values are kept as: half precision is in steps of 0.0005 near 1."""
-        return np.float16 if math.prod(shape) > FULL_PRECISION_VOXELS else np.float32
 
     def _pixels(self, layer: Layer) -> npt.NDArray[Any]:
         data = np.asarray(layer.data)
@@ -316,3 +310,15 @@ class ResultLayers:
             return False
         self._refreshed[key] = now
         return True
+
+
+def fineness(shape: tuple[int, ...]) -> Any:
+    """What a map's values are kept as: half precision is in steps of 0.0005 near 1."""
+    return np.float16 if math.prod(shape) > FULL_PRECISION_VOXELS else np.float32
+
+
+def run_bytes(shape: tuple[int, ...], labels: bool = True, probability: bool = True) -> int:
+    """Bytes of scratch for the layers of a run that are still to be made: the labels (what is
+    shown, and what the model says) and the probability."""
+    label = 2 * store_bytes(shape, np.uint8) if labels else 0
+    return label + (store_bytes(shape, fineness(shape)) if probability else 0)

@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 from napari_attnseg.viewer.former import former_for
 from napari_attnseg.viewer.hub import hub_for
 from napari_attnseg.widgets._after import AfterPanel
+from napari_attnseg.widgets._before import CostLine, DoubtsBlock
 from napari_attnseg.widgets._bridge import ActivityProgress, connect_alive
 from napari_attnseg.widgets._choose import ChoosePanel, complaining, sample_for
 from napari_attnseg.widgets._dock import Dock
@@ -43,6 +44,7 @@ class SegmentWidget(Dock):
         self.work = WorkLine(self.hub)
         self.status, self.progress = self.work.status, self.work.progress
         self.tiles = TilesOffer(self.hub)
+        self.doubts, self.cost = DoubtsBlock(self.hub), CostLine(self.hub)
         self.activity = ActivityProgress(self.hub.live)
         self._lay_out()
         self._listen()
@@ -55,10 +57,11 @@ class SegmentWidget(Dock):
         box.setSpacing(8)
         box.addWidget(self.restore)
         box.addWidget(self.choose)
+        box.addWidget(self.doubts)
         box.addWidget(self.after)
         box.addWidget(self.session)
         box.addStretch(1)
-        with_foot(self, content, self.errors, self.tiles, self.work, self.run)
+        with_foot(self, content, self.errors, self.tiles, self.work, self.run, self.cost)
 
     def _listen(self) -> None:
         live = self.hub.live

@@ -1,0 +1,128 @@
+"""The Segment dock before Run: doubts about the image, and what the run will cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+
+from napari_attnseg.control.volumes import Forecasted
+from napari_attnseg.viewer.before_run import (
+    WINDOW_BYTES,
+    cost_words,
+    disk_bytes,
+    disk_words,
+    duration,
+    memory_words,
+)
+from napari_attnseg.viewer.hub import Hub, hub_for
+from napari_attnseg.widgets._before import CostLine, DoubtsBlock
+
+pytestmark = pytest.mark.gui
+LARGE = (600, 512, 512)
+
+
+def test_disk_is_what_the_files_of_a_run_take() -> None:
+    voxels = 600 * 512 * 512
+    # the engine's labels and half precision probability, and the same and the model's labels here
+    assert disk_bytes(LARGE) == voxels * (1 + 2) + voxels * (1 + 1 + 2)
+    assert disk_bytes((3, 40, 40)) == 3 * 40 * 40 * 5, "small layers lie in memory"
+    assert disk_words(LARGE, disk_bytes(LARGE)) == ""
+    assert "1.0 GB of disk, but 512 MB are free" in disk_words(LARGE, 512 << 20)
+
+
+def test_the_cost_in_words() -> None:
+    event = Forecasted(memory_bytes=(1200 << 20) - WINDOW_BYTES, seconds=241.0)
+    assert cost_words(event, LARGE) == "Run: about 1.2 GB of memory, 1.0 GB of disk, 4 min."
+    small = Forecasted(memory_bytes=(500 << 20) - WINDOW_BYTES, seconds=None)
+    assert cost_words(small, (32, 100, 122)) == "Run: about 500 MB of memory."
+    assert [duration(s) for s in (0.2, 8.4, 89, 95, 5000, 9000)] == [
+        "1 s",
+        "8 s",
+        "89 s",
+        "2 min",
+        "83 min",
+        "2.5 h",
+    ]
+    assert memory_words(event) == "", "nobody looked at what is free"
+    assert memory_words(Forecasted(memory_bytes=1 << 30, memory_free=2 << 30)) == ""
+    short = memory_words(Forecasted(memory_bytes=3 << 30, memory_free=2 << 30))
+    assert "3.1 GB of memory, but 2.0 GB are free" in short
+
+
+@pytest.fixture
+def hub(qtbot: Any) -> Any:
+    viewer = ViewerModel()
+    made: Hub = hub_for(viewer)
+    made.set_model("ct_organs_smooth_unet")
+    yield made
+    made.close()
+
+
+def scan(shape: tuple[int, int, int] = (5, 40, 48)) -> np.ndarray:
+    hu = np.full(shape, -1000, np.int16)
+    hu[:, 8:30, 8:40] = np.random.default_rng(0).normal(40, 50, (shape[0], 22, 32))
+    return hu
+
+
+def add(hub: Hub, data: np.ndarray) -> None:
+    limits = (float(data.min()), float(data.max()))
+    layer = hub.viewer.add_image(data, contrast_limits=limits, scale=(2, 1, 1)[-data.ndim :])
+    hub.set_source(layer)
+
+
+def test_doubts_follow_image_and_model(hub: Hub, qtbot: Any) -> None:
+    block = DoubtsBlock(hub)
+    qtbot.addWidget(block)
+    assert block.isHidden()
+    add(hub, scan())
+    assert block.isHidden()
+    assert [d.severity for d in block.doubts] == ["note"], "notes are not warnings"
+    add(hub, (scan() + 1024).astype(np.uint16))
+    assert not block.isHidden()
+    assert block.words.text().startswith("No value is below 24: HU were shifted")
+    hub.set_model("nuclei_smooth_unet")
+    assert block.isHidden()
+
+
+def test_a_large_image_is_looked_at_behind_the_window(hub: Hub, qtbot: Any) -> None:
+    block = DoubtsBlock(hub)
+    qtbot.addWidget(block)
+    large = np.zeros((40, 512, 512), np.uint8)
+    large[:, 100:300] = 200
+    add(hub, large)
+    assert block.isHidden()
+    qtbot.waitUntil(lambda: not block.isHidden(), timeout=5000)
+    assert "8-bit picture" in block.words.text()
+    add(hub, large[:39])
+    add(hub, scan())
+    qtbot.wait(100)
+    assert block.isHidden(), "an answer about an earlier choice is let go"
+
+
+def test_the_cost_is_told_and_forgotten(hub: Hub, qtbot: Any) -> None:
+    line = CostLine(hub)
+    qtbot.addWidget(line)
+    add(hub, scan())
+    event = Forecasted(memory_bytes=400 << 20, seconds=12.0, memory_free=8 << 30)
+    hub.live.forecasted.emit(event)
+    assert line.words.text() == "Run: about 500 MB of memory, 12 s."
+    hub.set_model("nuclei_smooth_unet")
+    assert line.isHidden()
+    hub.live.forecasted.emit(Forecasted(memory_bytes=9 << 30, seconds=12.0, memory_free=8 << 30))
+    assert line.words.text().startswith("This needs about 9.1 GB of memory, but 8.0 GB are free")
+    hub.scratch.cap_bytes = 1000
+    add(hub, scan((50, 400, 400)))
+    line.again()
+    qtbot.waitUntil(lambda: not line.isHidden(), timeout=3000)
+    assert line.words.text().startswith("The results need 69 MB of disk, but 1 MB are free")
+
+
+def test_single_images_cost_nothing_worth_a_line(hub: Hub, qtbot: Any) -> None:
+    line = CostLine(hub)
+    qtbot.addWidget(line)
+    add(hub, scan()[0])
+    hub.live.forecasted.emit(Forecasted(memory_bytes=400 << 20, seconds=12.0))
+    assert line.isHidden()
