@@ -130,7 +130,7 @@ def test_an_oblique_volume_is_run_cancelled_killed_and_exported_in_place(
 
     dock.run.click()
     wait_idle(dock, qtbot)
-    assert not dock.errors.message
+    assert "finished before" in dock.errors.message, "the run went on where it was"
     assert (dock.hub.results.layer("probability").data.reshape(60, -1).max(1) > 0).all()
     with qtbot.waitSignal(dock.after.exported, timeout=WAIT_MS):
         dock.after.export_to(str(tmp_path / "mask.nii.gz"))
