@@ -23,6 +23,7 @@ from napari_attnseg.cli._common import (
 )
 from napari_attnseg.cli._inputs import collect, targets
 from napari_attnseg.cli._steps import SaveSteps, check_steps
+from napari_attnseg.cli._tidy import FillHoles, FillHoles2d, KeepLargest, steps_of
 from napari_attnseg.control.volumes import ALL_AXES, AXES, axes_named
 from napari_attnseg.errors import InputError
 
@@ -80,6 +81,9 @@ def predict(
             "as long."
         ),
     ] = AXES[0],
+    keep_largest: KeepLargest = False,
+    fill_holes: FillHoles = False,
+    fill_holes_2d: FillHoles2d = False,
     overwrite: Annotated[
         bool,
         typer.Option(
@@ -105,7 +109,14 @@ def predict(
     check_steps(card, save_steps and refine is None)
     extras = (*dict.fromkeys(save or []), *(("steps",) if save_steps else ()))
     recipe = replace(
-        recipe, device=device, tile=tile, volume=volume, save=extras, overwrite=overwrite, axis=axis
+        recipe,
+        device=device,
+        tile=tile,
+        volume=volume,
+        save=extras,
+        overwrite=overwrite,
+        tidy=steps_of(keep_largest, fill_holes, fill_holes_2d),
+        axis=axis,
     )
     many = len(places) > 1 or any(path.is_dir() for path in inputs)
     report = run_batch(recipe, card, places, out, many, scheduler)

@@ -28,7 +28,7 @@ class Recipe:
     refined model that goes on top; ``tuning`` is then its own, and ``own`` that of ``model``.
     ``save``: of ``EXTRAS`` what is written besides the mask. ``strict``: doubts refuse a file.
     ``overwrite``: finished masks are made anew. ``axis``: along which slices are taken, a word of
-    ``control.volumes.AXES``, or ``ALL_AXES``.
+    ``control.volumes.AXES``, or ``ALL_AXES``. ``tidy``: steps of ``io.tidying`` after the mask.
     """
 
     model: str
@@ -44,6 +44,7 @@ class Recipe:
     save: tuple[str, ...] = ()
     strict: bool = False
     overwrite: bool = False
+    tidy: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

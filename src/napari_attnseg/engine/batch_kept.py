@@ -23,7 +23,7 @@ from napari_attnseg.errors import AttnSegError
 ASKED, VOXELS, SOURCE = "asked", "voxels", "file_digest"
 """What a batch adds to the provenance: what was asked for besides the values, the pixels per
 class, and the SHA-256 of the source as it lies on the disk (known without opening it)."""
-COMPARED = ("model_digest", "tuning", "preprocessing", "refinement", "axis", SOURCE)
+COMPARED = ("model_digest", "tuning", "preprocessing", "refinement", "axis", "postprocess", SOURCE)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from napari_attnseg.io.image import read_image
 from napari_attnseg.io.limits import readable_bytes, steady
 from napari_attnseg.io.measure_space import space_of
 from napari_attnseg.io.nifti_mapped import map_nifti
+from napari_attnseg.io.tidying import tidied
 
 if TYPE_CHECKING:
     from napari_attnseg.io.volume import Volume
@@ -98,7 +99,8 @@ class Maker:
         source = _read(task.image, recipe.volume)
         session.set_image(source)
         labels, probability = self._segmented(source, task.mask.parent, pause)
-        lines = list(write_extras(task.mask, labels, probability, source, recipe.save))
+        labels, lines = tidied(labels, recipe.tidy)
+        lines += write_extras(task.mask, labels, probability, source, recipe.save)
         if STEPS in recipe.save:
             lines.append(write_steps(session, source, recipe.tuning, task.mask))
         counts = kept.counts_of(labels)
@@ -148,6 +150,7 @@ class Maker:
         r = self.recipe
         return {
             **self.session.provenance(r.tuning),
+            **({"postprocess": list(r.tidy)} if r.tidy else {}),
             **({"axis": r.axis} if r.axis != AXES[0] else {}),
             kept.SOURCE: file_digest,
             kept.ASKED: kept.asked_for(r.tile, r.volume, r.save),

@@ -72,6 +72,18 @@ def tidy(labels_ZYX: Any, steps: tuple[str, ...], pause: Pause = lambda: None) -
     return np.asarray(labels_ZYX)
 
 
+def tidied(labels_ZYX: np.ndarray, steps: tuple[str, ...]) -> tuple[np.ndarray, list[str]]:
+    """:func:`tidy`, and a line per step on how many voxels it changed."""
+    lines = []
+    for step in steps:
+        before, labels_ZYX = labels_ZYX, tidy(labels_ZYX, (step,))
+        changed = sum(
+            int(np.count_nonzero(a != b)) for a, b in zip(before, labels_ZYX, strict=True)
+        )
+        lines.append(f"{step.replace('_', ' ')}: {changed:,} voxels changed")
+    return labels_ZYX, lines
+
+
 def _ids_and_sizes(block: Block) -> tuple[np.ndarray, np.ndarray]:
     id = np.zeros(block.count + 1, np.int64)
     id[block.parts.reshape(-1)] = block.labels.reshape(-1)
