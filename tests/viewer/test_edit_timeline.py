@@ -65,9 +65,20 @@ def test_a_drag_of_the_threshold_is_one_step_with_its_value(edits: HandEdits) ->
 def test_a_move_that_changed_nothing_is_no_step(edits: HandEdits) -> None:
     stroke(edits, 1, 2, 3, 7)
     edits.tuned("elsewhere")
+    answer(edits, 0)
     edits.released()
     edits.layer.undo()
     assert not edits.data.any()
+
+
+def test_a_move_whose_answer_is_on_its_way_is_taken_back(edits: HandEdits) -> None:
+    stroke(edits, 1, 2, 3, 7)
+    edits.tuned("elsewhere")
+    edits.layer.undo()
+    assert edits.tuning is None
+    assert edits.data[1, 2, 3] == 7
+    edits.layer.redo()
+    assert edits.tuning is None, "there is no answer to bring again"
 
 
 def test_strokes_during_a_run_are_taken_back_before_it(edits: HandEdits) -> None:

@@ -122,7 +122,7 @@ class HandEdits:
 
     def begin_run(self) -> None:
         """The answers that come now belong to a new run: one step."""
-        self._begin(Step("run", "segmentation", self.tuning, self.tuning, open=True, sealed=True))
+        self._begin(Step("run", "segmentation", self.tuning, self.tuning, sealed=True))
 
     def tuned(self, tuning: Any) -> None:
         """The live values move: until :meth:`released`, moves and their answers are one step."""
@@ -130,7 +130,7 @@ class HandEdits:
         if last is not None and not last.sealed and self._is_last(last):
             last.after = tuning
         elif tuning != self.tuning:
-            self._begin(Step("tuning", "change of the values", self.tuning, tuning, open=True))
+            self._begin(Step("tuning", "change of the values", self.tuning, tuning))
         self.tuning = tuning
 
     def released(self) -> None:
@@ -143,6 +143,8 @@ class HandEdits:
         self._close_stroke()
         self.absorb(z)
         self.planes.answered.add(z)
+        if self._answer is not None:
+            self._answer.heard = True
         new, pages = np.asarray(labels_YX, np.uint8), []
         for key in tiles_of(z, self.shape):
             place = box(key, self.shape)
@@ -217,17 +219,17 @@ class HandEdits:
         if not back:
             source, target = target, source
         aside = []
-        while source and source[-1].empty:  # values moved and nothing changed
-            step = source.pop()
+        while source and source[-1].empty and not self._awaited(source[-1]):
+            step = source.pop()  # values moved and nothing changed
             if step is self._answer:
                 aside.append(step)
         found = source.pop() if source else None
         if found is not None:
             self._swap(found)
-            target.append(found)
+            if not found.empty:
+                target.append(found)
             if found.kind in ("run", "tuning"):
                 self._answer, aside = None, []
-                found.open = False
                 self.tuning = found.before if back else found.after
         self.timeline.undo.extend(aside)
         if found is not None:
@@ -239,12 +241,14 @@ class HandEdits:
     # --- inside -------------------------------------------------------------------------------
 
     def _begin(self, step: Step) -> None:
-        if self._answer is not None:
-            self._answer.open = False
         self._close_stroke()
         self._settle_pending()
         self._answer = step
         self.timeline.push(step)
+
+    def _awaited(self, step: Step) -> bool:
+        """Whether a step has changed nothing because its first answer is still on its way."""
+        return step is self._answer and not step.heard
 
     def _is_last(self, step: Step) -> bool:
         return bool(self.timeline.undo) and self.timeline.undo[-1] is step

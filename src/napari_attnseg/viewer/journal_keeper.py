@@ -14,6 +14,7 @@ import numpy as np
 from napari_attnseg.errors import InputError
 from napari_attnseg.io.journal import Journal, Page
 from napari_attnseg.io.journal_folder import close_folder, new_folder
+from napari_attnseg.settings import Tuning
 from napari_attnseg.viewer.edits import HandEdits
 from napari_attnseg.viewer.journal_steps import Step
 from napari_attnseg.viewer.session_image import KEPT_BYTES, image_facts, image_path
@@ -233,9 +234,20 @@ def facts_of(hub: Hub, results: ResultLayers) -> dict[str, Any]:
 
 
 def step_words(step: Step) -> str:
-    """``"segmentation of 31 slices"``."""
+    """``"segmentation of 31 slices"``, ``"threshold 0.1 to 0.25"``."""
+    if isinstance(step.before, Tuning) and isinstance(step.after, Tuning):
+        old, new = step.before.to_json(), step.after.to_json()
+        moved = [
+            f"{k} {_short(old.get(k))} to {_short(new[k])}" for k in new if old.get(k) != new[k]
+        ]
+        if moved:
+            return ", ".join(moved)
     many = f" of {step.slices} slices" if step.slices > 1 else ""
     return f"{step.name}{many}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def kept_pixels(layer: Any) -> Any:

@@ -32,15 +32,15 @@ class Step:
 
     ``kind``: ``"paint"``, ``"fill"``, ``"erase"``, ``"polygon"``, ``"code"``, ``"reset"``,
     ``"process"``, ``"run"`` or ``"tuning"``. ``before`` and ``after`` are the live values on both
-    sides of an answer. An ``open`` answer may still get tiles; a ``sealed`` one gets no values.
+    sides of an answer. A ``sealed`` answer gets no other values; ``heard``: something of it came.
     """
 
     kind: str
     name: str = ""
     before: Any = None
     after: Any = None
-    open: bool = False
     sealed: bool = False
+    heard: bool = False
     pages: dict[Page, bytes] = field(default_factory=dict)
     in_memory: int = 0
     _file: IO[bytes] | None = None
