@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from typer.testing import CliRunner
 from napari_attnseg.attention import list_attentions
 from napari_attnseg.attention.registry import attention_entry
 from napari_attnseg.cli import app
+from napari_attnseg.engine.experiment import gallery
 from napari_attnseg.engine.experiment.plan import Scale
 from napari_attnseg.engine.experiment.plan_compare import PLAIN, compare
 from napari_attnseg.errors import InputError
@@ -86,3 +89,23 @@ def test_a_bake_off_writes_tables_and_pictures(tmp_path: Path) -> None:
     assert "full: parameters" not in table  # there is no published size to stand beside
     for name in ("compare.png", "compare_masks.png", "compare_maps.png"):
         assert Image.open(out / name).size[0] > 400
+
+
+def test_many_contestants_stand_in_blocks_that_a_page_can_hold() -> None:
+    """One line of all would be as wide as a wall: 37 in blocks, none left out."""
+    truth = np.zeros((12, 12), np.uint8)
+    truth[3:8, 4:9] = 1
+    image = gallery.Shown(None, 0, np.zeros((12, 12, 3), np.float32), truth)  # type: ignore[arg-type]
+    cells = [gallery.Cell(truth, None, "") for _ in range(37)]
+    drawn: list[int] = []
+
+    def draw(axes: Any, shown: Any, cell: Any) -> None:
+        drawn.append(next(i for i, c in enumerate(cells) if c is cell))
+
+    labels = [f"skip=number{i}" for i in range(37)]
+    width, height = Image.open(
+        io.BytesIO(gallery._figure([image], [cells], labels, draw, "words"))
+    ).size
+    assert drawn == list(range(37))
+    assert width <= 2400
+    assert height > 5 * 200
