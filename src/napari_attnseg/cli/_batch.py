@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import threading
 import time
@@ -52,7 +53,7 @@ class Report:
     def add(self, row: Row) -> None:
         """The next file is done with."""
         now = time.monotonic()
-        if row.status != "kept":
+        if row.status == "ok":  # the others take no time to speak of
             self._working += now - self._last
         self._last = now
         self.found[row.status] += 1
@@ -107,7 +108,7 @@ class Report:
         done = self.found.total()
         if self.count == 1 or done == self.count:
             return ""
-        worked = done - self.found["kept"]
+        worked = self.found["ok"]
         left = self.count - done
         rest = f", about {duration(self._working / worked * left)} left" if worked else ""
         return f" [{done} of {self.count}{rest}]"
@@ -115,7 +116,7 @@ class Report:
 
 def duration(seconds: float) -> str:
     """``75`` as ``"1 min 15 s"``."""
-    if seconds < 60:
+    if seconds < 59.5:
         return f"{seconds:.0f} s" if seconds >= 9.5 else f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -143,7 +144,13 @@ def sweep_drafts(out: Path) -> None:
     """Remove what killed programs left half-written in ``out``."""
     for draft in out.glob(".attnseg-*"):
         with suppress(OSError):
-            if draft.is_file() and time.time() - draft.stat().st_mtime > STALE_SECONDS:
+            inside = list(draft.iterdir()) if draft.is_dir() else []
+            written = max(path.stat().st_mtime for path in (draft, *inside))
+            if time.time() - written < STALE_SECONDS:
+                continue
+            if draft.is_dir():
+                shutil.rmtree(draft, ignore_errors=True)
+            else:
                 draft.unlink()
 
 

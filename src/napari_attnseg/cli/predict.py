@@ -81,6 +81,14 @@ def predict(
             "as long."
         ),
     ] = AXES[0],
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="Refuse images that do not look like those of the training (values, voxel size, "
+            "standing) instead of noting it.",
+        ),
+    ] = False,
     keep_largest: KeepLargest = False,
     fill_holes: FillHoles = False,
     fill_holes_2d: FillHoles2d = False,
@@ -114,6 +122,7 @@ def predict(
         tile=tile,
         volume=volume,
         save=extras,
+        strict=strict,
         overwrite=overwrite,
         tidy=steps_of(keep_largest, fill_holes, fill_holes_2d),
         axis=axis,

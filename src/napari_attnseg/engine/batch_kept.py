@@ -23,6 +23,8 @@ from napari_attnseg.errors import AttnSegError
 ASKED, VOXELS, SOURCE = "asked", "voxels", "file_digest"
 """What a batch adds to the provenance: what was asked for besides the values, the pixels per
 class, and the SHA-256 of the source as it lies on the disk (known without opening it)."""
+DOUBTS = "doubts"
+"""And what spoke against the image, in sentences (a list, empty of an image that suits)."""
 COMPARED = ("model_digest", "tuning", "preprocessing", "refinement", "axis", "postprocess", SOURCE)
 
 
@@ -37,9 +39,11 @@ class Standing:
     device: str = ""
 
 
-def standing(mask: Path, expected: Mapping[str, Any], save: tuple[str, ...]) -> Standing:
+def standing(
+    mask: Path, expected: Mapping[str, Any], save: tuple[str, ...], strict: bool = False
+) -> Standing:
     """Look at the file ``mask``. ``expected``: the provenance of the mask asked for, ``save``:
-    what must have been written beside it."""
+    what must have been written beside it. ``strict``: one of an image in doubt does not count."""
     from napari_attnseg.io.image import read_mask
     from napari_attnseg.io.measure_space import space_of
 
@@ -54,7 +58,8 @@ def standing(mask: Path, expected: Mapping[str, Any], save: tuple[str, ...]) -> 
     ours = {ASKED, VOXELS} <= told.keys() and not told.get("edits")
     if not ours or told[VOXELS] != {str(k): n for k, n in counts.items()}:
         return Standing("by hand")
-    if not _same(told, expected) or not _beside(mask, told[ASKED], save):
+    doubted = strict and told.get(DOUBTS, True)
+    if doubted or not _same(told, expected) or not _beside(mask, told[ASKED], save):
         return Standing("earlier")
     return Standing("finished", counts, voxel_mm3(space_of(volume)), str(told.get("device", "")))
 

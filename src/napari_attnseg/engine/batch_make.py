@@ -26,6 +26,7 @@ from napari_attnseg.io.image import read_image
 from napari_attnseg.io.limits import readable_bytes, steady
 from napari_attnseg.io.measure_space import space_of
 from napari_attnseg.io.nifti_mapped import map_nifti
+from napari_attnseg.io.suitability import Doubt, facts_of_volume, suitability
 from napari_attnseg.io.tidying import tidied
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class Maker:
             return row
         recipe, session = self.recipe, self.session
         source = _read(task.image, recipe.volume)
+        doubts = self._doubts(source)
         session.set_image(source)
         labels, probability = self._segmented(source, task.mask.parent, pause)
         labels, lines = tidied(labels, recipe.tidy)
@@ -110,7 +112,11 @@ class Maker:
             source,
             classes=dict(enumerate(session.card.class_names)),
             colors=dict(enumerate(session.card.class_colors)),
-            provenance={**self._provenance(file_digest), kept.VOXELS: _named(counts)},
+            provenance={
+                **self._provenance(file_digest),
+                kept.VOXELS: _named(counts),
+                kept.DOUBTS: [doubt.sentence for doubt in doubts if doubt.severity != "note"],
+            },
         )
         return replace(
             self._row(task, "ok"),
@@ -118,10 +124,25 @@ class Maker:
             counts=counts,
             voxel_mm3=kept.voxel_mm3(space_of(source)),
             verified=True,
-            notes=tuple(session.notes),
+            notes=tuple(dict.fromkeys([*(d.sentence for d in doubts), *session.notes])),
             message=written.message,
             said=tuple(lines),
         )
+
+    def _doubts(self, source: Volume) -> list[Doubt]:
+        """What speaks against this image; raises ``Refused`` for it where that is wished."""
+        axes = axes_named(self.recipe.axis)
+        facts = facts_of_volume(source)
+        if len(axes) == 1 and facts.spacing_mm:  # what matters is how the slices are cut
+            order = (axes[0], *(axis for axis in range(3) if axis != axes[0]))
+            z, y, x = (facts.shape[axis] for axis in order)
+            spacing = tuple(facts.spacing_mm[axis] for axis in order)
+            facts = replace(facts, shape=(z, y, x), spacing_mm=spacing)
+        found = suitability(facts, self.session.card)
+        grave = [doubt.sentence for doubt in found if doubt.severity != "note"]
+        if self.recipe.strict and grave:
+            raise Refused(f"{'; '.join(grave)} (without --strict it would be segmented)")
+        return found
 
     def _segmented(
         self, source: Volume, folder: Path, pause: Pause
@@ -162,7 +183,7 @@ class Maker:
         if self.recipe.overwrite and not meanwhile:
             return None
         expected = self._provenance(file_digest)
-        found = kept.standing(task.mask, expected, self.recipe.save)
+        found = kept.standing(task.mask, expected, self.recipe.save, self.recipe.strict)
         if found.kind == "finished":
             status = "ok" if meanwhile else "kept"  # by somebody who died before he could say so
             row = replace(self._row(task, status), counts=found.counts, voxel_mm3=found.voxel_mm3)
