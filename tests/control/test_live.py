@@ -22,6 +22,7 @@ from napari_attnseg.control.messages import (
 )
 from napari_attnseg.control.scratch import KEPT_FOLDERS, Scratch
 from napari_attnseg.control.state import outward
+from napari_attnseg.control.volumes import result_bytes
 from napari_attnseg.engine.session import Session
 from napari_attnseg.errors import InputError
 from napari_attnseg.settings import PLAIN_THRESHOLD, Tuning
@@ -286,6 +287,21 @@ def test_a_scroll_reorders_what_is_left(live: LiveController, image: np.ndarray)
     live.slice_done.connect(lambda e: order.append(e.z))
     live.release()
     assert order == [0, 8, 4, 2, 6, 10, 1, 3, 5, 7, 9, 11], "the cut that is seen fills evenly"
+
+
+def test_a_forecast_comes_before_a_run(live: LiveController, scratch: Scratch) -> None:
+    found: list[Any] = []
+    live.forecasted.connect(found.append)
+    live.set_slice(1)
+    live.request_forecast()
+    (told,) = found
+    assert told.disk_bytes >= result_bytes(SHAPE)
+    assert told.memory_bytes > 10 << 20
+    assert told.seconds > 0
+    assert told.disk_free > 0
+    live.forget_image()
+    live.request_forecast()
+    assert len(found) == 1, "there is nothing to forecast"
 
 
 def test_live_answers_come_between_slices(live: LiveController) -> None:

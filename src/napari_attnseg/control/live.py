@@ -220,7 +220,9 @@ class LiveController(Asides):
         with self._lock:
             if self.state.ready:
                 out, slices = str(self.scratch.path), self.state.shape[0]
-                self._cost.ask(Forecast(out=out, slices=slices, **self._target()))
+                room = self.scratch.stage_bytes() if slices > 1 else 0
+                about = self._target()
+                self._cost.ask(Forecast(slices=slices, out=out, stage_bytes=room, **about))
 
     def request_row(self, y: int = -1, x: int = -1, z: int | None = None) -> None:
         """What pixel (y, x) attends to; ``y < 0``: only the attention received."""
@@ -362,7 +364,8 @@ class LiveController(Asides):
     def _on_live_end(self, event: m.Event) -> None:
         for latest in self._asked(event.id):
             latest.drop()
-            if isinstance(event, m.Failed):
+            # why a forecast cannot be given, Run will say
+            if isinstance(event, m.Failed) and latest is not self._cost:
                 self.failed.emit(event)
 
     def _on_retuned(self, event: m.Retuned) -> None:

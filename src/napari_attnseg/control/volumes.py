@@ -38,7 +38,8 @@ class Forecast(Request):
     """What segmenting ``slices`` slices of an image would cost: ``Forecasted``.
 
     Measured on slice ``z``, whose answer is kept, so that a run that begins there has it at once.
-    ``out``: where the results would be written (empty: nothing is said about free disk space).
+    ``out``: where the results would be written (empty: nothing is said about free disk space);
+    ``stage_bytes``: as for ``Predict``.
     """
 
     image: ImageRef = field(default_factory=lambda: ImageRef("", ""))
@@ -49,6 +50,7 @@ class Forecast(Request):
     slices: int = 0
     out: str = ""
     tile: int = 0
+    stage_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from napari_attnseg.engine.preprocess import (
     normalize,
     resize,
 )
-from napari_attnseg.engine.stages import ByteCache
+from napari_attnseg.engine.stages import ByteCache, bytes_of
 from napari_attnseg.engine.turned import Turned, in_order, size_along, standing
 from napari_attnseg.engine.values import checked_values
 from napari_attnseg.errors import InputError
@@ -193,6 +193,11 @@ class OpenImage:
             return Kept(len(slices), memory.used, 0, 0)
         slices |= {getattr(part, "z", part) for part in disk.inputs()}
         return Kept(len(slices), memory.used, disk.used, disk.limit, disk.problem)
+
+    def heavy_bytes(self, z: int, tuning: Tuning | None = None) -> tuple[int, int]:
+        """Bytes of what is kept of slice ``z`` for values that move, and of one map on its grid."""
+        found = self._guarded(lambda: self.pipeline.attended(z, self._values(tuning)))
+        return bytes_of(found), bytes_of(getattr(found.attended, "step", None))
 
     def close(self) -> None:
         """Remove what lies on disk."""

@@ -15,6 +15,7 @@ from napari_attnseg.control import questions as q
 from napari_attnseg.control import refining as r
 from napari_attnseg.control.checks import Overfit
 from napari_attnseg.control.volumes import AXES
+from napari_attnseg.engine.forecast import Forecaster
 from napari_attnseg.engine.pace import LivePace
 from napari_attnseg.engine.results import LiveFiles, save_array
 from napari_attnseg.engine.sessions import Sessions, open_scratch
@@ -37,6 +38,7 @@ class Engine:
         self._stopping: set[int] = set()
         self._live: tuple[str, LiveFiles] | None = None
         self._pace = LivePace()
+        self._forecaster = Forecaster()
         self._refiner: Refiner | None = None
         self._preview_z: Callable[[int], None] = lambda z: None
 
@@ -49,6 +51,7 @@ class Engine:
             m.Fingerprint: self._fingerprint,
             m.AttentionRow: self._row,
             q.LevelMaps: self._levels,
+            q.Forecast: self._forecast,
             r.Refine: self._refine,
             r.Affinity: self._refine,
             q.Cka: self._cka,
@@ -93,6 +96,13 @@ class Engine:
                 yield from run.events()
             finally:
                 self._running = None
+                self._forecaster.paced(session, getattr(run, "pace", None))
+
+    def _forecast(self, work: q.Forecast) -> Iterator[m.Event | None]:
+        session = self._sessions.open(work)
+        found = yield from self._forecaster.answer(session, work)
+        yield from self._sessions.news(session, work.id)
+        yield found
 
     def _reorder(self, work: m.Reorder) -> Iterator[m.Event]:
         if self._running is not None and self._running[0] == work.target:

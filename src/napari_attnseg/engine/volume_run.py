@@ -9,6 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from napari_attnseg.control import messages as m
 from napari_attnseg.control.order import Pending
 from napari_attnseg.engine.results import ResultFiles
@@ -18,6 +20,9 @@ from napari_attnseg.io.limits import readable_bytes
 if TYPE_CHECKING:
     from napari_attnseg.engine.predict import Prediction
     from napari_attnseg.engine.session import MapScale, Session
+
+PACED = 4
+"""Slices that make a pace."""
 
 
 def place_of_maps(session: Session) -> MapScale:
@@ -45,11 +50,17 @@ class VolumeRun:
         self._stopped, self._news = stopped, news
         self._pending = Pending(work.order)
         self._done = self._computed = 0
+        self._seconds: list[float] = []
         if work.stages and work.stage_bytes > 0:
             session.keep_on_disk(Path(work.stages), work.stage_bytes)
         out = Path(work.out)
         self._files = ResultFiles(out, session.shape, place_of_maps(session).grid)
         self._record = RunRecord(out, session.n_slices, question_of(work, session.card))
+
+    @property
+    def pace(self) -> float | None:
+        """Seconds per slice of those in passing (the median); ``None`` before there were a few."""
+        return float(np.median(self._seconds)) if len(self._seconds) >= PACED else None
 
     def reorder(self, z: int, axis: int) -> None:
         """The person looks at slice ``z`` along view axis ``axis`` now."""
@@ -74,13 +85,17 @@ class VolumeRun:
                 return
             began = time.perf_counter()
             z, urgent = self._pending.take()
+            heavy = False
             if not self._record.has(z, self.work.received or urgent):
                 answer = yield from self._answer(z, urgent)
                 if answer is None:
                     yield self._finished("cancelled")
                     return
+                heavy = "encode" in answer.woken
             self._done += 1
             seconds = time.perf_counter() - began
+            if heavy and not urgent:
+                self._seconds.append(seconds)
             yield m.SliceDone(self.work.id, z, self._done, self._pending.total, seconds)
             yield from self._news()
         if text := self._left_out():

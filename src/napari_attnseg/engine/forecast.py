@@ -1,0 +1,153 @@
+"""What a run over a volume will cost, from slices that were measured: nothing here is guessed."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import psutil
+
+from napari_attnseg.control.volumes import Forecast, Forecasted, result_bytes
+from napari_attnseg.engine.loading import MEMORY_BESIDE_DISK
+from napari_attnseg.io.limits import readable_bytes
+
+if TYPE_CHECKING:
+    from napari_attnseg.engine.session import Session
+
+LOOK_SECONDS = 0.002
+"""Between two looks at the memory of the process while a slice is computed."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of one slice: ``seconds``; the bytes at its ``peak`` over those that stayed afterwards;
+    what is kept of its ``heavy`` and ``light`` stages and of its ``maps``. ``slices``: which were
+    looked at (none: the pace of a run)."""
+
+    seconds: float
+    peak: int
+    heavy: int
+    light: int
+    maps: int
+    slices: tuple[int, ...]
+
+
+class Forecaster:
+    """Measures each session once per image; a run that was timed makes the pace more exact."""
+
+    def __init__(self) -> None:
+        self._known: WeakKeyDictionary[Session, tuple[str, Measured]] = WeakKeyDictionary()
+
+    def answer(self, session: Session, work: Forecast) -> Generator[None, None, Forecasted]:
+        """The forecast; pauses between the slices that have to be measured for it."""
+        known = self._known.get(session)
+        if known is None or known[0] != work.image.key:
+            measured = yield from measure(session, work)
+            known = self._known[session] = work.image.key, measured
+        return tell(session, work, known[1])
+
+    def paced(self, session: Session, seconds: float | None) -> None:
+        """A run took so long per slice."""
+        known = self._known.get(session)
+        if known is not None and seconds is not None:
+            self._known[session] = known[0], replace(known[1], seconds=seconds, slices=())
+
+
+def measure(session: Session, work: Forecast) -> Generator[None, None, Measured]:
+    """Compute slice ``work.z``, as a run would begin, and one more beside it.
+
+    The first of all slices also pays for what libraries prepare, so the time is the second's
+    where there are two.
+    """
+    pipeline, count = session.pipeline, session.n_slices
+    slices = [z for z in (work.z, work.z + 1, work.z - 1) if 0 <= z < count][:2]
+    peak = 0
+    for z in slices:
+        before = pipeline.heavy.used, pipeline.light.used
+        began = time.perf_counter()
+        with watched_memory() as most:
+            yield from _through(session.stepwise(z, work.tuning, live=z == work.z))
+        seconds = time.perf_counter() - began
+        peak = max(peak, most() - resident())
+        yield
+    heavy, light = pipeline.heavy.used - before[0], pipeline.light.used - before[1]
+    maps = 0
+    if not session.tiled:
+        heavy, grid = session.heavy_bytes(slices[-1], work.tuning)
+        maps = 2 * grid
+    return Measured(seconds, peak, max(heavy, 0), max(light, 0), maps, tuple(slices))
+
+
+def _through(steps: Iterator[None]) -> Iterator[None]:
+    for _ in steps:
+        yield
+
+
+def tell(session: Session, work: Forecast, measured: Measured) -> Forecasted:
+    """The figures for ``work.slices`` slices, from now on."""
+    slices, pipeline = work.slices or session.n_slices, session.pipeline
+    shape = (slices, *session.shape[1:])
+    room = min(pipeline.heavy.limit, MEMORY_BESIDE_DISK) if work.stage_bytes else None
+    heavy = pipeline.heavy.limit if room is None else room
+    kept = min(heavy, measured.heavy * slices)
+    light = min(pipeline.light.limit, heavy // 8, measured.light * slices)
+    growth = max(0, kept - pipeline.heavy.used) + max(0, light - pipeline.light.used)
+    now = resident()
+    memory = now + measured.peak + growth
+    stages = min(work.stage_bytes, max(0, measured.heavy * slices - kept))
+    disk = result_bytes(shape) + measured.maps * slices + stages
+    free = int(psutil.virtual_memory().available)
+    disk_free = shutil.disk_usage(work.out).free if work.out and Path(work.out).is_dir() else 0
+    note = _words(measured, stages, memory - now, free)
+    return Forecasted(work.id, memory, disk, measured.seconds * slices, note, free, int(disk_free))
+
+
+def _words(measured: Measured, stages: int, more: int, free: int) -> str:
+    if measured.slices:
+        which = " and ".join(str(z) for z in measured.slices)
+        stands = f"slice{'s' if len(measured.slices) > 1 else ''} {which}"
+    else:
+        stands = "the last run"
+    words = (
+        f"measured on {stands}: {measured.seconds:.2g} s and {readable_bytes(measured.peak)} of "
+        "memory for a slice"
+    )
+    if stages:
+        words += f"; {readable_bytes(stages)} of the disk are for values moved later"
+    if more > free:
+        words += (
+            f"; this needs {readable_bytes(more)} more memory, but {readable_bytes(free)} are "
+            "free: close other programs first, or segment in tiles"
+        )
+    return words
+
+
+def resident() -> int:
+    """Bytes of this process that lie in memory."""
+    return int(psutil.Process().memory_info().rss)
+
+
+@contextlib.contextmanager
+def watched_memory() -> Iterator[Callable[[], int]]:
+    """Look at this process's memory meanwhile; the value tells its peak, also afterwards."""
+    most, over = [resident()], threading.Event()
+
+    def look() -> None:
+        while not over.wait(LOOK_SECONDS):
+            most[0] = max(most[0], resident())
+
+    watcher = threading.Thread(target=look, name="attnseg-memory", daemon=True)
+    watcher.start()
+    try:
+        yield lambda: most[0]
+    finally:
+        over.set()
+        watcher.join()
+        most[0] = max(most[0], resident())
