@@ -58,6 +58,7 @@ def test_a_scan_suits_a_model_of_scans() -> None:
         (np.clip((scan() + 160) / 400 * 255, 0, 255).astype(np.uint8), "8-bit picture"),
         (np.clip((scan() + 160.0) / 400, 0, 1), "from 0 to 1"),
         (scan() + 1024, "shifted"),
+        (np.maximum(scan() + 1024 + RNG.integers(-9, 9, SHAPE), 0), "shifted"),
         (RNG.integers(0, 400, SHAPE), "no CT in HU"),
     ],
 )

@@ -35,9 +35,9 @@ def test_disk_is_what_the_files_of_a_run_take() -> None:
 
 def test_the_cost_in_words() -> None:
     event = Forecasted(memory_bytes=(1200 << 20) - WINDOW_BYTES, seconds=241.0)
-    assert cost_words(event, LARGE) == "Run: about 1.2 GB of memory, 1.0 GB of disk, 4 min."
+    assert cost_words(event, LARGE) == "About 1.2 GB of memory, 1.0 GB of disk, 4 min."
     small = Forecasted(memory_bytes=(500 << 20) - WINDOW_BYTES, seconds=None)
-    assert cost_words(small, (32, 100, 122)) == "Run: about 500 MB of memory."
+    assert cost_words(small, (32, 100, 122)) == "About 500 MB of memory."
     assert [duration(s) for s in (0.2, 8.4, 89, 95, 5000, 9000)] == [
         "1 s",
         "8 s",
@@ -108,7 +108,7 @@ def test_the_cost_is_told_and_forgotten(hub: Hub, qtbot: Any) -> None:
     add(hub, scan())
     event = Forecasted(memory_bytes=400 << 20, seconds=12.0, memory_free=8 << 30)
     hub.live.forecasted.emit(event)
-    assert line.words.text() == "Run: about 500 MB of memory, 12 s."
+    assert line.words.text() == "About 500 MB of memory, 12 s."
     hub.set_model("nuclei_smooth_unet")
     assert line.isHidden()
     hub.live.forecasted.emit(Forecasted(memory_bytes=9 << 30, seconds=12.0, memory_free=8 << 30))

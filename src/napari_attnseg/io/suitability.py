@@ -141,7 +141,7 @@ def _not_hu(facts: VolumeFacts) -> str:
         return "the values run from 0 to 1: they were scaled"
     if facts.high <= 255:
         return f"the values run from {facts.low:g} to {facts.high:g}, as in an 8-bit picture"
-    if np.median(facts.sample[facts.sample > facts.low]) > 500:
+    if 500 < np.percentile(facts.sample, 90) < 1600:  # soft tissue, shifted by 1024
         return f"no value is below {facts.low:g}: HU were shifted (often by 1024) or it is no CT"
     return f"no value is below {facts.low:g}: it is no CT in HU (an MR scan?)"
 
@@ -174,7 +174,7 @@ def _pixels(facts: VolumeFacts, card: Card) -> Iterator[Doubt]:
         yield Doubt(
             "doubt",
             f"pixels are {_size(own)} mm in the slices that the model sees: the scan was taken "
-            "along another axis; look at it along that one",
+            "along another axis; segment it along that one",
         )
 
 

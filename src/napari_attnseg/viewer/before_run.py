@@ -59,7 +59,7 @@ def cost_words(event: Any, shape: tuple[int, int, int]) -> str:
         parts.append(f"{amount(disk)} of disk")
     if event.seconds is not None:
         parts.append(duration(event.seconds))
-    return f"Run: about {', '.join(parts)}."
+    return f"About {', '.join(parts)}."
 
 
 def memory_words(event: Any) -> str:
