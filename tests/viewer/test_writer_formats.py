@@ -72,3 +72,7 @@ def test_napari_saves_labels_of_a_dicom_series_and_of_an_ome_zarr(
     mask = read_mask(tmp_path / "m.ome.zarr")
     np.testing.assert_array_equal(mask.view, drawn)
     assert mask.spacing_mm == (3.0, 0.5, 0.25)
+    (again,) = viewer.open(tmp_path / "m.ome.zarr", plugin="napari-attnseg")
+    assert type(again).__name__ == "Labels"
+    np.testing.assert_array_equal(again.data, drawn)
+    np.testing.assert_allclose(again.data_to_world((1, 2, 3)), cells.data_to_world((1, 2, 3)))

@@ -131,8 +131,8 @@ def place(stack: Stack, what: str) -> Placed:
     tilt = float(np.degrees(np.arccos(min(1.0, cosine))))
     if tilt > TILT_DEGREES:
         notes.append(
-            f"gantry tilt of {tilt:.1f} degrees: slices are shifted against each other, and every "
-            "voxel stays where the scanner measured it"
+            f"gantry tilt of {tilt:.1f} degrees, kept as it is: every voxel lies where the scanner "
+            "measured it"
         )
     filled: list[Frame | None] = [None] * (int(index[-1]) + 1)
     for number, frame in zip(index, frames, strict=True):

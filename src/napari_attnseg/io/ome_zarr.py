@@ -6,6 +6,7 @@ view, which is said. Levels become lazily read dask arrays; prediction uses the 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,9 @@ def read_ome_zarr(path: str | Path, volume: int | None = None) -> Volume:
     picks, notes, part = _picks(path, meta, arrays[0], rgb, volume)
     order = (*meta.space, *([meta.index("channel")] if rgb else []))
     views = [lazy_array(a, picks, order) for a in arrays]  # type: ignore[arg-type]
-    return _volume(path, meta, views, rgb, notes, part)
+    made = _volume(path, meta, views, rgb, notes, part)
+    ids = "image-label" in ome_of(attrs) and made.data.dtype.kind in "iu"
+    return replace(made, labels=True) if ids else made
 
 
 def zarr_size(path: str | Path) -> tuple[int, int, int]:

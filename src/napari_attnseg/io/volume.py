@@ -35,7 +35,8 @@ class Volume:
     ``kind``: ``"dicom"``, ``"zarr"``, ``"nrrd"`` or ``"meta"`` where the source is one of these.
     ``part``: what was chosen of a source of several volumes, as ``read_image`` takes it.
     ``slices``: of DICOM, the file and the frame behind every slice (``None``: it is missing).
-    ``levels``: coarser copies of ``view``, lazily read, the finest first.
+    ``levels``: coarser copies of ``view``, lazily read, the finest first. ``labels``: the source
+    says of itself that its numbers are ids.
     """
 
     data: np.ndarray
@@ -51,6 +52,7 @@ class Volume:
     part: int | str | None = None
     slices: tuple[tuple[Path, int] | None, ...] = ()
     levels: tuple[np.ndarray, ...] = ()
+    labels: bool = False
 
     @property
     def lazy(self) -> bool:

@@ -52,13 +52,16 @@ def is_flat(volume: Volume) -> bool:
 
 
 def volume_to_layer_data(volume: Volume, name: str | None = None) -> LayerData:
-    """The ``(data, settings, "image")`` of a volume, with its display transform."""
+    """The ``(data, settings, "image")`` of a volume, with its display transform; ``"labels"`` of
+    one that says that it holds ids."""
     data = volume.view[0] if is_flat(volume) else volume.view
     settings: dict[str, Any] = {
         "name": name or layer_name(volume.path),
         "metadata": {METADATA: {"volume": volume}},
         **display_transform(volume),
     }
+    if volume.labels:
+        return np.asarray(data), settings, "labels"
     if volume.rgb:
         settings["rgb"] = True
     else:

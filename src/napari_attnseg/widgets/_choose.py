@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSignalBlocker, Qt
-from qtpy.QtWidgets import QComboBox, QLabel, QPushButton, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QComboBox,
+    QLabel,
+    QPushButton,
+    QStyle,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_attnseg.cards import Card, read_card, resolve_checkpoint
 from napari_attnseg.control.describing import read_description
@@ -36,7 +44,7 @@ OPEN_TIP = (
 def _folder_button() -> QToolButton:
     """Beside Open...: a file dialog cannot choose folders."""
     made = QToolButton()
-    made.setText("\u2026/")
+    made.setIcon(made.style().standardIcon(QStyle.StandardPixmap.SP_DirIcon))
     made.setToolTip("Open a folder: DICOM slices or an OME-Zarr")
     made.setAccessibleName("Open a folder")
     return made
