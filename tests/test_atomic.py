@@ -71,14 +71,18 @@ def test_an_error_leaves_the_old_file_and_no_draft(tmp_path: Path) -> None:
         assert draft.name.endswith(".nii.gz")
         draft.write_bytes(b"half")
         raise ValueError("half")
-
-    def refuse(draft: Path) -> None:
-        raise ValueError("does not read back")
-
-    with pytest.raises(ValueError, match="read back"), whole(path, refuse) as draft:
-        draft.write_bytes(b"other")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a.nii.gz"]
+
+
+def test_a_folder_takes_the_place_of_a_folder(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    for word in ("old", "new"):
+        with whole(path) as draft:
+            (draft / "inner").mkdir()
+            (draft / "inner" / word).write_text(word)
+    assert os.listdir(path / "inner") == ["new"]
+    assert os.listdir(tmp_path) == ["a.zarr"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions as POSIX has them")

@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 
 @contextlib.contextmanager
-def whole(path: Path, check: Callable[[Path], Any] | None = None) -> Iterator[Path]:
+def whole(path: Path, suffix: str = "") -> Iterator[Path]:
     """A new file in the folder of ``path`` to be written; it takes the place of ``path`` when the
     block ends well.
 
-    Its bytes are brought to the disk before, and ``check`` may look at them and raise. Whatever is
-    raised, and whenever the program is killed, an older file stays as it was. ``OSError`` is
-    raised as it comes. The new file keeps the suffix of ``path`` (libraries choose by it).
+    Its bytes are brought to the disk before. Whatever is raised, and whenever the program is
+    killed, an older file stays as it was. ``OSError`` is raised as it comes. The new file ends in
+    ``suffix`` (as ``path`` does, unless given: libraries choose by it); one that ends in ``.zarr``
+    is a folder.
     """
-    handle, name = tempfile.mkstemp(prefix=".attnseg-", suffix=_suffix(path), dir=path.parent)
-    os.close(handle)
-    draft = Path(name)
+    draft = _draft(path, suffix or ".nii" * path.name.lower().endswith(".nii.gz") + path.suffix)
     try:
-        draft.chmod(0o666 & ~_umask())
         yield draft
         to_disk(draft)
-        if check is not None:
-            check(draft)
-        os.replace(draft, path)
+        move(draft, path)
     finally:
+        if draft.is_dir():
+            shutil.rmtree(draft, ignore_errors=True)
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
     sync_folder(path.parent)
@@ -42,9 +40,26 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def to_disk(path: Path) -> None:
-    """Bring a file's bytes to the disk."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+    """Bring the bytes of a file, or of all files of a folder, to the disk."""
+    for inner in path.rglob("*") if path.is_dir() else (path,):
+        if inner.is_file():
+            with inner.open("rb+") as file:
+                os.fsync(file.fileno())
+
+
+def move(draft: Path, path: Path) -> None:
+    """To its place. Of two folders the old one steps aside first: it is back if that fails."""
+    if not draft.is_dir() or not path.is_dir():
+        os.replace(draft, path)
+        return
+    aside = draft.with_name(f"{draft.name}-old")
+    os.replace(path, aside)
+    try:
+        os.replace(draft, path)
+    except OSError:
+        os.replace(aside, path)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:
@@ -57,8 +72,16 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def _suffix(path: Path) -> str:
-    return ".nii.gz" if path.name.lower().endswith(".nii.gz") else path.suffix
+def _draft(path: Path, suffix: str) -> Path:
+    if suffix.endswith(".zarr"):
+        draft = Path(tempfile.mkdtemp(prefix=".attnseg-", suffix=suffix, dir=path.parent))
+        draft.chmod(0o777 & ~_umask())
+        return draft
+    handle, name = tempfile.mkstemp(prefix=".attnseg-", suffix=suffix, dir=path.parent)
+    os.close(handle)
+    draft = Path(name)
+    draft.chmod(0o666 & ~_umask())
+    return draft
 
 
 def _umask() -> int:

@@ -379,8 +379,8 @@ def test_killed_in_the_middle_leaves_the_older_file(tmp_path):
     code = (
         "import os, sys, signal, numpy as np\n"
         "from napari_attnseg.io import export, export_nifti\n"
-        "real = export._to_disk\n"
-        "export._to_disk = lambda p: (real(p), os.kill(os.getpid(), signal.SIGKILL))\n"
+        "real = export.to_disk\n"
+        "export.to_disk = lambda p: (real(p), os.kill(os.getpid(), signal.SIGKILL))\n"
         "export.write_mask(sys.argv[1], np.ones((1, 300, 300), np.uint8))\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)

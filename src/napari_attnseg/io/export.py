@@ -11,16 +11,15 @@ import contextlib
 import errno
 import importlib
 import json
-import os
 import shutil
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from napari_attnseg.atomic import to_disk, whole
 from napari_attnseg.errors import ExportError
 from napari_attnseg.io.limits import readable_bytes
 from napari_attnseg.io.provenance import complete
@@ -102,9 +101,6 @@ def write_text(path: str | Path, text: str) -> None:
     path = Path(path)
     with _beside(path, path.suffix) as draft:
         draft.write_text(text, encoding="utf-8", newline="")
-        _to_disk(draft)
-        os.replace(draft, path)
-    _sync_folder(path.parent)
 
 
 def as_ids(labels_ZYX: np.ndarray) -> np.ndarray:
@@ -140,61 +136,29 @@ def _write(
         raise ExportError(f"got {path.name}; expected a name ending in {', '.join(SUFFIXES)}")
     writer = importlib.import_module(f"napari_attnseg.io.{WRITERS[suffix]}")
     job = writer.prepare(suffix, array_ZYX, source, text)
+    equal = False
     with _beside(path, suffix) as draft:
         job.write(draft)
-        _to_disk(draft)
+        to_disk(draft)  # what is verified is what the disk has
         equal = job.verify(draft)
-        _move(draft, path)
-    _sync_folder(path.parent)
+        if draft.is_dir() and path.is_dir() and not _is_zarr(path):
+            raise ExportError(f"{path} is a folder that is no zarr; choose another name")
     counts = _counts(array_ZYX) if array_ZYX.dtype.kind == "u" else {}
     return Verified(path, job.shape, equal, counts, _message(job, counts, comment))
 
 
 @contextlib.contextmanager
-def _beside(path: Path, suffix: str) -> Any:
-    """A new file in the same folder; removed again whatever goes wrong, said in one sentence."""
-    draft = None
+def _beside(path: Path, suffix: str) -> Iterator[Path]:
+    """A new file that takes the place of ``path``; what goes wrong is said in one sentence."""
     try:
-        draft = _draft(path, suffix)
-        yield draft
+        with whole(path, suffix=suffix) as draft:
+            yield draft
     except OSError as error:
         raise ExportError(_why(path, error)) from error
-    finally:
-        if draft is not None and draft.is_dir():
-            shutil.rmtree(draft, ignore_errors=True)
-        elif draft is not None:
-            with contextlib.suppress(OSError):
-                draft.unlink(missing_ok=True)
 
 
-def _draft(path: Path, suffix: str) -> Path:
-    """An empty file (or folder, for a format that is one) beside ``path``."""
-    if suffix.endswith(".zarr"):
-        folder = Path(tempfile.mkdtemp(prefix=".attnseg-", suffix=suffix, dir=path.parent))
-        folder.chmod(0o777 & ~_umask())
-        return folder
-    handle, name = tempfile.mkstemp(prefix=".attnseg-", suffix=suffix, dir=path.parent)
-    os.close(handle)
-    draft = Path(name)
-    draft.chmod(0o666 & ~_umask())
-    return draft
-
-
-def _move(draft: Path, path: Path) -> None:
-    """To its place. Of two folders the old one steps aside first: it is back if that fails."""
-    if not draft.is_dir() or not path.is_dir():
-        os.replace(draft, path)
-        return
-    if not any((path / mark).is_file() for mark in (".zattrs", ".zgroup", "zarr.json")):
-        raise ExportError(f"{path} is a folder that is no zarr; choose another name")
-    aside = draft.with_name(f"{draft.name}-old")
-    os.replace(path, aside)
-    try:
-        os.replace(draft, path)
-    except OSError:
-        os.replace(aside, path)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
+def _is_zarr(path: Path) -> bool:
+    return any((path / mark).is_file() for mark in (".zattrs", ".zgroup", "zarr.json"))
 
 
 def _why(path: Path, error: OSError) -> str:
@@ -209,31 +173,6 @@ def _why(path: Path, error: OSError) -> str:
         f"cannot write {path}: {error.strerror or error}; nothing was changed, "
         "choose another folder"
     )
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
-
-
-def _to_disk(path: Path) -> None:
-    if path.is_dir():
-        for inner in path.rglob("*"):
-            if inner.is_file():
-                _to_disk(inner)
-        return
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # not possible on Windows, not vital anywhere
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _counts(ids: np.ndarray) -> dict[int, int]:
