@@ -53,7 +53,7 @@ def pixels_of(frames: Sequence[Frame | None]) -> tuple[np.ndarray, list[str]]:
     blank = [i for i, f in enumerate(frames) if f is None]
     if blank:
         data[blank] = min(data[i].min() for i, f in enumerate(frames) if f is not None)
-    if not np.isfinite(data).all():
+    if dtype.kind == "f" and not np.isfinite(data).all():
         raise InputError(f"{first.file.name} has values that are not numbers; export it again")
     inverted = first.photometric == "MONOCHROME1"
     return data, ["stored with white as the lowest value: turned around"] if inverted else []
@@ -146,5 +146,9 @@ def _scaled(raw: np.ndarray, frame: Frame, dtype: np.dtype) -> np.ndarray:
         return raw.astype(dtype)
     if dtype.kind in "iu":
         wide = np.int32 if dtype.itemsize <= 2 else np.int64
-        return (raw.astype(wide) * int(frame.slope) + int(frame.intercept)).astype(dtype)
+        values = raw.astype(wide)
+        if frame.slope != 1:
+            values *= int(frame.slope)
+        values += int(frame.intercept)
+        return values.astype(dtype)
     return (raw.astype(np.float64) * frame.slope + frame.intercept).astype(dtype)
