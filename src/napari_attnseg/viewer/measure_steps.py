@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,33 +42,40 @@ def tidy_layer(
     number of changed pixels; ``complain`` one sentence when nothing was changed, for example
     because somebody painted meanwhile.
     """
-    before = np.array(ids_of(layer))
+    ids = ids_of(layer)
 
-    def put(after: np.ndarray) -> None:
+    def work() -> _Found:
+        before = np.array(ids)
+        after = tidy(before, (step,))
+        return _Found(before, after, np.nonzero(before != after))
+
+    def put(found: _Found) -> None:
         try:
-            done(_put(layer, results, step, before, after))
+            done(_put(layer, results, step, found))
         except InputError as error:
             complain(str(error))
 
-    behind_window(lambda: tidy(before, (step,)), deliver, put, complain)
+    behind_window(work, deliver, put, complain)
 
 
-def _put(
-    layer: Labels,
-    results: ResultLayers | None,
-    step: str,
-    before: np.ndarray,
-    after: np.ndarray,
-) -> int:
-    if not np.array_equal(ids_of(layer), before):
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """The ids a step was made of, those it gave, and where they differ (indices per axis)."""
+
+    before: np.ndarray
+    after: np.ndarray
+    where: tuple[np.ndarray, ...]
+
+
+def _put(layer: Labels, results: ResultLayers | None, step: str, found: _Found) -> int:
+    """In the window's thread: nothing here looks at all voxels but the comparison."""
+    if not np.array_equal(ids_of(layer), found.before):
         raise InputError("the mask changed meanwhile, so nothing was done; press the button again")
+    pixels = len(found.where[0])
     if results is not None:
-        pixels = journal.apply(results, TITLES[step], lambda _: after)
-    else:
-        where = np.nonzero(before != after)
-        pixels = len(where[0])
-        if pixels:
-            layer.data_setitem(where[-layer.ndim :], after[where])
+        pixels = journal.apply(results, TITLES[step], lambda _: found.after)
+    elif pixels:
+        layer.data_setitem(found.where[-layer.ndim :], found.after[found.where])
     if pixels:
         entry: dict[str, Any] = layer.metadata.setdefault(METADATA, {})
         entry.setdefault(STEPS, []).append({"step": step, "pixels": pixels})
