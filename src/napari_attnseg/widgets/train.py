@@ -58,7 +58,7 @@ class TrainWidget(Dock):
         self.checkpoint: Path | None = None
         self.best: tuple[float, int] | None = None
         self._paced = Paced(2.0)
-        self._chose_recipe = self._used = False
+        self._chose_recipe = self._used = self._lane_warm = False
         self._make_controls()
         self._lay_out()
         self._listen()
@@ -335,8 +335,8 @@ class TrainWidget(Dock):
         busy = self.training.busy
         ready = self.layers.ready if self.from_layers else self.folders.ready
         self.run.setEnabled(busy or ready)
-        if ready and not self._warmed:  # torch loads while the person still paints or reads
-            self._warmed = True
+        if ready and not self._lane_warm:  # torch loads while the person still paints or reads
+            self._lane_warm = True
             getattr(self.training.client, "start", lambda: None)()
         self.resume.setVisible(not busy and self.out.stopped(self.checkpoint) is not None)
         self.resume.setEnabled(ready)
