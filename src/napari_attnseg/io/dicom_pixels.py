@@ -148,7 +148,6 @@ def _scaled(raw: np.ndarray, frame: Frame, dtype: np.dtype) -> np.ndarray:
         wide = np.int32 if dtype.itemsize <= 2 else np.int64
         values = raw.astype(wide)
         if frame.slope != 1:
-            values *= int(frame.slope)
-        values += int(frame.intercept)
-        return values.astype(dtype)
+            np.multiply(values, int(frame.slope), out=values)
+        return np.add(values, int(frame.intercept), out=values).astype(dtype)
     return (raw.astype(np.float64) * frame.slope + frame.intercept).astype(dtype)
