@@ -67,7 +67,7 @@ def test_killed_before_the_rename_the_old_file_stays(
 def test_an_error_leaves_the_old_file_and_no_draft(tmp_path: Path) -> None:
     path = tmp_path / "a.nii.gz"
     path.write_bytes(b"old")
-    with pytest.raises(ValueError, match="half"), whole(path) as draft:
+    with pytest.raises(ValueError, match="half"), whole(path) as draft:  # noqa: PT012
         assert draft.name.endswith(".nii.gz")
         draft.write_bytes(b"half")
         raise ValueError("half")

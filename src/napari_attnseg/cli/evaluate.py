@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from napari_attnseg.atomic import write_whole
 from napari_attnseg.cli._common import (
     Cut,
     Device,
@@ -114,7 +115,7 @@ def _sweep(
     thresholds = sorted({*THRESHOLDS, own})
     rows = run(checkpoint, pairing.pairs, device=device, tuning=tuning, thresholds=thresholds)
     table = to_markdown(rows, own)
-    (out / "sweep.md").write_text(table)
+    write_whole(out / "sweep.md", table.encode())
     plot(rows, out / "sweep.png")
     print(table)
     say(f"written: {out / 'sweep.md'}, {out / 'sweep.png'}")

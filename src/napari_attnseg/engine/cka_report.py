@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from napari_attnseg.atomic import whole, write_whole
 from napari_attnseg.engine.cka import Batch, CKAResult, cka_stream
 from napari_attnseg.engine.data import Pair, network_input
 from napari_attnseg.engine.device import choose_device
@@ -130,7 +131,7 @@ def write_report(
         **result.to_json(),
     }
     json_path, png_path = out / "cka.json", out / "cka.png"
-    json_path.write_text(json.dumps(table, indent=1))
+    write_whole(json_path, json.dumps(table, indent=1).encode())
     titles = [Path(name).stem if name else "" for name in (request.model_a, request.model_b)]
     plot(result, png_path, titles[0], titles[1] or titles[0])
     return json_path, png_path
@@ -164,7 +165,8 @@ def plot(result: CKAResult, path: str | Path, title_a: str = "", title_b: str = 
     _name(axes.set_yticks, result.layers_a, 0)
     axes.set(xlabel=f"layers of {title_b}", ylabel=f"layers of {title_a}")
     figure.suptitle(_title(result, title_a, title_b), fontsize=9)
-    figure.savefig(path, dpi=150)
+    with whole(Path(path)) as draft:
+        figure.savefig(draft, dpi=150)
 
 
 def _title(result: CKAResult, title_a: str, title_b: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from napari_attnseg.atomic import whole
 from napari_attnseg.engine.evaluate import Pair, as_classes, read_pair
 from napari_attnseg.engine.metrics import Counts, count, figures, mean_of
 from napari_attnseg.engine.session import Session
@@ -117,4 +118,5 @@ def plot(rows: Sequence[Row], path: str | Path) -> None:
     axes.set(xlabel="threshold (dashed: plain attention, 2.0)", ylabel="mean over images")
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=150)
+    with whole(Path(path)) as draft:
+        figure.savefig(draft, dpi=150)

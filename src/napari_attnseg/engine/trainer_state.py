@@ -8,7 +8,6 @@ state: each is drawn from (seed, epoch, position). Nothing is ever unpickled.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from napari_attnseg.atomic import whole
 from napari_attnseg.engine.learner import Learner
 from napari_attnseg.errors import CheckpointError, ExportError
 from napari_attnseg.settings import TrainSettings
@@ -74,12 +74,10 @@ def save_state(path: Path, learner: Learner, progress: Progress) -> None:
         "progress": asdict(progress),
         "precision": learner.precision.state(),
     }
-    part = path.with_name(f"{path.name}.part")
     try:
-        save_file(_tensors(learner), part, {"state": json.dumps(head)})
-        os.replace(part, path)
+        with whole(path) as draft:
+            save_file(_tensors(learner), draft, {"state": json.dumps(head)})
     except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
         raise ExportError(
             f"cannot write the resume state {path.name}: {error}; free some space and train again"
         ) from error

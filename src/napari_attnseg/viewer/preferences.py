@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from napari_attnseg.atomic import write_whole
+
 
 def preferences_file() -> Path:
     """Beside napari's own settings when ``NAPARI_CONFIG`` names them, else the user's config."""
@@ -36,6 +38,4 @@ def remember(name: str, value: Any) -> None:
     path = preferences_file()
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        part.write_text(json.dumps(data, indent=1), encoding="utf-8")
-        os.replace(part, path)
+        write_whole(path, json.dumps(data, indent=1).encode())
