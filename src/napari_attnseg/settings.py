@@ -60,7 +60,8 @@ class Preprocessing:
     mean height of a histogram's bin (2 is usual), in ``clahe_tiles`` x ``clahe_tiles`` tiles; of
     colour images on the lightness L of Lab. Then ``(x - mean) / std`` per
     channel. ``size``: working size in pixels (square, the paper's 224) or ``None`` for the
-    image's own size.
+    image's own size. ``patch``: of a 3D model, voxels along (Z, Y, X) of the windows through which
+    it learns and answers; ``None`` for models of slices.
     """
 
     channels: int = 1
@@ -73,6 +74,7 @@ class Preprocessing:
     spacing_mm: tuple[float, ...] | None = None
     clahe_clip: float = 0.0
     clahe_tiles: int = 8
+    patch: tuple[int, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""

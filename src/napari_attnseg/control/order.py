@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 COARSE = (8, 4, 2)
 """A cut along another axis shows every eighth slice first, then every fourth, then every second."""
@@ -39,12 +39,18 @@ class Pending:
         """What is left, the next one first."""
         return tuple(reversed(self._left))
 
-    def take(self) -> tuple[int, bool]:
+    def take(self, cost: Callable[[int], int] | None = None) -> tuple[int, bool]:
         """The next slice, and whether somebody waits for just this one (it was asked for last).
 
-        Raises ``IndexError`` when none is left.
+        ``cost``: unless somebody waits, the first of those that cost least. Raises ``IndexError``
+        when none is left.
         """
-        z, urgent = self._left.pop(), self._urgent
+        urgent = self._urgent
+        if cost is not None and not urgent and self._left:
+            z = min(reversed(self._left), key=cost)
+            self._left.remove(z)
+        else:
+            z = self._left.pop()
         self._urgent = False
         return z, urgent
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +27,7 @@ from napari_attnseg.engine.loading import (
     load_source,
 )
 from napari_attnseg.engine.pipeline import Pipeline
+from napari_attnseg.engine.predict import Answer, cut_logits
 from napari_attnseg.engine.preprocess import (
     channel_note,
     intensity_limits,
@@ -35,8 +36,9 @@ from napari_attnseg.engine.preprocess import (
     resize,
 )
 from napari_attnseg.engine.stages import ByteCache, bytes_of
-from napari_attnseg.engine.turned import Turned, in_order, size_along, standing
+from napari_attnseg.engine.turned import Turned, depth_along, in_order, size_along, standing
 from napari_attnseg.engine.values import checked_values
+from napari_attnseg.engine.windows import PATCH, Windows
 from napari_attnseg.errors import InputError
 from napari_attnseg.io.pages import let_go
 from napari_attnseg.io.volume import Volume
@@ -84,6 +86,7 @@ class OpenImage:
         self.model, self.card, self.name = load_source(source, card)
         self.tile = tiling.check_tile(tile, self.model.stride)
         self._tiler: tiling.Tiler | None = None
+        self._windows: Windows | None = None
         self.device = choose_device(device)
         self._rungs = ladder(self.device)
         self.model.to(self.device).eval()
@@ -94,6 +97,7 @@ class OpenImage:
         self._flips = self._upright = (False, False, False)
         self._spacing: tuple[float, ...] = ()
         self._apart: tuple[float, ...] = ()
+        self._last_key: tuple[Any, ...] = ()
         self._limits = (0.0, 1.0)
         limit = default_cache_bytes() if cache_bytes is None else cache_bytes
         self.pipeline = Pipeline(self.model, self._prepare, self._slice_size, limit, use_cells)
@@ -155,23 +159,38 @@ class OpenImage:
         self._apart = volume.spacing_mm if spacing_mm is None else spacing_mm
         self.look_along(0)
         maps = any(t.name == "threshold" for t in self.model.tunables)
+        seen = self._windows.note if self._windows else ""
         told = bool(self.model.places), maps
         cut = tiling.tile_note(self.tile, *told) if self.tile and self.tiled else None
-        notes = (volume.note, note, nonfinite_note(view, volume.rgb), cut)
+        notes = (volume.note, note, nonfinite_note(view, volume.rgb), cut, seen)
         self._image_notes = [text for text in notes if text]
 
     def look_along(self, axis: int) -> None:
         """Take slices along view axis ``axis`` from now on (0: axial, as :meth:`set_image` does; 1:
         coronal; 2: sagittal). Shape, slice numbers and answers are then those of the turned volume
         (see ``turned``); what was computed is forgotten."""
+        if axis and self.model.ndim == 3:
+            raise InputError(
+                f"got slices along axis {axis} for a 3D model, which sees the volume as a whole; "
+                "expected axial ones"
+            )
         image = self._need_image()
         view = image.source if isinstance(image, Turned) else image
         self._image, self.axis = (Turned(view, axis) if axis else view), axis
         self._flips = standing(self._upright, axis)
         self._spacing = in_order(self._apart, axis) if len(self._apart) == 3 else self._apart
-        plan = tiling.Plan.of(self._working_size(), self.tile, self.model.stride)
+        flat = self.model.ndim == 2
+        plan = tiling.Plan.of(self._working_size(), self.tile if flat else None, self.model.stride)
         self._tiler = tiling.Tiler(plan, self._working) if len(plan) > 1 else None
+        self._windows = None if flat else self._windowed()
         self._forget()
+
+    def missing(self, z: int) -> int:
+        """Windows that a 3D model must still compute for slice ``z`` at the present tuning's other
+        values than the cut; 0 for models of slices."""
+        if self._windows is None:
+            return 0
+        return self._windows.missing(self._last_key, self._depth_of(z))
 
     def keep_on_disk(self, folder: Path, limit: int) -> None:
         """Let heavy results that leave memory lie in ``folder``, ``limit`` bytes at most.
@@ -229,6 +248,7 @@ class OpenImage:
             "preprocessing": asdict(self.card.preprocessing),
             "device": str(self.device),
             "tile": {"pixels": self.tile, "overlap": tiling.OVERLAP} if self.tiled else None,
+            **({"window": list(self._windows.window)} if self._windows else {}),
             "notes": list(self.notes),
         }
 
@@ -241,7 +261,38 @@ class OpenImage:
         """All values by name, checked against the model's tunables."""
         return checked_values(self.model.tunables, self._tuned(tuning))
 
+    def _windowed(self) -> Windows:
+        """The windows of a 3D model; with ``tile`` they have that side within slices."""
+        patch = self.card.preprocessing.patch or PATCH
+        depth = depth_along(self.shape[0], self.card.preprocessing, self._spacing)
+        sides = (patch[0], self.tile or patch[1], self.tile or patch[2])
+        working = (depth, *self._working_size())
+        return Windows(self.shape, working, sides, lambda z: self._working(self._depth_of(z)))
+
+    def _depth_of(self, z: int) -> int:
+        """Slice ``z`` in the network's standing, and back."""
+        return self.n_slices - 1 - z if self._flips[0] else z
+
+    def _through_windows(
+        self, z: int, values: dict[str, Any]
+    ) -> Generator[None, None, tuple[Answer, bool]]:
+        """Slice ``z`` of a 3D model, and whether any window was computed for it."""
+        assert self._windows is not None
+        wanted = {t.name: values[t.name] for t in self.model.tunables}
+        self._last_key = tuple(sorted(wanted.items()))
+        new = self.missing(z) > 0
+
+        def net(x: torch.Tensor) -> torch.Tensor:
+            return self._guarded(lambda: self.model(x.to(self.device), **wanted).cpu())
+
+        logits = yield from self._windows.logits(self._last_key, self._depth_of(z), net)
+        return cut_logits(logits, values["cut"]), new
+
     def _need_whole(self, what: str) -> None:
+        if self.model.ndim == 3:
+            raise InputError(
+                f"there is no {what} of a 3D model yet; choose a model of slices to look inside"
+            )
         if self.tiled:
             raise InputError(
                 f"there is no {what} of a slice that is cut into tiles; "

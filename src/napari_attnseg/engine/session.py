@@ -51,7 +51,10 @@ class Session(OpenImage):
         values = self._values(tuning)
         self._check_slice(z)
         attended, over = None, 0
-        if self._tiler is not None:
+        if self._windows is not None:
+            answer, new = yield from self._through_windows(z, values)
+            self.pipeline.chain.woken = ("windows", "cut") if new else ("cut",)
+        elif self._tiler is not None:
             answer = yield from self._tiler.steps(self.pipeline, z, values, self._guarded)
         else:
             answer, heavy, over = self._guarded(lambda: self.pipeline.answer(z, values, live))
@@ -157,7 +160,7 @@ class Session(OpenImage):
         """
         values = self._values(tuning)
         self._check_slice(z)
-        if self.tiled:
+        if self.tiled or self.model.ndim == 3:
             return None
 
         def work() -> np.ndarray | None:

@@ -54,6 +54,13 @@ def size_along(
     return rows, cols
 
 
+def depth_along(slices: int, p: Preprocessing, spacing_mm: tuple[float, ...]) -> int:
+    """Slices at which a 3D network works on so many; ``spacing_mm`` of (Z, Y, X) or empty."""
+    if not p.spacing_mm or len(p.spacing_mm) != 3 or len(spacing_mm) != 3:
+        return slices
+    return max(1, round(slices * spacing_mm[0] / p.spacing_mm[0]))
+
+
 class Turned:
     """Slices of ``source`` (Z, Y, X) or (Z, Y, X, 3) along ``axis`` 1 or 2, by their number.
 

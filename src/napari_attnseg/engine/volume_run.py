@@ -84,7 +84,8 @@ class VolumeRun:
                 yield self._finished("cancelled")
                 return
             began = time.perf_counter()
-            z, urgent = self._pending.take()
+            whole = self.session.model.ndim == 3  # then slices come in layers of windows
+            z, urgent = self._pending.take(self.session.missing if whole else None)
             heavy = False
             if not self._record.has(z, self.work.received or urgent):
                 answer = yield from self._answer(z, urgent)

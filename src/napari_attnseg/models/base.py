@@ -13,7 +13,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -106,8 +106,11 @@ class SegmentationModel(nn.Module):
     ``stride``: pixels per position of the attention grid, the first cell starting at the image's
     upper left corner. ``cell``: side in pixels of the square of output that one feature position
     alone decides (``None`` when decoder cells overlap); the cell of position (i, j) is rows
-    ``i*cell .. (i+1)*cell`` and columns likewise, cropped to the image.
+    ``i*cell .. (i+1)*cell`` and columns likewise, cropped to the image. ``ndim``: 2, or 3 for a
+    model that takes whole volumes (B, C, D, H, W), in windows where they are large.
     """
+
+    ndim: int = 2
 
     stride: int = 1
     cell: int | None = None
@@ -168,12 +171,27 @@ class SegmentationModel(nn.Module):
 
 
 def pad_to_multiple(x_BCHW: Tensor, stride: int) -> Tensor:
-    """Repeat the last row and column until both sides are multiples of ``stride``."""
-    h, w = x_BCHW.shape[-2:]
-    right, bottom = -w % stride, -h % stride
-    if not (right or bottom):
+    """Repeat the last row and column (and slice) until all sides are multiples of ``stride``."""
+    more = [-n % stride for n in x_BCHW.shape[2:]]
+    if not any(more):
         return x_BCHW
-    return F.pad(x_BCHW, (0, right, 0, bottom), mode="replicate")
+    return F.pad(x_BCHW, [n for last in reversed(more) for n in (0, last)], mode="replicate")
+
+
+def spatial_size(x_BCHW: Tensor) -> tuple[int, int]:
+    """(H, W); of a volume (D, H, W), whatever the type says: most models have two axes."""
+    return cast("tuple[int, int]", tuple(x_BCHW.shape[2:]))
+
+
+def cropped(x_BCHW: Tensor, size: tuple[int, ...]) -> Tensor:
+    """The first ``size`` positions along the spatial axes."""
+    return x_BCHW[(..., *(slice(n) for n in size))]
+
+
+def check_ndim(ndim: int) -> None:
+    """Raise ``InputError`` for other spatial axes than two or three."""
+    if ndim not in (2, 3):
+        raise InputError(f"got ndim={ndim}, expected 2 (slices) or 3 (volumes)")
 
 
 _REGISTRY: dict[str, Builder] = {}

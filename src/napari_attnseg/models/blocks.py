@@ -18,11 +18,19 @@ def scaled(channels: int, width: float) -> int:
     return max(4, round(channels * width))
 
 
+CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, nn.Conv3d, nn.ConvTranspose3d)
+
+
+def convolution(ndim: int) -> type[nn.Module]:
+    """The convolution over two or three spatial axes."""
+    return nn.Conv3d if ndim == 3 else nn.Conv2d
+
+
 def he_start(model: nn.Module, mode: str = "fan_in") -> None:
     """He et al.'s initialisation of all convolutions, biases 0 (ICCV 2015): a deviation of
     sqrt(2 / N) with N incoming values (``fan_in``, as the U-Net paper) or outgoing ones."""
     for module in model.modules():
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        if isinstance(module, CONVOLUTIONS):
             nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
@@ -62,22 +70,24 @@ class ConvNormReLU(nn.Sequential):
         stride: int = 1,
         dilation: int = 1,
         norm: bool = True,
+        ndim: int = 2,
     ) -> None:
         padding = dilation * (kernel // 2)
         layers: list[nn.Module] = [
-            nn.Conv2d(inside, outside, kernel, stride, padding, dilation, bias=not norm)
+            convolution(ndim)(inside, outside, kernel, stride, padding, dilation, bias=not norm)
         ]
         if norm:
-            layers.append(nn.BatchNorm2d(outside))
+            layers.append((nn.BatchNorm3d if ndim == 3 else nn.BatchNorm2d)(outside))
         super().__init__(*layers, nn.ReLU(inplace=True))
 
 
 class TwoConvs(nn.Sequential):
-    """Two :class:`ConvNormReLU` with 3x3 kernels, the step of a U-Net."""
+    """Two :class:`ConvNormReLU` with kernels of 3 along each axis, the step of a U-Net."""
 
-    def __init__(self, inside: int, outside: int, norm: bool = True) -> None:
+    def __init__(self, inside: int, outside: int, norm: bool = True, ndim: int = 2) -> None:
         super().__init__(
-            ConvNormReLU(inside, outside, norm=norm), ConvNormReLU(outside, outside, norm=norm)
+            ConvNormReLU(inside, outside, norm=norm, ndim=ndim),
+            ConvNormReLU(outside, outside, norm=norm, ndim=ndim),
         )
 
 

@@ -30,7 +30,16 @@ from napari_attnseg.attention.base import (
 )
 from napari_attnseg.errors import InputError
 from napari_attnseg.models.attentive import start_around
-from napari_attnseg.models.base import Encoded, Place, pad_to_multiple, register_model
+from napari_attnseg.models.base import (
+    Encoded,
+    Place,
+    check_ndim,
+    cropped,
+    pad_to_multiple,
+    register_model,
+    spatial_size,
+)
+from napari_attnseg.models.blocks import convolution
 from napari_attnseg.models.unet import (
     PlainEncoder,
     UDecoder,
@@ -115,7 +124,7 @@ class PlacedUNet(UNet):
     ) -> None:
         super().__init__(encoder, decoder, head)
         self.classes = classes
-        self.aux: nn.Conv2d | None = None
+        self.aux: nn.Module | None = None
         self._fusers: tuple[Placed, ...] = ()  # a plain tuple: its weights are counted once
         self.placed = nn.ModuleList(self._build(placements))
         self._name_levels()
@@ -145,7 +154,7 @@ class PlacedUNet(UNet):
         if slot.part not in PLACES[role] or (slot.pre and role != "refiner"):
             legal = ", ".join(PLACES[role])
             raise InputError(f"{placement.use} cannot stand there ({role}); expected {legal}")
-        args = {"ndim": 2, **dict(placement.args)}
+        args = {"ndim": self.ndim, **dict(placement.args)}
         make = {"conv": self._place_conv, "fuser": self._place_fuser}
         if role in make:
             return make[role](slot, placement.use, args)
@@ -153,7 +162,7 @@ class PlacedUNet(UNet):
         if role == "gate":
             args["context_channels"] = width
         if role == "class-aware":
-            self.aux = nn.Conv2d(width, self.classes, 1)
+            self.aux = convolution(self.ndim)(width, self.classes, 1)
             args["classes"] = max(2, self.classes)
         return Placed(create_attention(placement.use, width, **args), slot, placement.use)
 
@@ -245,13 +254,12 @@ class PlacedUNet(UNet):
 
     def encode(self, x_BCHW: Tensor) -> Encoded:
         """The encoder down to the first attention in it: what no strength changes."""
-        h, w = x_BCHW.shape[-2:]
         y = pad_to_multiple(x_BCHW, self.stride)
         found: list[Tensor] = []
         for level in range(self.early + 1):
             y = self._down(level, y)
             found.append(y)
-        return Encoded(y, (h, w), tuple(found[:-1]))
+        return Encoded(y, spatial_size(x_BCHW), tuple(found[:-1]))
 
     def gate(self, encoded: Encoded, attended: Any = None, **values: Any) -> Tensor:
         at = {
@@ -299,7 +307,7 @@ class PlacedUNet(UNet):
         assert self.aux is not None
         scores = self.aux(y)
         if self.training:
-            self.auxiliary = (*self.auxiliary, scores[..., : size[0], : size[1]])
+            self.auxiliary = (*self.auxiliary, cropped(scores, size))
         both = torch.cat([torch.zeros_like(scores), scores], 1) if self.classes == 1 else scores
         return (both,)
 
@@ -324,7 +332,9 @@ _DOC = "{} at {}: 0 is the network without it, 1 is as trained."
 @register_model(
     title="U-Net with attention of your choice",
     paper="Ronneberger, Fischer & Brox: U-Net: Convolutional Networks for Biomedical Image "
-    "Segmentation (MICCAI 2015), with the attention that is placed",
+    "Segmentation (MICCAI 2015), with the attention that is placed; in three dimensions as Cicek "
+    "et al.: 3D U-Net (MICCAI 2016)",
+    choices={"ndim": (2, 3)},
 )
 def placed_unet(
     in_channels: int = 3,
@@ -333,15 +343,17 @@ def placed_unet(
     width: float = 0.25,
     levels: int = 4,
     norm: bool = True,
+    ndim: int = 2,
 ) -> PlacedUNet:
     """``attention``: what stands where, as ``skip[1:]=cbam:reduction=8; bottleneck=nonlocal``
     (empty: nothing); ``width`` multiplies all channels; ``levels``: how often the size is halved;
-    ``norm``: batch normalisation."""
+    ``norm``: batch normalisation; ``ndim``: 2 for slices, 3 for volumes as a whole."""
     channels = plain_channels(width, levels)
+    check_ndim(ndim)
     model = PlacedUNet(
-        PlainEncoder(in_channels, channels, norm),
-        plain_decoder(channels, norm),
-        nn.Conv2d(channels[0], classes, 1),
+        PlainEncoder(in_channels, channels, norm, ndim),
+        plain_decoder(channels, norm, ndim),
+        convolution(ndim)(channels[0], classes, 1),
         parse_placements(attention),
         classes,
     )

@@ -17,10 +17,13 @@ from napari_attnseg.errors import InputError
 from napari_attnseg.models.base import (
     Encoded,
     SegmentationModel,
+    check_ndim,
+    cropped,
     pad_to_multiple,
     register_model,
+    spatial_size,
 )
-from napari_attnseg.models.blocks import TwoConvs, he_start, scaled
+from napari_attnseg.models.blocks import TwoConvs, convolution, he_start, scaled
 from napari_attnseg.models.encoders import Encoder, create_encoder, list_encoders
 
 CHANNELS = (64, 128, 256, 512, 1024)
@@ -36,13 +39,16 @@ class PlainEncoder(Encoder):
 
     title = "U-Net's own"
 
-    def __init__(self, in_channels: int, channels: tuple[int, ...], norm: bool = True) -> None:
+    def __init__(
+        self, in_channels: int, channels: tuple[int, ...], norm: bool = True, ndim: int = 2
+    ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            TwoConvs(inside, outside, norm)
+            TwoConvs(inside, outside, norm, ndim)
             for inside, outside in pairwise((in_channels, *channels))
         )
-        self.pool = nn.MaxPool2d(2)
+        self.pool: nn.Module = (nn.MaxPool3d if ndim == 3 else nn.MaxPool2d)(2)
+        self.ndim = ndim
         self.channels = channels
         self.strides = tuple(2**i for i in range(len(channels)))
 
@@ -78,11 +84,12 @@ class UDecoder(nn.Module):
         return self.finish(y)
 
 
-def plain_decoder(channels: tuple[int, ...], norm: bool = True) -> UDecoder:
+def plain_decoder(channels: tuple[int, ...], norm: bool = True, ndim: int = 2) -> UDecoder:
     """The paper's: 2x2 up-convolutions that halve the channels (here: go to the skip's)."""
     steps = list(pairwise(channels))
-    ups: list[nn.Module] = [nn.ConvTranspose2d(below, own, 2, 2) for own, below in steps]
-    return UDecoder(ups, [TwoConvs(2 * own, own, norm) for own, _ in steps])
+    made = nn.ConvTranspose3d if ndim == 3 else nn.ConvTranspose2d
+    ups: list[nn.Module] = [made(below, own, 2, 2) for own, below in steps]
+    return UDecoder(ups, [TwoConvs(2 * own, own, norm, ndim) for own, _ in steps])
 
 
 def nearest_decoder(channels: tuple[int, ...], width: float) -> UDecoder:
@@ -108,17 +115,17 @@ class UNet(SegmentationModel):
         self.decoder = decoder
         self.head = head
         self.stride = encoder.strides[-1]
+        self.ndim = getattr(encoder, "ndim", 2)
 
     def encode(self, x_BCHW: Tensor) -> Encoded:
-        h, w = x_BCHW.shape[-2:]
         features = self.encoder(pad_to_multiple(x_BCHW, self.stride))
-        return Encoded(features[-1], (h, w), features[:-1])
+        return Encoded(features[-1], spatial_size(x_BCHW), features[:-1])
 
     def gate(self, encoded: Encoded, attended: Any = None, **values: Any) -> Tensor:
         return self.decoder(encoded.features, encoded.skips)
 
     def decode(self, features: Tensor, size: tuple[int, int]) -> Tensor:
-        return self.head(features)[..., : size[0], : size[1]]
+        return cropped(self.head(features), size)
 
 
 def plain_channels(width: float, levels: int) -> tuple[int, ...]:
@@ -140,7 +147,7 @@ def build_unet(encoder: Encoder, classes: int, width: float) -> UNet:
     title="U-Net",
     paper="Ronneberger, Fischer & Brox: U-Net: Convolutional Networks for Biomedical Image "
     "Segmentation (MICCAI 2015)",
-    choices={"encoder": ("plain", *list_encoders())},
+    choices={"encoder": ("plain", *list_encoders()), "ndim": (2, 3)},
 )
 def unet(
     in_channels: int = 3,
@@ -149,17 +156,22 @@ def unet(
     width: float = 1.0,
     levels: int = 4,
     norm: bool = True,
+    ndim: int = 2,
 ) -> UNet:
     """``encoder``: ``"plain"`` (the paper's) or a published one (see ``list_encoders``), for which
     weights exist; ``width`` multiplies all channels; ``levels`` and ``norm`` concern the plain one:
-    how often the size is halved, and batch normalisation."""
+    how often the size is halved, and batch normalisation; ``ndim``: 2 for slices, 3 for volumes as
+    a whole (plain)."""
+    check_ndim(ndim)
+    if encoder != "plain" and ndim == 3:
+        raise InputError(f"got encoder={encoder} with ndim=3, expected plain: it is of images")
     if encoder != "plain":
         return build_unet(create_encoder(encoder, in_channels, width), classes, width)
     channels = plain_channels(width, levels)
     model = UNet(
-        PlainEncoder(in_channels, channels, norm),
-        plain_decoder(channels, norm),
-        nn.Conv2d(channels[0], classes, 1),
+        PlainEncoder(in_channels, channels, norm, ndim),
+        plain_decoder(channels, norm, ndim),
+        convolution(ndim)(channels[0], classes, 1),
     )
     he_start(model)
     return model
