@@ -243,3 +243,21 @@ def test_results_are_not_memory_of_the_engine(tmp_path: Path) -> None:
         file.write(64, plane)
     file.close()
     assert np.load(tmp_path / "a.npy", mmap_mode="r")[1:].all()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc gives memory back")
+def test_freed_memory_between_kept_memory_goes_back() -> None:
+    """As slices leave it: small blocks that stay between large ones that do not."""
+    import psutil
+
+    from napari_attnseg.engine.device import trim_heap
+
+    kept, freed = [], []
+    for _ in range(2000):
+        kept.append(bytearray(1000))
+        freed.append(bytearray(100_000))
+    before = psutil.Process().memory_info().rss
+    del freed
+    trim_heap()
+    assert before - psutil.Process().memory_info().rss > 150_000_000
+    assert len(kept) == 2000

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import platform
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 import psutil
@@ -304,6 +306,26 @@ def ladder(device: torch.device) -> list[Rung]:
         cpu = torch.device("cpu")
         rungs += [Rung(cpu), Rung(cpu, BLOCKS[-1])]
     return rungs
+
+
+@cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    """What glibc offers to give freed memory back; ``None`` with another C library."""
+    try:
+        found: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError, TypeError):
+        return None
+    return found
+
+
+def trim_heap() -> bool:
+    """Give freed memory of this process back to the system; false where that is not offered.
+
+    What a slice needed for a moment lies between what is kept of slices, so that the C library
+    holds on to it: 800 MB instead of 400 after 100 slices of a CT.
+    """
+    trim = _malloc_trim()
+    return trim is not None and bool(trim(0))
 
 
 def release_memory(device: torch.device) -> None:

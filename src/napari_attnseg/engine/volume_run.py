@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from napari_attnseg.engine.predict import Prediction
     from napari_attnseg.engine.session import MapScale, Session
 
+TRIM_EVERY = 4
+"""Computed slices between two returns of freed memory to the system (a few ms each)."""
 PACED = 4
 """Slices that make a pace."""
 
@@ -117,6 +119,8 @@ class VolumeRun:
         return answer
 
     def _keep(self, z: int, answer: Prediction, received: bool) -> None:
+        from napari_attnseg.engine.device import trim_heap
+
         self._computed += bool(answer.woken)
         self._files.labels.write(z, answer.labels)
         self._files.probability.write(z, answer.probability)
@@ -124,6 +128,8 @@ class VolumeRun:
         if received:
             self._files.write_map("received", z, answer.received)
         self._record.mark(z, received)
+        if self._computed % TRIM_EVERY == 0:
+            trim_heap()
 
     def _in_steps(
         self, steps: Iterator[None], spare: Callable[[], Any]
