@@ -242,8 +242,9 @@ def test_what_goes_wrong_under_way_names_the_contestant(
 
     dock.work.step.connect(lose_the_test_image)
     dock.run_or_cancel()
-    assert dock.errors.message.startswith("Squeeze-and-excitation, seed 0: ")
-    assert "5.png" in dock.errors.message
+    assert "Failed: Squeeze-and-excitation, seed 0: " in dock.said.text()
+    assert "5.png" in dock.said.text()
+    assert "5.png" in dock.table.rows["skip_se"].toolTip(STATE)
     assert dock.table.rows["skip_se"].text(STATE) == "failed"
     assert dock.table.rows["plain"].text(STATE) == "done"
     assert dock.run.text() == "Go on: 1 training"
