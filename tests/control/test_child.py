@@ -175,6 +175,22 @@ def test_cancel_that_is_not_heard_ends_the_process_in_a_second(
     assert not [e for e in talk.rest() if isinstance(e, (EngineLost, Finished))]
 
 
+def test_work_that_is_replaced_keeps_the_process_however_slow(
+    listen: Callable[..., Listener],
+) -> None:
+    """A moved value replaces the run: the engine with its model and caches must live on."""
+    talk = listen()
+    run = talk.client.send(Predict(tuning=Tuning(1.5), order=(0, 1)))
+    talk.wait(Started)
+    time.sleep(0.1)
+    pid = talk.client.pid
+    talk.client.cancel(run, now=False)
+    after = talk.client.send(Predict(tuning=Tuning(0.0), order=(0,)))
+    assert talk.wait(Finished) == Finished(run, "cancelled")
+    assert talk.wait(Finished).id == after
+    assert talk.client.pid == pid
+
+
 def test_cancelled_training_may_take_its_time_to_save(
     listen: Callable[..., Listener], tmp_path: Path
 ) -> None:

@@ -547,7 +547,7 @@ class Held:
         self.sent.append(request)
         return request.id
 
-    def cancel(self, request_id: int) -> None:
+    def cancel(self, request_id: int, now: bool = True) -> None:
         self.cancelled.append(request_id)
 
     def subscribe(self, callback: Any) -> Any:

@@ -174,13 +174,17 @@ class ChildClient(BaseClient):
                 self._write(request)
         return request.id
 
-    def cancel(self, request_id: int) -> None:
-        """Ask softly; work that does not react in time is ended with its process."""
+    def cancel(self, request_id: int, now: bool = True) -> None:
+        """Ask softly; work that does not react in time is ended with its process.
+
+        ``now=False``: it never is, so that the process keeps the model and what is cached.
+        """
         with self._lock:
             if self._process is None or request_id not in self._process.pending:
                 return
             if request_id not in self._timers:
-                self._arm(request_id, SOFT_CANCEL_SECONDS[self.lane])
+                if now:
+                    self._arm(request_id, SOFT_CANCEL_SECONDS[self.lane])
                 self._write(Cancel(self.new_id(), request_id))
 
     def close(self) -> None:

@@ -22,8 +22,11 @@ class EngineClient(Protocol):
     def send(self, request: Request) -> int:
         """Queue a request; one with ``id == 0`` gets a new number. Returns the number."""
 
-    def cancel(self, request_id: int) -> None:
-        """Stop a request: ``Finished`` comes within about a second, or it ended already."""
+    def cancel(self, request_id: int, now: bool = True) -> None:
+        """Stop a request: ``Finished`` comes within about a second, or it ended already.
+
+        ``now=False``: nobody waits for the end; the step at work may take its time.
+        """
 
     def subscribe(self, callback: EventCallback) -> Callable[[], None]:
         """Call ``callback`` with every event; returns a function that ends it."""
@@ -80,7 +83,7 @@ class InProcessClient(BaseClient):
         self._submit(request)
         return request.id
 
-    def cancel(self, request_id: int) -> None:
+    def cancel(self, request_id: int, now: bool = True) -> None:
         """Stop a request at its next step."""
         self._submit(Cancel(self.new_id(), request_id))
 

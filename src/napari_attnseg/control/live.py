@@ -273,8 +273,8 @@ class LiveController(Asides):
     def _start(self, order: Sequence[int] | None, folder: str) -> int:
         s = self.state
         assert s.image is not None
-        if self._run:
-            self.client.cancel(self._run)
+        if self._run:  # the next run needs the same model, and what is cached of the slices
+            self.client.cancel(self._run, now=False)
         self._order = following(range(s.shape[0]), s.z, s.axis) if order is None else tuple(order)
         results = s.results
         if results is None or results.folder != folder:
