@@ -61,6 +61,7 @@ def test_every_kind_of_step_goes_back_and_forth_exactly(
     idle()
     layer = hub.results.labels
     viewer.layers.selection.active = layer
+    assert hub.results.provenance["tuning"]["cut"] == hub.tuning.cut
     seen = [(np.zeros_like(layer.data), hub.tuning), (layer.data.copy(), hub.tuning)]
 
     def remember() -> None:
@@ -78,8 +79,11 @@ def test_every_kind_of_step_goes_back_and_forth_exactly(
     apply(hub.results, "everything that is 1 becomes 2", lambda old: np.where(old == 1, 2, old))
     remember()
 
+    last = dict(hub.results.provenance)
     for data, tuning in seen[-2::-1]:
         press(viewer)
+        told = hub.results.provenance
+        assert not told or told["tuning"]["cut"] == tuning.cut, "the export tells no other values"
         np.testing.assert_array_equal(layer.data, data)
         assert hub.tuning == tuning
         assert tune.rows["cut"].value() == tuning.cut
@@ -90,6 +94,7 @@ def test_every_kind_of_step_goes_back_and_forth_exactly(
         press(viewer, redo=True)
         np.testing.assert_array_equal(layer.data, data)
         assert hub.tuning == tuning
+    assert hub.results.provenance == last
     qtbot.wait(300)  # nothing that was under way comes after
     np.testing.assert_array_equal(layer.data, seen[-1][0])
     for _ in seen:

@@ -69,6 +69,7 @@ class HandEdits:
         self.timeline = Timeline(folder)
         self.recorder: Recorder | None = None
         self.tuning: Any = None
+        self.about: Callable[[], Any] = lambda: None
         self._held = self.planes.held
         self._answer: Step | None = None
         self._pending: Step | None = None
@@ -243,6 +244,7 @@ class HandEdits:
     def _begin(self, step: Step) -> None:
         self._close_stroke()
         self._settle_pending()
+        step.about = self.about()
         self._answer = step
         self.timeline.push(step)
 

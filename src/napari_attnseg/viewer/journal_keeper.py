@@ -46,6 +46,7 @@ class Keeper:
         live.retuned.connect(self._on_retuned)
         live.state_changed.connect(self._on_state)
         live.released.connect(self._on_released)
+        live.finished.connect(self._on_finished)
 
     def attach(self, results: ResultLayers | None, **more: Any) -> Book | None:
         """Begin the journal of ``results`` when it has labels and none yet; ``None``: it has not.
@@ -67,6 +68,7 @@ class Keeper:
         except InputError as error:
             self._complain(str(error))
             return None
+        edits.about = lambda: results.provenance
         edits.travelled.connect(lambda step, back: self._on_travelled(results, step, back))
         self._books[id(results)] = book
         return book
@@ -129,19 +131,30 @@ class Keeper:
         else:
             edits.tuned(state.tuning)
         hub = self._hub()
-        book = self._books.get(id(hub.results)) if hub is not None else None
-        if book is not None:
-            book.note(tuning=state.tuning.to_json())
+        if hub is not None:
+            self._note(hub.results, tuning=state.tuning.to_json())
 
     def _on_released(self) -> None:
         edits = self._edits()
         if edits is not None:
             edits.released()
 
+    def _on_finished(self, event: Any) -> None:
+        hub = self._hub()
+        if hub is not None and hub.results is not None:
+            self._note(hub.results, provenance=dict(hub.results.provenance))
+
+    def _note(self, results: ResultLayers | None, **facts: Any) -> None:
+        book = self._books.get(id(results))
+        if book is not None:
+            book.journal.facts(**facts)
+
     def _on_travelled(self, results: ResultLayers, step: Step, back: bool) -> None:
         hub = self._hub()
         if hub is None or step.kind not in ("run", "tuning"):
             return
+        results.provenance, step.about = step.about or {}, results.provenance
+        self._note(results, provenance=dict(results.provenance))
         if hub.results is results:
             hub.live.step_back(results.edits.tuning)  # type: ignore[union-attr]
         other = ("Taken back", "brings it again") if back else ("Again", "takes it back")
@@ -197,10 +210,6 @@ class Book:
         self.saved(False)
         self.journal.tiles(what, {page: self.edits.planes.packed(page) for page in pages})
 
-    def note(self, **facts: Any) -> None:
-        """Live values and other facts that changed."""
-        self.journal.facts(**facts)
-
     def saved(self, on: bool) -> None:
         """Whether somebody else keeps the labels as they are now."""
         if on != self._saved:
@@ -227,6 +236,7 @@ def facts_of(hub: Hub, results: ResultLayers) -> dict[str, Any]:
         "model_digest": results.card.digest if results.card else "",
         "device": hub.device,
         "tuning": tuning.to_json() if tuning is not None else {},
+        "provenance": dict(results.provenance),
         "z": hub.visible_z() if mine else 0,
         "shape": list(results.shape),
         "labels": labels.name if labels is not None else "",

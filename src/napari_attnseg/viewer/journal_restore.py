@@ -91,6 +91,7 @@ def take_up(
         hub.viewer.layers.remove(labels)
         raise InputError(f"the kept labels do not fit the image: {error}") from error
     results.edits.tuning = tuning
+    results.provenance = dict(facts.get("provenance") or {})
     labels.name = str(facts.get("labels") or labels.name)
     hub.keeper.attach(results, **{name: True})
     if layer.ndim == 3:

@@ -33,6 +33,7 @@ class Step:
     ``kind``: ``"paint"``, ``"fill"``, ``"erase"``, ``"polygon"``, ``"code"``, ``"reset"``,
     ``"process"``, ``"run"`` or ``"tuning"``. ``before`` and ``after`` are the live values on both
     sides of an answer. A ``sealed`` answer gets no other values; ``heard``: something of it came.
+    ``about``: how the labels on the other side of an answer came about.
     """
 
     kind: str
@@ -41,6 +42,7 @@ class Step:
     after: Any = None
     sealed: bool = False
     heard: bool = False
+    about: Any = None
     pages: dict[Page, bytes] = field(default_factory=dict)
     in_memory: int = 0
     _file: IO[bytes] | None = None

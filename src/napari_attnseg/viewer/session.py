@@ -57,10 +57,8 @@ def draft_of(hub: Hub) -> Draft:
     from napari.layers import Image as ImageLayer
     from napari.layers import Labels as LabelsLayer
 
-    from napari_attnseg.viewer.hub import is_result
-
     layers = list(hub.viewer.layers)
-    images = [x for x in layers if isinstance(x, ImageLayer) and not is_result(x)]
+    images = [x for x in layers if isinstance(x, ImageLayer) and _is_own(x)]
     if not images:
         raise InputError("there is nothing to save yet; open an image first")
     draft = Draft()
@@ -71,7 +69,7 @@ def draft_of(hub: Hub) -> Draft:
         for k, (_, results) in enumerate(mine)
         if results.source in images
     ]
-    others = [x for x in layers if isinstance(x, LabelsLayer) and not is_result(x)]
+    others = [x for x in layers if isinstance(x, LabelsLayer) and _is_own(x)]
     draft.data["labels"] = [_labels(draft, k, layer) for k, layer in enumerate(others)]
     draft.data["chosen"] = {
         "image": images.index(hub.source) if hub.source in images else 0,
@@ -127,7 +125,6 @@ def _bring(hub: Hub, session: Session, places: dict[str, Path]) -> Opened:
             pages = session.pages(facts["pages"], facts["index"])
             made, note = take_up(hub, standing[facts["on"]], facts, pages, "saved")
             made.labels.visible = bool(facts["visible"])  # type: ignore[union-attr]
-            made.provenance = facts.get("provenance") or {}
             notes += [note] if note else []
             count += 1
     if not places:
@@ -137,6 +134,13 @@ def _bring(hub: Hub, session: Session, places: dict[str, Path]) -> Opened:
         _choose(hub, standing[last], data["chosen"])
     opened.words = _words(session, standing, count, notes)
     return opened
+
+
+def _is_own(layer: Layer) -> bool:
+    """Made by a person, or a refined mask: what no run brings again."""
+    entry = layer.metadata.get(METADATA)
+    made = isinstance(entry, dict) and "result_of" in entry
+    return not made or entry.get("what") == "refined"
 
 
 def _is_chosen(facts: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
@@ -192,7 +196,6 @@ def _result(draft: Draft, hub: Hub, number: int, results: Any, on: int) -> dict[
         "pages": name,
         "index": index,
         "visible": bool(results.labels.visible),
-        "provenance": dict(results.provenance),
     }
 
 
