@@ -37,6 +37,15 @@ def test_the_largest_part_of_every_class_stays(seed: int) -> None:
     np.testing.assert_array_equal(labels, before)
 
 
+def test_one_class_alone_can_be_asked_for() -> None:
+    labels = np.random.default_rng(0).choice([0, 1, 2], (7, 9, 11), p=(0.9, 0.05, 0.05))
+    every = keep_largest(labels)
+    for id in (1, 2):
+        assert (every[labels == id] != id).any()
+        expected = np.where(labels == id, every, labels)
+        np.testing.assert_array_equal(keep_largest(labels, only=id), expected)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_holes_are_scipys_in_space_and_in_every_slice(seed: int) -> None:
     labels = (np.random.default_rng(seed).random((9, 11, 13)) < 0.7).astype(np.uint16) * 3

@@ -15,6 +15,7 @@ from qtpy.QtCore import QCoreApplication, QEvent
 from napari_attnseg.control.client import InProcessClient
 from napari_attnseg.viewer.hub import hub_for
 from napari_attnseg.widgets.cka import CkaWidget
+from napari_attnseg.widgets.measure import MeasureWidget
 from napari_attnseg.widgets.segment import SegmentWidget
 from napari_attnseg.widgets.train import TrainWidget
 from napari_attnseg.widgets.tune import TuneWidget
@@ -40,7 +41,7 @@ def test_closed_docks_are_not_called_any_more(
     hub = hub_for(viewer)
     hub.set_model(str(tiny_checkpoint))
     hub.set_source(image)
-    kinds: tuple[Any, ...] = (SegmentWidget, TuneWidget, TrainWidget, CkaWidget)
+    kinds: tuple[Any, ...] = (SegmentWidget, TuneWidget, TrainWidget, CkaWidget, MeasureWidget)
     kept = [dock(viewer) for dock in kinds]  # held by Python, as a script or a cycle may
     held = [viewer.window.add_dock_widget(made, name=type(made).__name__) for made in kept]
     hub.run()

@@ -139,11 +139,20 @@ def test_tidying_is_one_step_of_undo(dock: MeasureWidget, qtbot: Any) -> None:
     again(dock, qtbot, dock.tidy.holes.click)
     assert layer.data[2, 17, 17] == 2
     assert "1 pixels changed" in dock.tidy.said.text()
+    assert [dock.tidy.which.itemText(i) for i in range(3)] == [
+        "of every class",
+        "of liver",
+        "of spleen",
+    ]
+    dock.tidy.which.setCurrentIndex(1)
+    dock.tidy.largest.click()
+    qtbot.waitUntil(lambda: "nothing to do" in dock.tidy.said.text(), timeout=5000)
+    dock.tidy.which.setCurrentIndex(2)
     again(dock, qtbot, dock.tidy.largest.click)
     assert (layer.data[2, 15:20, 15:20] == 0).all()
     assert steps_of(layer) == [
         {"step": "fill_holes_2d", "pixels": 1},
-        {"step": "keep_largest", "pixels": 25},
+        {"step": "keep_largest", "pixels": 25, "class": 2},
     ]
     layer.undo()
     layer.undo()

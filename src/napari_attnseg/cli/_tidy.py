@@ -10,7 +10,10 @@ from napari_attnseg.errors import InputError
 
 KeepLargest = Annotated[
     bool,
-    typer.Option("--keep-largest", help="Of every class only its largest connected part stays."),
+    typer.Option(
+        "--keep-largest",
+        help="Of every class only its largest connected part stays (of two kidneys one).",
+    ),
 ]
 FillHoles = Annotated[
     bool,

@@ -17,9 +17,12 @@ KEEP_LARGEST, FILL_2D, FILL_3D = "keep_largest", "fill_holes_2d", "fill_holes_3d
 Pause = Callable[[], object]
 
 
-def keep_largest(labels_ZYX: Any, pause: Pause = lambda: None) -> np.ndarray:
+def keep_largest(
+    labels_ZYX: Any, pause: Pause = lambda: None, only: int | None = None
+) -> np.ndarray:
     """Of every class only its largest connected part (8 or 26 neighbours) stays, of equal ones
-    the first; the rest becomes background. Returns a new array of the same type."""
+    the first; the rest becomes background. ``only``: leave all other classes as they are (of two
+    kidneys in one class one would go). Returns a new array of the same type."""
     result = np.array(labels_ZYX)
     walk = Walk(labels_ZYX)
     ids, sizes = [], []
@@ -37,6 +40,8 @@ def keep_largest(labels_ZYX: Any, pause: Pause = lambda: None) -> np.ndarray:
     order = np.lexsort((np.arange(count), -size, id_of))
     kept = np.zeros(count, bool)
     kept[order[np.unique(id_of[order], return_index=True)[1]]] = True
+    if only is not None:
+        kept |= id_of != only
     for block in walk:
         part = block.parts[block.own, 1:-1, 1:-1]
         gone = part > 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_attnseg.errors import InputError
-from napari_attnseg.io.tidying import FILL_2D, FILL_3D, KEEP_LARGEST, tidy
+from napari_attnseg.io.tidying import FILL_2D, FILL_3D, KEEP_LARGEST, keep_largest, tidy
 from napari_attnseg.viewer import journal
 from napari_attnseg.viewer.layers import METADATA
 from napari_attnseg.viewer.measure_layers import behind_window, ids_of
@@ -35,6 +35,7 @@ def tidy_layer(
     deliver: Callable[[Callable[[], None]], None],
     done: Callable[[int], object],
     complain: Callable[[str], object],
+    only: int | None = None,
 ) -> None:
     """Apply one step of ``io.tidying`` to ``layer``: computed in a thread, put in by the window.
 
@@ -46,12 +47,13 @@ def tidy_layer(
 
     def work() -> _Found:
         before = np.array(ids)
-        after = tidy(before, (step,))
+        largest = step == KEEP_LARGEST
+        after = keep_largest(before, only=only) if largest else tidy(before, (step,))
         return _Found(before, after, np.nonzero(before != after))
 
     def put(found: _Found) -> None:
         try:
-            done(_put(layer, results, step, found))
+            done(_put(layer, results, step, found, only))
         except InputError as error:
             complain(str(error))
 
@@ -67,7 +69,9 @@ class _Found:
     where: tuple[np.ndarray, ...]
 
 
-def _put(layer: Labels, results: ResultLayers | None, step: str, found: _Found) -> int:
+def _put(
+    layer: Labels, results: ResultLayers | None, step: str, found: _Found, only: int | None
+) -> int:
     """In the window's thread: nothing here looks at all voxels but the comparison."""
     if not np.array_equal(ids_of(layer), found.before):
         raise InputError("the mask changed meanwhile, so nothing was done; press the button again")
@@ -78,7 +82,8 @@ def _put(layer: Labels, results: ResultLayers | None, step: str, found: _Found) 
         layer.data_setitem(found.where[-layer.ndim :], found.after[found.where])
     if pixels:
         entry: dict[str, Any] = layer.metadata.setdefault(METADATA, {})
-        entry.setdefault(STEPS, []).append({"step": step, "pixels": pixels})
+        told = {"step": step, "pixels": pixels} | ({} if only is None else {"class": only})
+        entry.setdefault(STEPS, []).append(told)
     return pixels
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from qtpy.compat import isalive
@@ -30,8 +31,11 @@ class TidyPart(QWidget):
         super().__init__()
         self._hub, self._mask = hub, mask
         self.largest = button(
-            "Keep largest part", "Of every class only its largest connected part stays"
+            "Keep largest part", "Of a class only its largest connected part stays"
         )
+        self.which = narrow(QComboBox())
+        self.which.setToolTip("Whose parts; of two kidneys in one class one would go")
+        self.show_classes({})
         self.holes = button(
             "Fill holes",
             "Background that a class encloses becomes that class; other classes stay",
@@ -44,13 +48,22 @@ class TidyPart(QWidget):
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(4)
-        box.addWidget(self.largest)
+        box.addWidget(row(self.largest, self.which, stretch=1))
         box.addWidget(row(self.holes, self.where, stretch=1))
         box.addWidget(self.said)
         self.largest.clicked.connect(lambda: self.apply(KEEP_LARGEST))
         self.holes.clicked.connect(lambda: self.apply(str(self.where.currentData())))
         mask.layer_changed.connect(self._on_mask)
         self._on_mask(mask.layer)
+
+    def show_classes(self, names: Mapping[int, str]) -> None:
+        """The classes to choose from; the choice stays where it can."""
+        chosen = self.which.currentData()
+        self.which.clear()
+        self.which.addItem("of every class", None)
+        for id, name in names.items():
+            self.which.addItem(f"of {name}", id)
+        self.which.setCurrentIndex(max(0, self.which.findData(chosen)))
 
     def apply(self, step: str) -> None:
         """Do one step on the chosen mask, behind the window."""
@@ -67,6 +80,7 @@ class TidyPart(QWidget):
                 to_main_thread,
                 lambda pixels: self._on_done(step, pixels),
                 self._on_failed,
+                self.which.currentData() if step == KEEP_LARGEST else None,
             )
         except (AttnSegError, MemoryError) as error:
             self._on_failed(str(error))
@@ -91,7 +105,7 @@ class TidyPart(QWidget):
             self.failed.emit(sentence)
 
     def _enable(self, on: bool) -> None:
-        for part in (self.largest, self.holes, self.where):
+        for part in (self.largest, self.which, self.holes, self.where):
             part.setEnabled(on)
 
     def _on_mask(self, layer: Labels | None) -> None:

@@ -217,6 +217,7 @@ class MeasureWidget(Dock):
         self.note.setText(NOTHING)
         self.note.setVisible(not measures.classes)
         self._say_detail()
+        self.tidy.show_classes({r.id: r.name for r in measures.classes})
         for made in (self.copy, self.save):
             made.setEnabled(bool(measures.classes))
         if answer.agreements is None:
