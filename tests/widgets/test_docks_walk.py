@@ -28,7 +28,7 @@ from napari_attnseg.viewer.hub import hub_for
 
 pytestmark = pytest.mark.gui
 FIELDS = (QAbstractButton, QAbstractSlider, QAbstractSpinBox, QComboBox, QLineEdit)
-DOCKS = ("Segment", "Tune", "Train", "Compare layers (CKA)")
+DOCKS = ("Segment", "Tune", "Train", "Measure", "Compare layers (CKA)")
 
 
 @pytest.fixture
