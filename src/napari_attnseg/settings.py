@@ -250,6 +250,23 @@ def with_encoder_normalisation(settings: TrainSettings) -> TrainSettings:
     return replace(settings, preprocessing=replace(p, mean=mean, std=std))
 
 
+PATCH = (64, 96, 96)
+"""Voxels of a 3D model's windows where nothing else is said."""
+
+
+def with_patch(settings: TrainSettings) -> TrainSettings:
+    """The settings of a 3D model (option ``ndim=3``) with a patch; raises ``InputError`` for a
+    patch of any other."""
+    whole, patch = settings.options.get("ndim") == 3, settings.preprocessing.patch
+    if patch and not whole:
+        raise InputError(f"got patch={list(patch)} for a model of slices; add the option ndim=3")
+    if patch and (len(patch) != 3 or not all(isinstance(n, int) and n > 0 for n in patch)):
+        raise InputError(f"got patch={list(patch)}, expected three numbers: slices, rows, columns")
+    if not whole or patch:
+        return settings
+    return replace(settings, preprocessing=replace(settings.preprocessing, patch=PATCH))
+
+
 def with_model(settings: TrainSettings, model: str, **options: Any) -> TrainSettings:
     """The settings for ``model``: another model than theirs starts from its own options, and the
     weight of its attention branches at 0."""

@@ -168,6 +168,10 @@ def _check_prepared(name: str, value: Any, base: Any) -> None:
         right, wanted = value in INTENSITIES, " or ".join(INTENSITIES)
     elif name == "size":
         right, wanted = value is None or _whole(value), "a whole number of pixels, or null"
+    elif name == "patch":
+        three = isinstance(value, list) and len(value) == 3 and all(map(_whole, value))
+        right = value is None or (three and min(value) > 0)
+        wanted = "three whole numbers: slices, rows, columns"
     elif name in ("mean", "std", "spacing_mm"):
         several = isinstance(value, list) and all(map(is_number, value))
         one = value is None if name == "spacing_mm" else is_number(value)

@@ -72,6 +72,14 @@ def train(
         list[str] | None,
         typer.Option(help="Model option NAME=VALUE, as width=0.5 (repeatable)."),
     ] = None,
+    patch: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a 3D model (--option ndim=3): slices, rows and columns of the random patches "
+            "it learns from, and of the windows it answers through.",
+            show_default="64,96,96",
+        ),
+    ] = None,
     preprocessing: Annotated[
         list[str] | None,
         typer.Option(help="Preprocessing NAME=VALUE, as intensity=window (repeatable)."),
@@ -97,6 +105,8 @@ def train(
 ) -> None:
     """Train a model; Ctrl+C keeps the best one and --resume goes on bit-exactly on CPU."""
     model, option = with_attention(model, option, attention)
+    if patch is not None:
+        preprocessing = [*(preprocessing or []), f"patch=[{patch}]"]
     check_options(refine, coarse, fine_tune, model, preprocessing)
     if not (dry_run or check):
         out = checkpoint_to_write(out, resume or overwrite)

@@ -1,6 +1,7 @@
 """Losses that leave unlabelled pixels out: cross-entropy, Dice + cross-entropy, focal, Tversky.
 
-A target is an integer map (B, H, W): 0 background, 1, 2, ... classes, ``IGNORE`` = not labelled.
+A target is an integer map (B, H, W), of volumes (B, D, H, W): 0 background, 1, 2, ... classes,
+``IGNORE`` = not labelled.
 ``weights`` (K,), background first, are given for rare classes: a pixel counts in means over
 pixels by the weight of its class, a foreground class likewise in means over classes. Without
 unlabelled pixels and weights the four equal MONAI's.
@@ -77,7 +78,7 @@ def masked_maps(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tenso
     else:
         probability = logits.softmax(1)[:, 1:]
         hot = F.one_hot(target.clamp(min=0).long(), logits.shape[1])
-        wanted = hot.permute(0, 3, 1, 2)[:, 1:].to(logits.dtype)
+        wanted = hot.movedim(-1, 1)[:, 1:].to(logits.dtype)
     return probability * known, wanted * known
 
 
@@ -96,8 +97,9 @@ def soft_dice(logits: torch.Tensor, target: torch.Tensor, weights: Weights = Non
     error), and with several classes over the foreground classes.
     """
     probability, wanted = masked_maps(logits, target)
-    both = (probability * wanted).sum((0, 2, 3))
-    total = (probability + wanted).sum((0, 2, 3))
+    axes = (0, *range(2, logits.ndim))
+    both = (probability * wanted).sum(axes)
+    total = (probability + wanted).sum(axes)
     return _over_classes(1 - (2 * both + SMOOTH) / (total + SMOOTH), weights)
 
 
@@ -115,7 +117,7 @@ def focal(logits: torch.Tensor, target: torch.Tensor, weights: Weights = None) -
 
     several = logits.shape[1] > 1
     if several:
-        hot = F.one_hot(target.clamp(min=0).long(), logits.shape[1]).permute(0, 3, 1, 2)
+        hot = F.one_hot(target.clamp(min=0).long(), logits.shape[1]).movedim(-1, 1)
     else:
         hot = (target > 0)[:, None]
     loss = FocalLoss(gamma=FOCUS, use_softmax=several, reduction="none")

@@ -14,6 +14,7 @@ from napari_attnseg.engine.data import Slice, Source, network_input, upright
 from napari_attnseg.engine.learner import Learner
 from napari_attnseg.engine.preprocess import resize
 from napari_attnseg.engine.validate import default_threshold, probability
+from napari_attnseg.engine.volume_data import VolumeSource
 
 PREVIEW_SECONDS = 3.0
 """Between two previews at least, and ten times what the last one took."""
@@ -52,10 +53,30 @@ class Previewer:
 def write_preview(learner: Learner, source: Source, pair: int, z: int, path: Path) -> None:
     """The current model's probability of one slice, in view order, replacing ``path`` whole."""
     data = source.pair(pair)
+    if isinstance(source, VolumeSource):
+        _write_whole(path, _of_volume(learner, source, pair, z))
+        return
     image = network_input(data, z, source.preprocessing)
     values = learner.values(default_threshold(learner, source, (Slice(pair, z),)))
     logits = resize(learner.logits(image, values)[None], data.view.shape[1:3], antialias=False)[0]
     _write_whole(path, upright(probability(logits), data.flips))
+
+
+def _of_volume(learner: Learner, source: VolumeSource, pair: int, z: int) -> np.ndarray:
+    """The same of a volume, out of the windows that cover the slice."""
+    data, windows = source.pair(pair), source.windows(pair)
+    values = learner.values(learner.settings.threshold)
+    count, depth = len(data.view), windows.shape[0]
+    at = count - 1 - z if data.flips[0] else z
+    steps = windows.logits(
+        (), min(int((at + 0.5) * depth / count), depth - 1), lambda x: learner.logits_of(x, values)
+    )
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            logits = resize(end.value[None], data.view.shape[1:3], antialias=False)[0]
+            return upright(probability(logits), data.flips)
 
 
 def write_shown_image(source: Source, pair: int, z: int, path: Path) -> None:

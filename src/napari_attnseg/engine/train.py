@@ -28,8 +28,14 @@ from napari_attnseg.engine.learner import Learner
 from napari_attnseg.engine.showing import Previewer, PreviewWish
 from napari_attnseg.engine.trainer_state import Progress, load_state, state_path
 from napari_attnseg.engine.validate import Validation, validate
+from napari_attnseg.engine.volume_data import VolumeSource
 from napari_attnseg.errors import EngineError, InputError
-from napari_attnseg.settings import TrainSettings, check_settings, with_encoder_normalisation
+from napari_attnseg.settings import (
+    TrainSettings,
+    check_settings,
+    with_encoder_normalisation,
+    with_patch,
+)
 
 __all__ = ["train", "versions"]
 
@@ -74,7 +80,9 @@ def train(
         raise InputError(
             f"cannot make the folder {path.parent} ({error.strerror}); choose another --out"
         ) from error
-    settings = with_encoder_normalisation(settings)
+    settings = with_patch(with_encoder_normalisation(settings))
+    if settings.preprocessing.patch:
+        source = VolumeSource(source)
     keep_coarse(settings, path)
     keeper = Keeper(path, About(command, title, text), settings.threshold)
     run = _Run(settings, source, keeper, preview, should_stop or (lambda: False))
@@ -245,6 +253,10 @@ class _Run:
         given = self.settings.validation, self.settings.seed, self.source.marked
         parts = split(self.source.slices, *given)
         self.training, self.validation, self.keeper.split_text = parts
+        if isinstance(self.source, VolumeSource):
+            self.source.keep_back(self.validation if self.held_out else ())
+            words = self.keeper.split_text.replace("slices", "blocks of slices")
+            self.keeper.split_text = words
 
     def _weigh(self) -> Stream:
         """Class weights from the labels of the training slices, where they are wanted."""

@@ -22,6 +22,7 @@ from napari_attnseg.engine.metrics import (
     score_histogram,
 )
 from napari_attnseg.engine.preprocess import resize
+from napari_attnseg.engine.volume_data import VolumeSource
 
 STEP_SLICES = 8
 """Validation slices whose ``step`` gives the default threshold when thresholds are drawn."""
@@ -65,6 +66,11 @@ class _Tally:
         self._pixels += target.size
         if self._pixels >= TALLY_PIXELS:
             self._sort_in()
+
+    def join(self, first: int) -> None:
+        """All from slice number ``first`` on are one volume."""
+        if own := self.counts[first:]:
+            self.counts[first:] = [sum(own[1:], own[0])]
 
     @property
     def scores(self) -> Scores:
@@ -113,6 +119,9 @@ def validate(
     learner: Learner, source: Source, slices: tuple[Slice, ...], result: Validation
 ) -> Generator[None, None, None]:
     """Fill ``result`` at the default threshold; yields between slices so that one can stop."""
+    if isinstance(source, VolumeSource):
+        yield from _validate_volumes(learner, source, slices, result)
+        return
     result.threshold = default_threshold(learner, source, slices)
     yield
     values = learner.values(result.threshold)
@@ -127,6 +136,28 @@ def validate(
             losses.append(float(learner.loss(logits[None], target[None])))
             tally.add(logits, example.target)
             yield
+    result.loss = float(np.mean(losses))
+    result.figures = _figures(tally.counts, tally.scores, source.settings.class_names)
+
+
+def _validate_volumes(
+    learner: Learner, source: VolumeSource, slices: tuple[Slice, ...], result: Validation
+) -> Generator[None, None, None]:
+    """Blocks of volumes through windows; ``dice_image`` is the mean over volumes."""
+    result.threshold = learner.settings.threshold
+    values = learner.values(result.threshold)
+    losses: list[float] = []
+    tally = _Tally(len(source.settings.class_names))
+    for pair in sorted({s.pair for s in slices}):
+        windows, target, first = source.windows(pair), source.whole(pair).target, len(tally.counts)
+        for z in (z for s in slices if s.pair == pair for z in source.planes(s)):
+            if (target[z] == IGNORE).all():
+                continue
+            logits = yield from windows.logits((), z, lambda x: learner.logits_of(x, values))
+            losses.append(float(learner.loss(logits[None], target[z][None])))
+            tally.add(logits, target[z].numpy())
+            yield
+        tally.join(first)
     result.loss = float(np.mean(losses))
     result.figures = _figures(tally.counts, tally.scores, source.settings.class_names)
 

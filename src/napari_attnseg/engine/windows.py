@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from napari_attnseg.engine.preprocess import resize
+from napari_attnseg.settings import PATCH as PATCH
 
 OVERLAP = 0.25
 """Share of a window's side that it has in common with the next, at least (MONAI's default)."""
@@ -29,8 +30,6 @@ LEAST_WEIGHT = 1e-3
 """At the corners of a window, as MONAI's."""
 LAYER_BYTES = 384 << 20
 """Weighted sums that are kept, if this is room for more than two layers."""
-PATCH = (64, 96, 96)
-"""The windows of a 3D model that does not say its own."""
 Size = tuple[int, int, int]
 Net = Callable[[torch.Tensor], torch.Tensor]
 """Logits (1, C, d, h, w) of a window (1, C, d, h, w), both on the CPU."""
