@@ -53,7 +53,7 @@ class Report:
     def add(self, row: Row) -> None:
         """The next file is done with."""
         now = time.monotonic()
-        if row.status == "ok":  # the others take no time to speak of
+        if row.status == "ok" and self.found["ok"]:  # the first one waits for the model, too
             self._working += now - self._last
         self._last = now
         self.found[row.status] += 1
@@ -108,9 +108,9 @@ class Report:
         done = self.found.total()
         if self.count == 1 or done == self.count:
             return ""
-        worked = self.found["ok"]
+        worked = self.found["ok"] - 1
         left = self.count - done
-        rest = f", about {duration(self._working / worked * left)} left" if worked else ""
+        rest = f", about {duration(self._working / worked * left)} left" if worked > 0 else ""
         return f" [{done} of {self.count}{rest}]"
 
 
@@ -177,8 +177,9 @@ def run_batch(
         names = card.class_names
         table = Table(out, names, [m.name for m in places.values()]) if many else None
         report = Report(out, len(places), len(names) - 1, table)
+        whole = {image.absolute(): mask.absolute() for image, mask in places.items()}
         try:
-            with ended_like_a_key(), closing(rows_of(tasks_of(places), out)) as rows:
+            with ended_like_a_key(), closing(rows_of(tasks_of(whole), out)) as rows:
                 for row in rows:
                     report.add(row)
         except KeyboardInterrupt:

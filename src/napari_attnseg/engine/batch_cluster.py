@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import sys
 import time
 import uuid
@@ -20,7 +21,7 @@ from typing import Any
 
 from napari_attnseg import __version__
 from napari_attnseg.engine.batch import Recipe, Row, Task
-from napari_attnseg.engine.batch_worker import Order, Unfit, size_of, unequal, work
+from napari_attnseg.engine.batch_worker import Order, Unfit, size_of, unequal
 from napari_attnseg.errors import AttnSegError, InputError
 
 CONNECT_SECONDS = 10
@@ -115,16 +116,26 @@ class Cluster:
             return Row(str(task.image), task.mask.name, "failed", error=why)
         order = Order(recipe, task, marker, marker.name.rpartition("-")[2], size)
         return self._client.submit(
-            work, order, key=f"attnseg-{task.mask.name}-{uuid.uuid4().hex}", pure=False
+            _there(),
+            pickle.dumps(order),
+            key=f"attnseg-{task.mask.name}-{uuid.uuid4().hex}",
+            pure=False,
         )
 
     def _finished(self, flying: dict[Any, Task]) -> list[Any]:
+        from concurrent.futures import CancelledError
+
         from distributed import wait
 
         if not flying:
             return []
-        with contextlib.suppress(TimeoutError), self._client.as_current():
-            wait(list(flying), timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED")
+        with self._client.as_current():
+            try:
+                wait(list(flying), timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED")
+            except TimeoutError:
+                pass
+            except CancelledError as error:  # all of them, when the scheduler has gone
+                raise _lost(self.scheduler) from error
         if self._client.status not in ("running", "connecting"):
             raise _lost(self.scheduler)
         return [f for f in flying if f.status not in ("pending", "lost")]
@@ -179,6 +190,20 @@ def _lost(scheduler: str) -> InputError:
         f"the scheduler at {scheduler} is gone; what was finished is kept, give the same command "
         "again when there is one"
     )
+
+
+def _there() -> Callable[[bytes], Row]:
+    """What workers are given to do. It is sent by value: one that lacks this package says so,
+    where a reference to ``work`` would end its whole process."""
+
+    def attnseg_file(order: bytes) -> Row:
+        import pickle
+
+        from napari_attnseg.engine.batch_worker import work
+
+        return work(pickle.loads(order))
+
+    return attnseg_file
 
 
 def _everywhere(recipe: Recipe) -> Recipe:
