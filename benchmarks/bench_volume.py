@@ -26,14 +26,15 @@ from typing import Any
 from results import device, write_section
 from volume_parts import SIDE, Watched, mark, write_phantom
 
-MODEL = "ct_organs_smooth_unet"
-RUN = ("run", "first")
+SHIPPED = "ct_organs_smooth_unet"
+TINY = "tiny"
+"""A ``smooth_unet`` of an eighth of the width with random weights: where only memory is asked."""
 
 
 # --- measured in processes of their own -----------------------------------------------------------
 
 
-def in_window(path: str) -> None:
+def in_window(path: str, model: str) -> None:
     """Open, look at the middle, run, move the threshold."""
     import napari
     from bench_gui import pump
@@ -48,7 +49,7 @@ def in_window(path: str) -> None:
     began = time.perf_counter()
     viewer.open(path, plugin="napari-attnseg")
     opened = time.perf_counter() - began
-    hub.set_model(MODEL)
+    hub.set_model(model)
     slices = viewer.layers[0].data.shape[0]
     viewer.dims.set_current_step(0, slices // 2)
     answers: list[Any] = []
@@ -98,7 +99,7 @@ def _run(hub: Any, pump: Any, begin: Callable[[], Any]) -> tuple[float, float, A
     return seconds, seen[0], ended[0]
 
 
-def in_monai(path: str) -> None:
+def in_monai(path: str, model: str) -> None:
     """Load, scale, infer slice by slice, cut: MONAI's parts as a script uses them."""
     import torch
     from monai.inferers import SliceInferer
@@ -106,7 +107,7 @@ def in_monai(path: str) -> None:
 
     from napari_attnseg.engine.session import Session
 
-    session = Session(MODEL, device="cpu")
+    session = Session(model, device="cpu")
     net, p = session.model, session.card.preprocessing
     mark("idle")
     mark("run")
@@ -127,12 +128,37 @@ def in_monai(path: str) -> None:
     mark("end", seconds=seconds, foreground=int((labels > 0).sum()))
 
 
+def tiny_model(folder: Path) -> str:
+    """The file of a small network with the shipped one's classes and preprocessing."""
+    import torch
+
+    from napari_attnseg.cards import Card, read_card, resolve_checkpoint
+    from napari_attnseg.models.base import create_model
+    from napari_attnseg.models.checkpoint import save_checkpoint
+    from napari_attnseg.settings import Tuning
+
+    torch.manual_seed(0)
+    model = create_model(
+        "smooth_unet", in_channels=1, classes=4, width=0.125, stride=16, rule="authors"
+    )
+    known = read_card(resolve_checkpoint(SHIPPED))
+    names, tuning = known.class_names, Tuning.of(threshold=0.01, rule="authors", gamma=0.5)
+    card = Card(
+        spec=model.spec.to_json(),
+        preprocessing=known.preprocessing,
+        class_names=names,
+        tuning=tuning,
+    )
+    save_checkpoint(folder / f"{TINY}.safetensors", model, card)
+    return str(folder / f"{TINY}.safetensors")
+
+
 # --- the table ------------------------------------------------------------------------------------
 
 
-def row(path: Path, slices: int, monai: bool) -> str:
+def row(path: Path, slices: int, model: str, monai: bool) -> str:
     """Measure one volume."""
-    ours = Watched(__file__, "--child", "window", path)
+    ours = Watched(__file__, "--child", "window", path, model)
     marks = ours.wait()
     extra = {k: ours.extra(("run",), k, "idle") for k in ("anon", "pss", "rss")}
     engine = ours.extra(("run",), "anon", "idle", "engine_")
@@ -148,7 +174,7 @@ def row(path: Path, slices: int, monai: bool) -> str:
     ]
     if not monai:
         return f"| {' | '.join([*cells, '', '', ''])} |"
-    theirs = Watched(__file__, "--child", "monai", path)
+    theirs = Watched(__file__, "--child", "monai", path, model)
     seconds = theirs.wait()["end"]["seconds"]
     most = theirs.extra(("run",), "anon", "idle")
     cells += [
@@ -181,26 +207,28 @@ def main() -> None:
     parser.add_argument("--gz", action="store_true", help="the last size as .nii.gz, too")
     parser.add_argument("--no-monai", action="store_true")
     parser.add_argument("--write", action="store_true")
-    parser.add_argument("--child", nargs=2, metavar=("FORM", "FILE"), help=argparse.SUPPRESS)
+    parser.add_argument("--model", default=SHIPPED, help=f"name or file; {TINY}: random weights")
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     wish = parser.parse_args()
     if wish.child:
-        (in_window if wish.child[0] == "window" else in_monai)(wish.child[1])
+        (in_window if wish.child[0] == "window" else in_monai)(*wish.child[1:])
         return
     lines = [HEAD]
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
+        model = tiny_model(Path(folder)) if wish.model == TINY else wish.model
         todo = [(n, ".nii") for n in wish.slices]
         todo += [(wish.slices[-1], ".nii.gz")] if wish.gz else []
         for slices, suffix in todo:
             path = Path(folder) / f"ct{slices}{suffix}"
             write_phantom(path, slices)
-            lines.append(row(path, slices, not wish.no_monai and suffix == ".nii"))
+            lines.append(row(path, slices, model, not wish.no_monai and suffix == ".nii"))
             print(lines[-1], flush=True)
             path.unlink()
     command = "xvfb-run -a python benchmarks/bench_volume.py " + " ".join(sys.argv[1:])
     threads = os.environ.get("OMP_NUM_THREADS", "all")
     text = (
-        f"`{command}` on {device()}; `{MODEL}`, float32, OMP_NUM_THREADS={threads} in every "
+        f"`{command}` on {device()}; `{wish.model}`, float32, OMP_NUM_THREADS={threads} in every "
         f"process. Load of the machine by everything when it began: {load:.1f}. Extra: above the "
         "window and its engine with torch imported and nothing open. The first visible slice is "
         "told from the press of Run with the model loaded. MONAI: `SliceInferer` with the same "
@@ -208,7 +236,7 @@ def main() -> None:
     )
     print("\n".join(lines))
     if wish.write:
-        write_section("volume", text + "\n".join(lines))
+        write_section(f"volume, {wish.model}", text + "\n".join(lines))
 
 
 if __name__ == "__main__":

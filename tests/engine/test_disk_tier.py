@@ -268,3 +268,38 @@ def test_a_slice_in_passing_has_the_bits_of_a_live_one(tiny_checkpoint: Path) ->
                 np.testing.assert_array_equal(getattr(answer, name), getattr(expected, name))
     assert "variants" not in passing.pipeline.chain.counts
     assert passing.pipeline.chain.counts["attend"] == 2
+
+
+def test_memory_that_ends_in_a_run_costs_neither_slices_nor_bits(
+    tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every attention from the sixth on fails until its row blocks are smaller."""
+    image = np.random.default_rng(0).normal(size=(9, 33, 41)).astype(np.float32)
+    np.save(tmp_path / "image.npy", image)
+    ref = m.ImageRef("k", str(tmp_path / "image.npy"))
+    work = m.Predict(1, ref, str(tiny_checkpoint), "cpu", TUNING, tuple(range(9)), str(tmp_path))
+    plain = list(Engine().handle(replace(work, out=str(tmp_path / "plain"))))[-1]
+    from napari_attnseg.models.smooth_unet import SmoothUNet
+
+    true_attend, calls = SmoothUNet.attend, Counter[str]()
+
+    def short(self: Any, encoded: Any) -> Any:
+        calls["all"] += 1
+        if calls["all"] > 5 and self.attention.block_bytes is None:
+            raise torch.OutOfMemoryError("not enough memory")
+        return true_attend(self, encoded)
+
+    monkeypatch.setattr(SmoothUNet, "attend", short)
+    engine = Engine()
+    run = replace(work, out=str(tmp_path / "out"), stages=str(tmp_path / "s"), stage_bytes=1 << 30)
+    events = list(engine.handle(run))
+    last = events[-1]
+    assert isinstance(last, m.Finished)
+    assert isinstance(plain, m.Finished)
+    assert calls["all"] == 9 + 1, "each slice once, and the one that failed"
+    assert any("smaller row blocks" in e.text for e in events if isinstance(e, m.Note))
+    assert any("smaller row blocks" in text for text in last.summary["provenance"]["notes"])
+    for name, path in last.outputs.items():
+        np.testing.assert_array_equal(np.load(path), np.load(plain.outputs[name]))
+    assert last.summary["kept"]["slices"] == 9, "what lay in memory went to disk"
+    engine.close()

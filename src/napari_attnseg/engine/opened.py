@@ -235,6 +235,13 @@ class OpenImage:
         self._received.clear()
         self._levels.clear()
 
+    def _leave_memory(self) -> None:
+        """Free what memory is kept for answers; what lies on disk still holds."""
+        self.model.forget()
+        self.pipeline.leave_memory()
+        self._received.clear()
+        self._levels.clear()
+
     def provenance(self, tuning: Tuning | None = None) -> dict[str, Any]:
         """What an exported mask should say about its making, as plain data."""
         from napari_attnseg import __version__
@@ -354,8 +361,10 @@ class OpenImage:
     def _move(self, rung: Rung) -> None:
         if rung == self._rungs[0]:
             return
-        self._forget()
-        if rung.device != self.device:
+        if rung.device == self.device:
+            self._leave_memory()
+        else:
+            self._forget()
             self.device = rung.device
             self.model.to(rung.device)
         for module in self.model.modules():

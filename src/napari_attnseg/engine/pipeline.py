@@ -224,6 +224,13 @@ class Pipeline:
         self.heavy.resize(min(self.heavy.limit, cache_bytes))
         self.light.resize(min(self.light.limit, _light_share(cache_bytes)))
 
+    def leave_memory(self) -> None:
+        """Keep nothing in memory of the slices so far; what has a place on disk goes there."""
+        for cache in (self.heavy, self.light):
+            limit = cache.limit
+            cache.resize(0)
+            cache.resize(limit)
+
     def clear(self) -> None:
         """Forget all cached slices."""
         self.heavy.clear()
