@@ -51,24 +51,17 @@ class Chunks:
     def _sized(self) -> list[tuple[int, int]]:
         return [(a, max(1, int(self._array.shape[a]))) for a in self._order]
 
-    def __getitem__(self, index: Any) -> np.ndarray:
-        """``index``: a slice of step 1 (or a whole number) per axis, as dask asks."""
-        index = index if isinstance(index, tuple) else (index,)
-        index = (*index, *(slice(None),) * (self.ndim - len(index)))
-        wanted = [
-            (i, i + 1) if isinstance(i, int | np.integer) else i.indices(n)[:2]
-            for i, n in zip(index, self.shape, strict=True)
-        ]
+    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
+        """``index``: a slice of step 1 per axis, as dask asks for its blocks."""
+        wanted = [i.indices(n)[:2] for i, n in zip(index, self.shape, strict=True)]
         ends = [
             (start // c * c, min(n, -(-stop // c) * c))
             for (start, stop), c, n in zip(wanted, self.chunks, self.shape, strict=True)
         ]
         block = self._block(tuple((int(a), int(b)) for a, b in ends))
-        inner = tuple(
-            start - low if isinstance(i, int | np.integer) else slice(start - low, stop - low)
-            for i, (start, stop), (low, _) in zip(index, wanted, ends, strict=True)
-        )
-        return block[inner]
+        return block[
+            tuple(slice(a - low, b - low) for (a, b), (low, _) in zip(wanted, ends, strict=True))
+        ]
 
     def _block(self, ends: tuple[tuple[int, int], ...]) -> np.ndarray:
         with self._lock:
