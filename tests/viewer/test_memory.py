@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 
+from napari_attnseg.control.asides import whole_file
+from napari_attnseg.control.client import InProcessClient
+from napari_attnseg.control.live import LiveController
 from napari_attnseg.control.scratch import Scratch
 from napari_attnseg.errors import InputError
 from napari_attnseg.viewer.memory import DISK_BYTES, LARGE_BYTES, empty_volume, volume_store
@@ -134,3 +137,18 @@ def test_numbered_objects_of_a_large_volume_are_a_file(scratch: Scratch) -> None
 def _anonymous() -> int:
     words = Path("/proc/self/status").read_text().split()
     return int(words[words.index("RssAnon:") + 1]) << 10
+
+
+def test_objects_are_counted_in_the_file_of_the_labels(scratch: Scratch) -> None:
+    made = volume_store((70, 512, 500), np.uint8, scratch)
+    assert whole_file(made) == Path(str(made.filename))
+    for other in (made[1:], made[:, ::2], np.asarray(made), np.zeros((3, 4, 5), np.uint8)):
+        assert whole_file(other) is None
+    made[3, 5:9, 7:11] = made[60, 5:9, 7:11] = 1
+    live = LiveController(InProcessClient(), scratch)
+    seen: list[Any] = []
+    live.objects_done.connect(lambda event, ids: seen.append((event.count, ids[60, 6, 8])))
+    before = scratch.used_bytes
+    live.split_objects(made)
+    assert seen == [(2, 2)]
+    assert scratch.used_bytes - before < 2 * made.nbytes + made.nbytes, "the ids alone"

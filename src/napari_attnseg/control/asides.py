@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ class Asides:
     ) -> int:
         """Number the objects of class labels (Z,Y,X); ``objects_done`` follows."""
         with self._lock:
-            source = self.scratch.save(labels, "objects_from")
+            source = whole_file(labels) or self.scratch.save(labels, "objects_from")
             out = self.scratch.folder("objects") / "ids.npy"
             return self._send(
                 m.SplitObjects(0, str(source), str(out), watershed, min_distance, min_size)
@@ -74,3 +75,12 @@ class Asides:
             self.diagnosed.emit(event)
         elif isinstance(event, m.Failed):
             self.failed.emit(event)
+
+
+def whole_file(array: Any) -> Path | None:
+    """The ``.npy`` file that holds just this array (the layers of large volumes lie in some)."""
+    if not isinstance(array, np.memmap) or not array.flags.c_contiguous or not array.filename:
+        return None
+    path = Path(str(array.filename))
+    fits = path.is_file() and path.stat().st_size == array.offset + array.nbytes
+    return path if fits and path.suffix == ".npy" else None

@@ -288,7 +288,7 @@ class Hub:
         results = self.results
         if results is None or results.edits is None or results.layer("labels") is None:
             raise InputError("there are no labels to split yet; press Run first.")
-        self.live.split_objects(results.edits.data, watershed=watershed, min_size=min_size)
+        self.live.split_objects(results.shown, watershed=watershed, min_size=min_size)
 
     @property
     def every_result(self) -> list[tuple[str, ResultLayers]]:

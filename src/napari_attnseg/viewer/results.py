@@ -100,6 +100,13 @@ class ResultLayers:
         found = self.labels if what == "labels" else self.maps.get(what)
         return found if self.alive(found) else None
 
+    @property
+    def shown(self) -> npt.NDArray[np.uint8]:
+        """The labels as they are seen, (Z, Y, X): those of a large volume as the map of a file."""
+        assert self.labels is not None
+        data = self.labels.data
+        return data if isinstance(data, np.memmap) and data.ndim == 3 else self._pixels(self.labels)
+
     # --- creation -----------------------------------------------------------------------------
 
     def ensure_labels(self) -> Labels:
