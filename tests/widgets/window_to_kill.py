@@ -78,6 +78,15 @@ def seen(dock: Any) -> dict[str, Any]:
     return {"labels": np.array(edits.data), "held": masks, "tuning": json.dumps(tuning)}
 
 
+def log(plan: dict[str, Any], dock: Any) -> None:
+    """Every state that was reached, one file each, when the plan asks for it."""
+    if "log" in plan:
+        folder = Path(plan["log"])
+        number = len(list(folder.glob("*.npy")))
+        np.save(folder / "part", dock.hub.results.edits.data)
+        (folder / "part.npy").replace(folder / f"{number:02}.npy")
+
+
 def work(plan: dict[str, Any]) -> None:
     """Open, run, move the threshold by the dock's slider, paint, erase, take one step back."""
     from napari_attnseg.widgets.segment import SegmentWidget
@@ -101,8 +110,10 @@ def work(plan: dict[str, Any]) -> None:
     idle(dock)
     viewer.layers.selection.active = layer
     layer.mode, layer.brush_size, layer.selected_label = "paint", 4, 2
+    log(plan, dock)
     for points in plan["strokes"]:
         drag(viewer, layer, points)
+        log(plan, dock)
     layer.mode = "erase"
     drag(viewer, layer, plan["erased"])
     QTest.qWait(plan.get("wait_ms", 300))
