@@ -150,6 +150,19 @@ def test_nobody_answers(tiny_checkpoint, images, tmp_path, monkeypatch, address)
     assert not (tmp_path / "o").exists()
 
 
+def test_tls_without_certificates(tiny_checkpoint, images, tmp_path) -> None:
+    dask = pytest.importorskip("dask")
+    pytest.importorskip("distributed")
+    there = ["--scheduler", "tls://127.0.0.1:9", "--out", tmp_path / "o"]
+    code, error = said("predict", tiny_checkpoint, images, *there)
+    assert code == 1
+    assert "names no certificates for a client; set distributed.comm.tls" in error
+    with dask.config.set({"distributed.comm.tls.ca-file": str(tmp_path / "none.pem")}):
+        code, error = said("predict", tiny_checkpoint, images, *there)
+    assert code == 1
+    assert "names no certificates" in error or "cannot be read" in error
+
+
 def test_old_drafts_go_and_young_ones_stay(tiny_checkpoint, images, tmp_path) -> None:
     out = tmp_path / "o"
     out.mkdir()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +23,8 @@ from PIL import Image
 from napari_attnseg.engine.batch import tasks_of
 from napari_attnseg.engine.batch_cluster import Cluster
 from napari_attnseg.engine.batch_make import Maker
+from napari_attnseg.engine.batch_worker import Unfit
+from napari_attnseg.errors import InputError
 
 distributed = pytest.importorskip("distributed")
 pytestmark = pytest.mark.slow
@@ -179,3 +184,81 @@ def test_killed_between_the_mask_and_the_word_about_it(cluster, tiny_checkpoint,
         )
         assert names(log, "begun") == Counter(path.name for path in images), "none anew"
         assert names(log, "done") == Counter(task.mask.name for task in tasks)
+
+
+@pytest.mark.parametrize(
+    ("version", "says"),
+    [
+        ("0.0.9", r"has napari-attnseg 0\.0\.9, but here it is .*; install the same version"),
+        ("", "cannot load napari-attnseg .*install it there"),
+    ],
+)
+def test_sample_a_worker_with_another_version_or_none(
+    tiny_checkpoint, tmp_path, version: str, says: str
+) -> None:
+    """A real worker that finds another package under our name (``""``: one that lacks nearly
+    everything, which only the work itself can tell)."""
+    images, out = pictures(tmp_path / "in", 2), tmp_path / "out"
+    package = tmp_path / "other" / "napari_attnseg"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    if version:
+        told = package.with_name(f"napari_attnseg-{version}.dist-info")
+        told.mkdir()
+        (told / "METADATA").write_text(f"Name: napari-attnseg\nVersion: {version}\n")
+    out.mkdir()
+    with distributed.LocalCluster(
+        n_workers=0, processes=False, protocol="tcp", dashboard_address=":0"
+    ) as made:
+        words = ["-m", "distributed.cli.dask_worker", made.scheduler_address, "--no-nanny"]
+        other = subprocess.Popen(
+            [sys.executable, *words, "--nthreads", "1", "--local-directory", str(tmp_path)],
+            env={**os.environ, "PYTHONPATH": str(package.parent)},
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            with distributed.Client(made, set_as_default=False) as client:
+                client.wait_for_workers(1, timeout=60)
+            tasks = tasks_of({path: out / f"{path.stem}_mask.png" for path in images})
+            with pytest.raises(Unfit, match=says):
+                run_on(made, recipe(tiny_checkpoint), tasks, out)
+            assert other.poll() is None, "the worker lives on"
+        finally:
+            other.terminate()
+            other.wait()
+
+
+def test_sample_a_lost_scheduler_is_one_sentence(tiny_checkpoint, tmp_path) -> None:
+    images, out = pictures(tmp_path / "in", 8), tmp_path / "out"
+    out.mkdir()
+    address = "tcp://127.0.0.1:18787"
+    words = ["-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "18787"]
+    scheduler = subprocess.Popen(
+        [sys.executable, *words, "--no-dashboard"], stderr=subprocess.DEVNULL
+    )
+    listening(18787)
+    there = Cluster(address)
+    try:
+        tasks = tasks_of({path: out / f"{path.stem}_mask.png" for path in images})
+        said: list[str] = []
+        there._say = said.append
+        rows = there.rows(recipe(tiny_checkpoint), tasks, out)
+        threading.Timer(3, scheduler.kill).start()
+        with pytest.raises(InputError, match="is gone; what was finished is kept"):
+            list(rows)
+        assert said == [f"waiting for workers at {address}"], "said once"
+        assert list(out.iterdir()) == []
+    finally:
+        there.close()
+        scheduler.kill()
+        scheduler.wait()
+
+
+def listening(port: int) -> None:
+    """Wait until somebody takes calls at ``port``."""
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            time.sleep(0.1)

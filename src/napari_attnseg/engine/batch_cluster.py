@@ -161,6 +161,7 @@ def _connected(scheduler: str) -> Any:
         from distributed import Client
     except ModuleNotFoundError:
         raise InputError(MISSING) from None
+    _check_certificates(scheduler)
     file = Path(scheduler)
     where = {"scheduler_file": scheduler} if file.is_file() else {"address": scheduler}
     try:
@@ -174,6 +175,22 @@ def _connected(scheduler: str) -> Any:
             )
     except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
         raise InputError(_no_answer(scheduler, error)) from error
+
+
+def _check_certificates(scheduler: str) -> None:
+    """Dask itself would fail half-way, and take its time to clean up."""
+    from distributed.security import Security
+
+    try:
+        there = Security().get_connection_args("client").get("ssl_context") is not None
+        why = "names no certificates for a client"
+    except (OSError, ValueError, TypeError) as error:
+        there, why = False, f"names certificates that cannot be read ({error})"
+    if scheduler.startswith("tls://") and not there:
+        raise InputError(
+            f"got {scheduler}, but Dask's configuration {why}; set distributed.comm.tls there "
+            "(ca-file, client.cert and client.key), as scheduler and workers have it"
+        )
 
 
 def _no_answer(scheduler: str, error: Exception) -> str:
