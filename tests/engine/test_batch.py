@@ -17,10 +17,11 @@ import pytest
 from batches import SPACING, lines, pictures, recipe, scan, told
 from PIL import Image
 
-from napari_attnseg.engine import batch_make
+from napari_attnseg.engine import batch_make, batch_worker
 from napari_attnseg.engine.batch import Row, Task, tasks_of
 from napari_attnseg.engine.batch_make import Maker, Stopped
 from napari_attnseg.engine.batch_table import Table
+from napari_attnseg.engine.batch_worker import Order, Unfit, work
 from napari_attnseg.errors import InputError
 
 
@@ -273,3 +274,63 @@ def test_importing_plain_batches_costs_no_torch() -> None:
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+@pytest.mark.parametrize("unseen", ["marker", "token", "image", "size"])
+def test_a_worker_that_sees_another_disk_says_so(
+    maker: Maker, task: Task, monkeypatch: pytest.MonkeyPatch, unseen: str
+) -> None:
+    monkeypatch.setattr(batch_worker, "SIGHT_SECONDS", 0)
+    marker = task.mask.parent / ".attnseg-run-1"
+    order = Order(maker.recipe, task, marker, "1", task.image.stat().st_size)
+    if unseen != "marker":
+        marker.write_text("2" if unseen == "token" else "1")
+    if unseen == "image":
+        task.image.unlink()
+    if unseen == "size":
+        order = replace(order, size=order.size + 1)
+    folder = unseen in ("marker", "token")
+    with pytest.raises(Unfit, match=f"does not see {marker.parent if folder else task.image} as"):
+        work(order)
+    assert not task.mask.exists()
+
+
+def test_a_worker_keeps_its_engine_and_leaves_when_the_marker_is_gone(
+    maker: Maker, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marker = task.mask.parent / ".attnseg-run-1"
+    marker.write_text("1")
+    recipe_ = replace(maker.recipe, overwrite=True)
+    order = Order(recipe_, task, marker, "1", task.image.stat().st_size)
+    try:
+        assert work(order).status == "ok"
+        engine = batch_worker.ENGINE._maker
+        assert engine is not None
+        assert work(replace(order, task=tasks_of({task.image: task.mask})[0])).status == "ok"
+        assert batch_worker.ENGINE._maker is engine, "loaded once"
+        monkeypatch.setattr(batch_worker, "LOOK_SECONDS", 0)
+        path = scan(tmp_path / "scan.nii.gz")
+        real, seen = engine._answers, []
+
+        def answers(*more: Any) -> Any:
+            for z, answer in real(*more):
+                seen.append(z)
+                marker.unlink(missing_ok=True)
+                yield z, answer
+
+        monkeypatch.setattr(engine, "_answers", answers)
+        long = Task(path, tmp_path / "scan_mask.nii.gz")
+        with pytest.raises(Stopped):
+            work(replace(order, task=long, size=path.stat().st_size))
+        assert len(seen) < 5, "within a slice"
+        assert not long.mask.exists()
+    finally:
+        batch_worker.ENGINE._stop_timer()
+        batch_worker.ENGINE._forget()
+    assert batch_worker.ENGINE._maker is None
+
+
+def test_a_worker_with_another_version_is_unfit(maker: Maker, task: Task) -> None:
+    order = Order(maker.recipe, task, task.mask, "1", 1, version="0.0.1")
+    with pytest.raises(Unfit, match=r"but here it is 0\.0\.1; install the same version"):
+        work(order)
