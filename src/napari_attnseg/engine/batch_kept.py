@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from napari_attnseg.engine.batch_extras import place_of
 from napari_attnseg.errors import AttnSegError
+from napari_attnseg.io.export import counts_of
 
 ASKED, VOXELS, SOURCE = "asked", "voxels", "file_digest"
 """What a batch adds to the provenance: what was asked for besides the values, the pixels per
@@ -80,14 +79,6 @@ def _same(told: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
 def _beside(mask: Path, asked: Mapping[str, Any], save: tuple[str, ...]) -> bool:
     """Whether all of ``save`` was written with this very mask, and is there."""
     return all(extra in asked["save"] and place_of(mask, extra).exists() for extra in save)
-
-
-def counts_of(ids: np.ndarray) -> dict[int, int]:
-    """Pixels per id, slice by slice."""
-    total = np.zeros(int(ids.max(initial=0)) + 1, np.int64)
-    for part in ids if ids.ndim == 3 else ids[None]:
-        total += np.bincount(part.reshape(-1), minlength=len(total))
-    return {int(i): int(total[i]) for i in np.flatnonzero(total)}
 
 
 def voxel_mm3(space: Any) -> float | None:

@@ -21,7 +21,7 @@ from napari_attnseg.engine.batch_extras import STEPS, write_extras, write_steps
 from napari_attnseg.engine.on_top import OnTop
 from napari_attnseg.engine.session import Session
 from napari_attnseg.errors import CheckpointError, InputError, plain_sentence
-from napari_attnseg.io.export import write_mask
+from napari_attnseg.io.export import counts_of, write_mask
 from napari_attnseg.io.image import read_image
 from napari_attnseg.io.limits import readable_bytes, steady
 from napari_attnseg.io.measure_space import space_of
@@ -105,7 +105,7 @@ class Maker:
         lines += write_extras(task.mask, labels, probability, source, recipe.save)
         if STEPS in recipe.save:
             lines.append(write_steps(session, source, recipe.tuning, task.mask))
-        counts = kept.counts_of(labels)
+        counts = counts_of(labels)
         written = write_mask(  # last: a mask says that all beside it is there
             task.mask,
             labels,

@@ -143,7 +143,7 @@ def _write(
         equal = job.verify(draft)
         if draft.is_dir() and path.is_dir() and not _is_zarr(path):
             raise ExportError(f"{path} is a folder that is no zarr; choose another name")
-    counts = _counts(array_ZYX) if array_ZYX.dtype.kind == "u" else {}
+    counts = counts_of(array_ZYX) if array_ZYX.dtype.kind == "u" else {}
     return Verified(path, job.shape, equal, counts, _message(job, counts, comment))
 
 
@@ -175,9 +175,12 @@ def _why(path: Path, error: OSError) -> str:
     )
 
 
-def _counts(ids: np.ndarray) -> dict[int, int]:
-    count = np.bincount(ids.reshape(-1), minlength=1)
-    return {int(i): int(count[i]) for i in np.flatnonzero(count)}
+def counts_of(ids: np.ndarray) -> dict[int, int]:
+    """Voxels per id that occurs; slice by slice, as counting takes eight bytes per voxel."""
+    total = np.zeros(int(ids.max(initial=0)) + 1, np.int64)
+    for part in ids if ids.ndim == 3 else ids[None]:
+        total += np.bincount(part.reshape(-1), minlength=len(total))
+    return {int(i): int(total[i]) for i in np.flatnonzero(total)}
 
 
 def _message(job: Any, counts: dict[int, int], comment: dict[str, Any]) -> str:

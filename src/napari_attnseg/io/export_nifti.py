@@ -119,16 +119,27 @@ def _write(path: Path, suffix: str, header: Any, data: np.ndarray) -> None:
 def _verify(path: Path, data: np.ndarray, affine: np.ndarray, codes: tuple[int, int]) -> None:
     """Read with nibabel's own image class, which took no part in writing."""
     try:
-        image: Any = nib.load(path)
-        again = np.asarray(image.dataobj)
+        image: Any = nib.load(path, keep_file_open=True)
+        same = _same(image.dataobj, data)
         found = image.affine
         header = image.header
     except Exception as error:
         raise ExportError(
             f"the written file cannot be read back ({error}); nothing was changed, export again"
         ) from error
-    if again.shape != data.shape or again.dtype != data.dtype or not np.array_equal(again, data):
+    if not same:
         raise ExportError("the written voxels do not read back as written; nothing was changed")
     same_codes = (int(header["qform_code"]), int(header["sform_code"])) == codes
     if not np.array_equal(found, affine) or not same_codes:
         raise ExportError("the written affine does not read back as written; nothing was changed")
+
+
+def _same(stored: Any, data: np.ndarray) -> bool:
+    """Slice by slice, in the order of the file: never a second volume in memory."""
+    if stored.shape != data.shape:
+        return False
+    if data.ndim < 3:
+        parts = iter([(np.asarray(stored), data)])
+    else:
+        parts = ((np.asarray(stored[..., k]), data[..., k]) for k in range(data.shape[-1]))
+    return all(a.dtype == data.dtype and np.array_equal(a, b) for a, b in parts)
