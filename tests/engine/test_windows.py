@@ -210,3 +210,22 @@ def test_what_a_3d_model_lacks_is_said() -> None:
     with pytest.raises(InputError, match="3D model"):
         session.maps(0)
     assert session.received(0) is None
+
+
+def test_live_questions_in_between_change_nothing(monkeypatch: Any) -> None:
+    monkeypatch.setattr("napari_attnseg.engine.windows.LAYER_BYTES", 0)
+    session, _ = counted()
+    plain = [p.logits for _, p in session.run()]
+    again, _ = counted()
+    for z in range(SHAPE[0]):
+        steps = again.stepwise(z)
+        turn = 0
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                np.testing.assert_array_equal(end.value.logits, plain[z])
+                break
+            turn += 1
+            if turn % 5 == 0:
+                again.predict((z + 7) % SHAPE[0], Tuning.of(level_1=0.5))

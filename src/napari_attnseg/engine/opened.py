@@ -97,7 +97,6 @@ class OpenImage:
         self._flips = self._upright = (False, False, False)
         self._spacing: tuple[float, ...] = ()
         self._apart: tuple[float, ...] = ()
-        self._last_key: tuple[Any, ...] = ()
         self._limits = (0.0, 1.0)
         limit = default_cache_bytes() if cache_bytes is None else cache_bytes
         self.pipeline = Pipeline(self.model, self._prepare, self._slice_size, limit, use_cells)
@@ -185,12 +184,11 @@ class OpenImage:
         self._windows = None if flat else self._windowed()
         self._forget()
 
-    def missing(self, z: int) -> int:
-        """Windows that a 3D model must still compute for slice ``z`` at the present tuning's other
-        values than the cut; 0 for models of slices."""
+    def missing(self, z: int, tuning: Tuning | None = None) -> int:
+        """Windows that a 3D model must still compute for slice ``z``; 0 for models of slices."""
         if self._windows is None:
             return 0
-        return self._windows.missing(self._last_key, self._depth_of(z))
+        return self._windows.missing(self._window_key(self._values(tuning)), self._depth_of(z))
 
     def keep_on_disk(self, folder: Path, limit: int) -> None:
         """Let heavy results that leave memory lie in ``folder``, ``limit`` bytes at most.
@@ -280,19 +278,23 @@ class OpenImage:
         """Slice ``z`` in the network's standing, and back."""
         return self.n_slices - 1 - z if self._flips[0] else z
 
+    def _window_key(self, values: dict[str, Any]) -> tuple[Any, ...]:
+        """What the logits of a 3D model depend on."""
+        return tuple(sorted((t.name, values[t.name]) for t in self.model.tunables))
+
     def _through_windows(
         self, z: int, values: dict[str, Any]
     ) -> Generator[None, None, tuple[Answer, bool]]:
         """Slice ``z`` of a 3D model, and whether any window was computed for it."""
         assert self._windows is not None
         wanted = {t.name: values[t.name] for t in self.model.tunables}
-        self._last_key = tuple(sorted(wanted.items()))
-        new = self.missing(z) > 0
+        key, at = self._window_key(values), self._depth_of(z)
+        new = self._windows.missing(key, at) > 0
 
         def net(x: torch.Tensor) -> torch.Tensor:
             return self._guarded(lambda: self.model(x.to(self.device), **wanted).cpu())
 
-        logits = yield from self._windows.logits(self._last_key, self._depth_of(z), net)
+        logits = yield from self._windows.logits(key, at, net)
         return cut_logits(logits, values["cut"]), new
 
     def _need_whole(self, what: str) -> None:

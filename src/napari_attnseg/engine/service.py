@@ -138,6 +138,7 @@ class Engine:
     def _retune(self, work: m.Retune) -> Iterator[m.Event]:
         began = time.perf_counter()
         session = self._sessions.open(work)
+        _check_live(session, work)
         with self._pace.answering((work.checkpoint, work.device, work.tile, work.image, work.z)):
             answer = session.predict(work.z, work.tuning)
         files = self._live_files(work.out, session.shape[1:])
@@ -282,3 +283,17 @@ class Engine:
 
         report = diagnose(work.device)
         yield m.Diagnosed(work.id, report, report_text(report))
+
+
+LIVE_WINDOWS = 4
+"""Windows of a 3D model that a live answer may take."""
+
+
+def _check_live(session: Session, work: m.Retune) -> None:
+    """Raise ``InputError`` for what would hold up everything else."""
+    missing = session.missing(work.z, work.tuning)
+    if missing > LIVE_WINDOWS:
+        raise InputError(
+            f"these values need {missing} windows of this 3D model computed anew, too many for a "
+            "live answer; let the slider go, or press Run, and the volume follows"
+        )

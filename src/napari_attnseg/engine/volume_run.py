@@ -87,7 +87,7 @@ class VolumeRun:
                 return
             began = time.perf_counter()
             whole = self.session.model.ndim == 3  # then slices come in layers of windows
-            z, urgent = self._pending.take(self.session.missing if whole else None)
+            z, urgent = self._pending.take(self._missing if whole else None)
             heavy = False
             if not self._record.has(z, self.work.received or urgent):
                 answer = yield from self._answer(z, urgent)
@@ -104,6 +104,9 @@ class VolumeRun:
         if text := self._left_out():
             yield m.Note(self.work.id, text)
         yield self._finished("done")
+
+    def _missing(self, z: int) -> int:
+        return self.session.missing(z, self.work.tuning)
 
     def _answer(self, z: int, urgent: bool) -> Generator[None, None, Prediction | None]:
         """Slice ``z`` in the files; ``None`` when it was stopped on the way."""

@@ -115,14 +115,16 @@ class Windows:
     def logits(self, key: Hashable, z: int, net: Net) -> Generator[None, None, torch.Tensor]:
         """Logits (C, Y, X) of slice ``z``; pauses between two windows."""
         wanted = self.covering(z)
+        held: dict[int, torch.Tensor] = {}  # others may ask in between and push layers out
         for i in wanted:
             if (key, i) not in self._sums:
                 yield from self._layer(key, i, net, {(key, j) for j in wanted})
             self._sums.move_to_end((key, i))
+            held[i] = self._sums[(key, i)]
         first, second, share = between(z, self.shape[0], self.working[0])
-        found = self._joined(key, first)
+        found = self._joined(held, first)
         if share > 0:
-            found = torch.lerp(found, self._joined(key, second), share)
+            found = torch.lerp(found, self._joined(held, second), share)
         return resize(found[None], self.shape[1:], antialias=False)[0]
 
     def clear(self) -> None:
@@ -173,14 +175,15 @@ class Windows:
                 return
             del self._sums[key]
 
-    def _joined(self, key: Hashable, plane: int) -> torch.Tensor:
-        """Logits (C, H, W) of a working plane from all layers over it."""
+    def _joined(self, sums: dict[int, torch.Tensor], plane: int) -> torch.Tensor:
+        """Logits (C, H, W) of a working plane from the ``sums`` of all layers over it."""
         logits: torch.Tensor | None = None
         weights = torch.zeros(self.working[1:])
         total = self._across_weights()
-        for i, top in enumerate(self.layers):
+        for i, part_sum in sums.items():
+            top = self.layers[i]
             if top <= plane < top + self.window[0]:
-                part = self._sums[(key, i)][:, plane - top]
+                part = part_sum[:, plane - top]
                 logits = part.clone() if logits is None else logits.add_(part)
                 weights += total[plane - top]
         assert logits is not None

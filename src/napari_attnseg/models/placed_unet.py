@@ -145,7 +145,8 @@ class PlacedUNet(UNet):
                 try:
                     made = self._place(slot, placement)
                 except (InputError, TypeError, ValueError) as error:
-                    raise InputError(f"at {slot}: {error}") from error
+                    more = "; bottleneck=se is one of many that know volumes" * (self.ndim == 3)
+                    raise InputError(f"at {slot}: {error}{more}") from error
                 if made is not None:
                     yield made
 
@@ -334,7 +335,6 @@ _DOC = "{} at {}: 0 is the network without it, 1 is as trained."
     paper="Ronneberger, Fischer & Brox: U-Net: Convolutional Networks for Biomedical Image "
     "Segmentation (MICCAI 2015), with the attention that is placed; in three dimensions as Cicek "
     "et al.: 3D U-Net (MICCAI 2016)",
-    choices={"ndim": (2, 3)},
 )
 def placed_unet(
     in_channels: int = 3,
