@@ -78,7 +78,7 @@ def predict(
         typer.Option(
             help=f"Along which axis of a volume slices are taken: {', '.join(AXES)}, or "
             f"{ALL_AXES}: along each of them with averaged probabilities, which takes three times "
-            "as long."
+            "as long for a cube, longer for a flat volume."
         ),
     ] = AXES[0],
     strict: Annotated[

@@ -11,20 +11,20 @@ import numpy as np
 from psygnal import Signal
 
 from napari_attnseg.control import messages as m
-from napari_attnseg.control.asides import Asides
 from napari_attnseg.control.client import EngineClient
 from napari_attnseg.control.handover import Pixels
 from napari_attnseg.control.latest import Latest
 from napari_attnseg.control.order import following
-from napari_attnseg.control.questions import Forecast, Forecasted
+from napari_attnseg.control.questions import Forecast, Forecasted, StepDone
 from napari_attnseg.control.scratch import Scratch, read_buffer, read_copy
+from napari_attnseg.control.slicing import LATER, Slicing
 from napari_attnseg.control.state import LiveState, Results
-from napari_attnseg.control.volumes import result_bytes
+from napari_attnseg.control.volumes import AXES, axes_bytes, result_bytes
 from napari_attnseg.errors import InputError
 from napari_attnseg.settings import TunableValue, Tuning
 
 
-class LiveController(Asides):
+class LiveController(Slicing):
     """Runs, tunes and asks the live engine; answers to an older image or model are dropped.
 
     Signals arrive in the thread of the client's ``dispatch``. ``retuned`` carries the event, the
@@ -52,7 +52,7 @@ class LiveController(Asides):
         self._order: tuple[int, ...] = ()
         self._mapped: set[int] = set()
         self._maps = True
-        self._asked_last: tuple[str, Tuning, int] | None = None
+        self._asked_last: tuple[str, Tuning, int, str] | None = None
         self._buffer = 0
         self._retune = Latest(client)
         self._row = Latest(client)
@@ -116,22 +116,6 @@ class LiveController(Asides):
             if tuning is not None and tuning != self.state.tuning:
                 self._set(tuning=tuning)
 
-    def set_tile(self, tile: int) -> None:
-        """Cut slices into tiles from the next run on, with the person's consent: 0 = whole."""
-        with self._lock:
-            if tile != self.state.tile:
-                self._drop_work()
-                self._set(tile=tile, results=None)
-
-    def set_slice(self, z: int, axis: int = 0) -> None:
-        """The slice that the person looks at, along view axis ``axis``: live answers are for this
-        one, and what is left of a run follows (see ``Reorder``)."""
-        with self._lock:
-            if (z, axis) != (self.state.z, self.state.axis):
-                self._set(z=z, axis=axis)
-                if self._run:
-                    self.client.send(m.Reorder(target=self._run, z=z, axis=axis))
-
     # --- long work -----------------------------------------------------------------------------
 
     def run(self, order: Sequence[int] | None = None) -> int:
@@ -145,7 +129,8 @@ class LiveController(Asides):
             if not self.state.ready:
                 raise InputError("got no image or no model, expected both; choose them first")
             if (folder := self._broken_off()) is None:
-                self.scratch.ensure_room(result_bytes(self.state.shape))
+                shape = self.state.shape
+                self.scratch.ensure_room(result_bytes(shape) + axes_bytes(shape, self.along, 1))
                 folder = str(self.scratch.rolling_folder("run"))
             return self._start(order, folder)
 
@@ -154,6 +139,9 @@ class LiveController(Asides):
         with self._lock:
             self.released.emit()
             if self.state.results is None or not self._order:
+                return
+            if self.along != AXES[0]:
+                self.note.emit(LATER)
                 return
             order = following(self._order, self.state.z, self.state.axis)
             self._start(order, self.state.results.folder)
@@ -192,7 +180,7 @@ class LiveController(Asides):
     def refresh(self) -> None:
         """Ask again for the seen slice at the present tuning."""
         with self._lock:
-            if not self.state.ready:
+            if not self.state.ready or self.along != AXES[0]:
                 return
             flying, s = self._retune.flying, self.state
             taken = flying.buffer if isinstance(flying, m.Retune) else self._buffer
@@ -261,8 +249,8 @@ class LiveController(Asides):
         assert self.state.results is not None
         return self.state.results.folder
 
-    def _question(self, folder: str) -> tuple[str, Tuning, int]:
-        return folder, self.state.tuning, self.state.tile
+    def _question(self, folder: str) -> tuple[str, Tuning, int, str]:
+        return folder, self.state.tuning, self.state.tile, self.along
 
     def _broken_off(self) -> str | None:
         """Where a run for the present question has been writing already."""
@@ -286,7 +274,8 @@ class LiveController(Asides):
         self._set(results=results, busy=True)
         about = {name: value for name, value in self._target().items() if name != "z"}
         wish: dict[str, Any] = {"order": self._order, "out": folder, "received": self._maps}
-        if s.shape[0] > 1:
+        wish["axis"] = self.along
+        if s.shape[0] > 1 and self.along == AXES[0]:
             room = self.scratch.stage_bytes()
             wish |= {"stages": str(self.scratch.stages), "stage_bytes": room}
         self.client.send(m.Predict(self._run, **about, **wish))
@@ -350,6 +339,8 @@ class LiveController(Asides):
             self.started.emit(event)
             for text in event.notes:
                 self.note.emit(text)
+        elif isinstance(event, StepDone):
+            self.stepped.emit(event)
         elif isinstance(event, m.SliceDone):
             if self._maps:
                 self._mapped.add(event.z)

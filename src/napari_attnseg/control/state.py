@@ -42,7 +42,8 @@ class LiveState:
     ``z``, ``axis``: the slice that is looked at, and along which view axis (0: slice by slice).
     ``compare``: live answers also carry the labels with the values ``against`` in place of the
     present ones (none: plain attention). ``tile``: side of the image tiles that the person
-    agreed to (0: whole slices).
+    agreed to (0: whole slices). ``along``: the axis that the model's slices are taken along (see
+    ``volumes.AXES``).
     """
 
     image: ImageRef | None = None
@@ -55,6 +56,7 @@ class LiveState:
     compare: bool = False
     against: tuple[tuple[str, TunableValue], ...] = ()
     tile: int = 0
+    along: str = "axial"
     busy: bool = False
     results: Results | None = None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,10 @@ from napari_attnseg.errors import AttnSegError, plain_sentence
 from napari_attnseg.viewer.preferences import recall, remember
 from napari_attnseg.viewer.space import space_words
 from napari_attnseg.widgets import opening
+from napari_attnseg.widgets._axes import AxisChoice
 from napari_attnseg.widgets._badge import EngineBadge
 from napari_attnseg.widgets._bridge import connect_alive
+from napari_attnseg.widgets._openings import openings_for, takes_long
 from napari_attnseg.widgets._parts import Field, LayerCombo, button, hint, narrow, row
 
 if TYPE_CHECKING:
@@ -67,6 +70,7 @@ class ChoosePanel(QWidget):
         self.model = narrow(QComboBox())
         self.load = button("File...", "Load a checkpoint (.safetensors) of your own")
         self.about = hint()
+        self.axes = AxisChoice(hub)
         self.device = narrow(QComboBox())
         self.badge = EngineBadge(hub)
         self.diagnose = button("Diagnose", "Driver, torch build, device, memory and a self-test")
@@ -95,6 +99,7 @@ class ChoosePanel(QWidget):
         box.addWidget(self.consent)
         box.addWidget(Field("Model", row(self.model, self.load), "A shipped model or a file"))
         box.addWidget(self.about)
+        box.addWidget(self.axes)
         box.addWidget(Field("Device", row(self.device, self.diagnose), "Where the model runs"))
         box.addWidget(self.badge, 0, Qt.AlignmentFlag.AlignLeft)
 
@@ -127,7 +132,11 @@ class ChoosePanel(QWidget):
             self.open_path(path)
 
     def open_path(self, path: str) -> None:
-        """Open a file or a folder and choose its image."""
+        """Open a file or a folder and choose its image; a large one comes in behind the window."""
+        if takes_long(Path(path)):
+            ask = partial(opening.ask_volume, parent=self)
+            openings_for(self.hub.viewer).open(Path(path), ask, self.hub.set_source)
+            return
         with self._complaining():
             layers = opening.open_file(self.hub.viewer, path, self)
             if layers:

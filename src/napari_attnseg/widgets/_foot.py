@@ -30,6 +30,7 @@ class WorkLine(QWidget):
         self._keep = keep
         self._began = 0.0
         self._preparing = ""
+        self._told = 0
         self.progress = QProgressBar()
         self.progress.setTextVisible(False)
         self.progress.setFixedHeight(6)
@@ -46,6 +47,7 @@ class WorkLine(QWidget):
         connect_alive(self, live.busy_changed, self._on_busy)
         connect_alive(self, live.started, self._on_started)
         connect_alive(self, pulse_for(live).beat, self._on_slice)
+        connect_alive(self, live.stepped, self._on_step)
         connect_alive(self, live.finished, self._on_finished)
         self.idle()
 
@@ -76,7 +78,7 @@ class WorkLine(QWidget):
         self.say(self._preparing)
 
     def _on_started(self, event: Any) -> None:
-        self._began = time.monotonic()
+        self._began, self._told = time.monotonic(), 0
         self.progress.setRange(0, event.total)
         move_bar(self.progress, 0)
         self.moving.setText(f"Segmenting on {event.device} ...")
@@ -84,11 +86,21 @@ class WorkLine(QWidget):
         self.say("")
 
     def _on_slice(self, event: Any) -> None:
+        self.progress.setMaximum(event.total)
         move_bar(self.progress, event.done)
-        seconds = time.monotonic() - self._began
-        left = time_left(event.done, event.total, seconds)
+        left = pulse_for(self.hub.live).left(event)
         words = f"Slice {event.done} of {event.total}"
         self.moving.setText(f"{words}, {left}" if left else words)
+
+    def _on_step(self, event: Any) -> None:
+        """Slices of all axes on the way to the first axial one."""
+        if event.done == event.total or event.done - self._told >= event.total // 100:
+            self._told = event.done
+            self.progress.setRange(0, event.total)
+            move_bar(self.progress, event.done)
+            left = time_left(event.done, event.total, time.monotonic() - self._began)
+            words = f"Slice {event.done} of {event.total} on the way"
+            self.moving.setText(f"{words}, {left}" if left else words)
 
     def _on_finished(self, event: Any) -> None:
         results = self.hub.results
