@@ -16,6 +16,7 @@ from napari_attnseg.errors import InputError
 from napari_attnseg.geometry import Geometry
 from napari_attnseg.io.dicom_pixels import pixels_of
 from napari_attnseg.io.dicom_scan import Frame, frames_in
+from napari_attnseg.io.dicom_seg import read_seg, seg_at
 from napari_attnseg.io.dicom_stack import Placed, Stack, place, stacks_of
 from napari_attnseg.io.nifti import ManyVolumes
 from napari_attnseg.io.volume import Volume
@@ -37,11 +38,15 @@ def read_dicom(path: str | Path, series: int | str | None = None) -> Volume:
     """One volume in the order (column, row, slice), rescaled to the values its headers mean.
 
     ``series`` chooses by number (as listed, from 0) or by series UID where a folder holds several
-    volumes; without it these raise ``ManySeries``. A single image without a place becomes (Y, X).
-    Missing slices are blank and named in ``note``. Raises ``InputError`` for damaged, truncated
-    and undecodable files, uneven slices, and files that hold no image.
+    volumes; without it these raise ``ManySeries``. A DICOM-SEG gives its ids. A single image
+    without a place becomes (Y, X). Missing slices are blank and named in ``note``. Raises
+    ``InputError`` for damaged, truncated and undecodable files, uneven slices, and files that hold
+    no image.
     """
     path = Path(path)
+    segmentation = seg_at(path)
+    if segmentation is not None:
+        return read_seg(segmentation)
     stack = _chosen(path, _stacks(path), series)
     if stack.frames[0].position is None:
         return _picture(path, stack)
@@ -65,6 +70,9 @@ def read_dicom(path: str | Path, series: int | str | None = None) -> Volume:
 def dicom_size(path: str | Path, series: int | str | None = None) -> tuple[int, int, int]:
     """(Z, Y, X) in view order from the headers alone."""
     path = Path(path)
+    segmentation = seg_at(path)
+    if segmentation is not None:
+        return read_seg(segmentation).shape
     stack = _chosen(path, _stacks(path), series)
     if stack.frames[0].position is None:
         return len(stack.frames), stack.frames[0].rows, stack.frames[0].columns

@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 
 from napari_attnseg.errors import ExportError
+from napari_attnseg.io.dicom_seg import COMMENT, CREATOR, GROUP, PLACE
+from napari_attnseg.io.dicom_seg import comment_of as comment_of
 from napari_attnseg.io.directions import LPS, SIGNS
 from napari_attnseg.io.export import Job
 from napari_attnseg.io.volume import Volume
 
-CREATOR = "NAPARI-ATTNSEG"
-GROUP = 0x0099
-"""Private block with all that is known of the mask, as JSON."""
 MOST = 255
 """Segments of one file."""
 CLOSE_MM = 1e-3
@@ -98,8 +97,18 @@ def _made(
         raise ExportError(
             f"the series cannot carry a DICOM-SEG ({words[:120]}); export .nii.gz"
         ) from error
-    made.private_block(GROUP, CREATOR, create=True).add_new(0x01, "UT", text)
+    block = made.private_block(GROUP, CREATOR, create=True)
+    block.add_new(COMMENT, "UT", text)
+    block.add_new(PLACE, "UT", _place(source, segments))
     return made
+
+
+def _place(source: Volume, segments: dict[int, str]) -> str:
+    """The grid of the series and the id behind every segment: a reader has both exactly again,
+    also where nothing is drawn on the outer slices."""
+    assert source.geometry is not None
+    affine = source.geometry.affine.tolist()
+    return json.dumps({"affine": affine, "slices": source.data.shape[2], "ids": list(segments)})
 
 
 def _segmentation(
@@ -255,14 +264,3 @@ def _read_again(
 def _of(group: Any, shared: Any, sequence: str, name: str) -> np.ndarray:
     item = (group.get(sequence) or shared.get(sequence))[0]
     return np.array(item.get(name), float)
-
-
-def comment_of(path: Path) -> dict[str, Any]:
-    """Classes, colours and provenance of a mask that was written here; empty otherwise."""
-    import pydicom
-
-    try:
-        block = pydicom.dcmread(path, stop_before_pixels=True).private_block(GROUP, CREATOR)
-        return dict(json.loads(block[0x01].value))
-    except KeyError:
-        return {}

@@ -9,6 +9,7 @@ import numpy as np
 
 from napari_attnseg.errors import InputError
 from napari_attnseg.io.limits import check_numbers, steady
+from napari_attnseg.io.regrid import on_grid
 from napari_attnseg.io.sniff import sniff
 from napari_attnseg.io.volume import Volume
 
@@ -173,10 +174,13 @@ def mask_of(path: str | Path, image: Volume) -> np.ndarray:
     """Ids (Z, Y, X) of a mask in its image's view order, turned as the image is stored.
 
     Two NIfTI files of one scan may run along an axis in opposite directions; their geometries say
-    so. Sizes are the caller's to compare.
+    so. A DICOM-SEG holds the slices that are drawn on: it is put into those of the image. Sizes are
+    the caller's to compare.
     """
     mask = read_mask(path)
     if image.geometry is None or mask.geometry is None:
         return mask.view
+    if mask.part_of_grid:
+        return on_grid(mask, image).view
     axes = tuple(axis for axis in range(3) if mask.flips[axis] != image.flips[axis])
     return np.flip(mask.view, axes) if axes else mask.view

@@ -17,6 +17,7 @@ from napari_attnseg.io.measure_space import Space, space_of
 from napari_attnseg.io.measures import Measures, measure
 from napari_attnseg.io.measures_csv import rows_of
 from napari_attnseg.io.pairs import IMAGE_AFFIX, MASK_AFFIX
+from napari_attnseg.io.regrid import on_grid
 from napari_attnseg.io.sniff import stem_of
 from napari_attnseg.io.volume import Volume
 
@@ -58,8 +59,11 @@ def measure_file(
     """Measure the classes of a mask file. ``image`` and ``reference`` must have its size and,
     where files state one, its place. Raises ``InputError`` in one sentence otherwise."""
     ours = read_mask(mask)
+    source = None if image is None else read_image(image)
+    if source is not None and ours.part_of_grid:
+        ours = on_grid(ours, source)
     space = space_of(ours)
-    values = None if image is None else in_place(ours, read_image(image), image)
+    values = None if source is None or image is None else in_place(ours, source, image)
     found = measure(ours.view, space, values, names, parts)
     if reference is None:
         return FileMeasures(mask, found)
@@ -72,6 +76,8 @@ def in_place(mask: Volume, other: Volume, path: Path) -> Any:
 
     Raises ``InputError`` when the two do not have the same voxels in the same places.
     """
+    if other.part_of_grid:
+        other = on_grid(other, mask)
     if mask.shape != other.shape:
         raise InputError(
             f"the mask is {mask.shape} but {path.name} is {other.shape} (Z, Y, X); "

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_attnseg.errors import InputError
+from napari_attnseg.io.dicom_seg import is_seg
+from napari_attnseg.io.inputs import images_in
+from napari_attnseg.io.ome_zarr import is_zarr
 from napari_attnseg.io.sniff import SUFFIXES, stem_of
 
 _MASK = (
@@ -48,17 +51,14 @@ class Pairing:
 
 
 def list_images(folder: str | Path) -> tuple[Path, ...]:
-    """Image files right inside a folder in byte order of their names; hidden ones are left out."""
+    """Images right inside a folder in byte order of their names: files, DICOM-SEG among them, and
+    folders that are one (OME-Zarr, DICOM slices). Hidden ones are left out."""
     folder = Path(folder)
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise InputError(f"got {folder}, which {what}; expected a folder of images")
-    found = [
-        p
-        for p in folder.iterdir()
-        if p.is_file() and not p.name.startswith(".") and p.name.lower().endswith(SUFFIXES)
-    ]
-    return tuple(sorted(found, key=lambda p: p.name.encode()))
+    segmentations = [p for p in folder.glob("[!.]*.dcm") if is_seg(p)]
+    return _sorted([*images_in(folder), *segmentations])
 
 
 def pair_folders(images: str | Path, masks: str | Path) -> Pairing:
@@ -135,7 +135,7 @@ def check_pair_sizes(pairs: Iterable[tuple[Path, Path]]) -> tuple[str, ...]:
         except InputError as error:
             problems.append(str(error))
             continue
-        if size != other:
+        if size != other and not is_seg(mask):  # that holds a part of the slices
             problems.append(
                 f"mask {mask.name} is {_words(other)} but image {image.name} is {_words(size)}; "
                 "export the mask from the same image, or resample it first"
@@ -146,16 +146,21 @@ def check_pair_sizes(pairs: Iterable[tuple[Path, Path]]) -> tuple[str, ...]:
 Key = Callable[[Path], str]
 
 
+def _stem(path: Path) -> str:
+    """The name without its ending; a folder of DICOM slices keeps all of its name."""
+    return path.name if path.is_dir() and not is_zarr(path) else stem_of(path)
+
+
 def _exact(path: Path) -> str:
-    return stem_of(path).casefold()
+    return _stem(path).casefold()
 
 
 def _bare_mask(path: Path) -> str:
-    return MASK_AFFIX.sub("", stem_of(path)).casefold()
+    return MASK_AFFIX.sub("", _stem(path)).casefold()
 
 
 def _bare_image(path: Path) -> str:
-    return IMAGE_AFFIX.sub("", stem_of(path)).casefold()
+    return IMAGE_AFFIX.sub("", _stem(path)).casefold()
 
 
 def _grouped(files: list[Path], key: Key) -> dict[str, list[Path]]:

@@ -20,6 +20,7 @@ from napari_attnseg.io.image import image_size, read_image, read_mask
 from napari_attnseg.io.layout import Layout, read_item
 from napari_attnseg.io.looks import Intensity, Looks
 from napari_attnseg.io.pairs import Pairing, check_pair_sizes, pair_folders
+from napari_attnseg.io.regrid import on_grid
 
 SAMPLE = 12
 """Pairs whose pixels are looked at, spread evenly over the folder."""
@@ -192,6 +193,7 @@ def _look(found: Looks, image_path: Path, mask_path: Path) -> str:
     """Read one pair; the sentence when one of the two cannot be read."""
     try:
         image, mask = read_image(image_path), read_mask(mask_path)
+        mask = on_grid(mask, image) if mask.part_of_grid else mask
     except InputError as error:
         return str(error)
     found.add(image, mask.view, (image_path.name, mask_path.name))

@@ -59,6 +59,11 @@ class Volume:
         """Whether pixels are read only where they are asked for (``data`` is a dask array)."""
         return not isinstance(self.data, np.ndarray)
 
+    @property
+    def part_of_grid(self) -> bool:
+        """Whether this is a DICOM-SEG: a mask that may hold a part of its image's slices."""
+        return self.kind == "dicom" and self.labels
+
     @classmethod
     def from_array(cls, array: np.ndarray, rgb: bool | None = None) -> Volume:
         """A volume without a file: (Y, X), (Z, Y, X), (Y, X, C) or (Z, Y, X, C).
