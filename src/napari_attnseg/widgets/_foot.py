@@ -88,7 +88,8 @@ class WorkLine(QWidget):
     def _on_slice(self, event: Any) -> None:
         self.progress.setMaximum(event.total)
         move_bar(self.progress, event.done)
-        left = pulse_for(self.hub.live).left(event)
+        seconds = time.monotonic() - self._began
+        left = time_left(event.done, event.total, seconds)
         words = f"Slice {event.done} of {event.total}"
         self.moving.setText(f"{words}, {left}" if left else words)
 
