@@ -1,4 +1,5 @@
-"""What ``bench_volume.py`` stands on: a generated CT volume, and memory of a tree of processes."""
+"""What ``bench_volume.py`` stands on: a generated CT volume, memory and processor time of a tree
+of processes."""
 
 from __future__ import annotations
 
@@ -122,6 +123,10 @@ class Watched:
         most = max(self.peaks[p].get(who + kind, 0.0) for p in phases if p in self.peaks)
         return (most - self.marks[base]["memory"].get(who + kind, 0.0)) / MB
 
+    def spent(self, begin: str, end: str, who: str) -> float:
+        """Processor seconds of ``who`` (``"own"``, ``"engine"``) between two marks."""
+        return float(self.marks[end]["spent"][who] - self.marks[begin]["spent"][who])
+
     def peak(self, phases: tuple[str, ...], kind: str) -> float:
         """MB at the peak over ``phases``."""
         return max(self.peaks[p].get(kind, 0.0) for p in phases if p in self.peaks) / MB
@@ -153,7 +158,26 @@ def tree_memory(pid: int) -> dict[str, float]:
     return sums
 
 
+def tree_seconds(pid: int) -> dict[str, float]:
+    """Processor seconds so far of a process (``own``) and of its children (``engine``)."""
+    root = psutil.Process(pid)
+    found = {"own": _seconds(root), "engine": 0.0}
+    for child in root.children(recursive=True):
+        found["engine"] += _seconds(child)
+    return found
+
+
+def _seconds(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system)
+
+
 def mark(name: str, **values: Any) -> None:
-    """Tell the watcher that a phase begins, with the memory of this tree just now."""
-    print(json.dumps({"mark": name, "memory": tree_memory(psutil.Process().pid), **values}))
+    """Tell the watcher that a phase begins, with memory and time of this tree just now."""
+    pid = psutil.Process().pid
+    about = {"mark": name, "memory": tree_memory(pid), "spent": tree_seconds(pid)}
+    print(json.dumps({**about, **values}))
     sys.stdout.flush()
