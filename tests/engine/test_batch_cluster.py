@@ -231,25 +231,26 @@ def test_sample_a_worker_with_another_version_or_none(
 def test_sample_a_lost_scheduler_is_one_sentence(tiny_checkpoint, tmp_path) -> None:
     images, out = pictures(tmp_path / "in", 8), tmp_path / "out"
     out.mkdir()
-    address = "tcp://127.0.0.1:18787"
-    words = ["-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "18787"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"tcp://127.0.0.1:{port}"
+    words = ["-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port)]
     scheduler = subprocess.Popen(
         [sys.executable, *words, "--no-dashboard"], stderr=subprocess.DEVNULL
     )
-    listening(18787)
-    there = Cluster(address)
+    said: list[str] = []
     try:
+        listening(port)
+        there = Cluster(address, said.append)
         tasks = tasks_of({path: out / f"{path.stem}_mask.png" for path in images})
-        said: list[str] = []
-        there._say = said.append
-        rows = there.rows(recipe(tiny_checkpoint), tasks, out)
         threading.Timer(3, scheduler.kill).start()
         with pytest.raises(InputError, match="is gone; what was finished is kept"):
-            list(rows)
+            list(there.rows(recipe(tiny_checkpoint), tasks, out))
+        there.close()
         assert said == [f"waiting for workers at {address}"], "said once"
         assert list(out.iterdir()) == []
     finally:
-        there.close()
         scheduler.kill()
         scheduler.wait()
 
