@@ -87,9 +87,9 @@ def test_every_kind_of_step_goes_back_and_forth_exactly(
         np.testing.assert_array_equal(layer.data, data)
         assert hub.tuning == tuning
         assert tune.rows["cut"].value() == tuning.cut
-    assert (
-        dock.errors.message == "Taken back: segmentation of 5 slices. Ctrl+Shift+Z brings it again."
-    )
+    words = "Taken back: segmentation of 5 slices. Ctrl+Shift+Z brings it again."
+    assert dock.work.status.text() == words
+    assert not dock.errors.message
     for data, tuning in seen[1:]:
         press(viewer, redo=True)
         np.testing.assert_array_equal(layer.data, data)

@@ -346,7 +346,7 @@ class LiveController(Slicing):
                 self._mapped.add(event.z)
             self.slice_done.emit(event)
         elif isinstance(event, m.Note):
-            self.note.emit(event.text)
+            self.note.emit(event.words)
         elif isinstance(event, (m.Finished, m.Failed)):
             self._run = 0
             self._settle()

@@ -55,3 +55,23 @@ class Event:
     """Base of all events; ``id`` is the request's."""
 
     id: int = 0
+
+
+class Calm(str):
+    """Words that tell of no problem: docks show them in a quiet place."""
+
+
+@dataclass(frozen=True)
+class Note(Event):
+    """Something the person must know while work goes on (for example: fell back to CPU).
+
+    ``calm``: it is no problem.
+    """
+
+    text: str = ""
+    calm: bool = False
+
+    @property
+    def words(self) -> str:
+        """``text``; a :class:`Calm` when it tells of no problem."""
+        return Calm(self.text) if self.calm else self.text

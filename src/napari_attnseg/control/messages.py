@@ -16,6 +16,7 @@ from napari_attnseg.control.checks import Overfit as Overfit
 from napari_attnseg.control.checks import OverfitDone as OverfitDone
 from napari_attnseg.control.checks import OverfitStep as OverfitStep
 from napari_attnseg.control.message_base import Event, ImageRef, Request
+from napari_attnseg.control.message_base import Note as Note
 from napari_attnseg.control.questions import map_files
 from napari_attnseg.control.refining import offset_pairs
 from napari_attnseg.control.volumes import Reorder as Reorder
@@ -43,8 +44,8 @@ class Predict(Request):
     Results are written into ``.npy`` files under ``out`` (created by the engine, ``r+``):
     ``labels`` uint8 (Z,Y,X), ``probability`` float32 (Z,Y,X), ``step`` and ``received`` float32
     (Z,h,w) on the attention grid. ``received`` costs a second pass where the threshold alters the
-    attention (rule ``authors``): with ``received=False`` only the first slice gets it, the others
-    keep what the file holds. ``tile > 0``: larger slices are cut into tiles of so many pixels,
+    attention (rule ``authors``): with ``received=False``, and in large volumes, only slices that
+    are looked at get it, the others keep what the file holds. ``tile > 0``: larger slices are cut into tiles of so many pixels,
     which changes the answer of a global attention; there are no maps then. ``stages``: folder in
     which heavy results may lie, ``stage_bytes`` at most (empty: in memory alone); with them a
     value that is moved later wakes only the stages behind it, for every slice. ``probability`` of
@@ -216,13 +217,6 @@ class Started(Event):
 @dataclass(frozen=True)
 class Stopping(Event):
     """A ``Cancel`` was seen between two steps; the work is being closed (training saves)."""
-
-
-@dataclass(frozen=True)
-class Note(Event):
-    """Something the person must know while work goes on (for example: fell back to CPU)."""
-
-    text: str = ""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from napari_attnseg.engine.predict import Prediction
     from napari_attnseg.engine.session import MapScale, Session
 
+MAPS_WITH_RUN = 32
+"""Slices up to which a run makes maps that cost a second pass over the attention (a third of the
+time); of larger volumes they are made of the slices that somebody looks at."""
 TRIM_EVERY = 4
 """Computed slices between two returns of freed memory to the system (a few ms each)."""
 PACED = 4
@@ -53,6 +56,8 @@ class VolumeRun:
         self._pending = Pending(work.order)
         self._done = self._computed = 0
         self._seconds: list[float] = []
+        dear = session.n_slices > MAPS_WITH_RUN and session.received_costs(work.tuning)
+        self._maps = work.received and not dear
         if work.stages and work.stage_bytes > 0:
             session.keep_on_disk(Path(work.stages), work.stage_bytes)
         out = Path(work.out)
@@ -78,9 +83,9 @@ class VolumeRun:
 
     def _events(self) -> Iterator[m.Event | None]:
         yield self._started()
-        ready = sum(self._record.has(z, self.work.received) for z in self._pending.left)
+        ready = sum(self._record.has(z, self._maps) for z in self._pending.left)
         if ready:
-            yield m.Note(self.work.id, continuing(ready, self._pending.total))
+            yield m.Note(self.work.id, continuing(ready, self._pending.total), calm=True)
         while self._pending:
             if self._stopped():
                 yield self._finished("cancelled")
@@ -89,7 +94,7 @@ class VolumeRun:
             whole = self.session.model.ndim == 3  # then slices come in layers of windows
             z, urgent = self._pending.take(self._missing if whole else None)
             heavy = False
-            if not self._record.has(z, self.work.received or urgent):
+            if not self._record.has(z, self._maps or urgent):
                 answer = yield from self._answer(z, urgent)
                 if answer is None:
                     yield self._finished("cancelled")
@@ -102,7 +107,7 @@ class VolumeRun:
             yield m.SliceDone(self.work.id, z, self._done, self._pending.total, seconds)
             yield from self._news()
         if text := self._left_out():
-            yield m.Note(self.work.id, text)
+            yield m.Note(self.work.id, text, calm=True)
         yield self._finished("done")
 
     def _missing(self, z: int) -> int:
@@ -118,7 +123,7 @@ class VolumeRun:
         answer = yield from self._in_steps(steps, spare)
         if answer is not None:
             with spare():
-                self._keep(z, answer, self.work.received or urgent)
+                self._keep(z, answer, self._maps or urgent)
         return answer
 
     def _keep(self, z: int, answer: Prediction, received: bool) -> None:
@@ -177,8 +182,8 @@ class VolumeRun:
         why = f" ({kept.problem})" if kept.problem else ""
         return (
             f"the attention of {kept.slices} of {self._pending.total} slices is kept "
-            f"({readable_bytes(kept.memory + kept.disk)}){why}: after a moved value the others are "
-            "computed anew"
+            f"({readable_bytes(kept.memory + kept.disk)}){why}; a moved value computes the others "
+            "anew"
         )
 
 
@@ -186,4 +191,4 @@ def continuing(ready: int, total: int) -> str:
     """What the person is told when slices were finished before."""
     if ready == total:
         return f"all {total} slices were finished before with these values; nothing is computed"
-    return f"{ready} of {total} slices were finished before with these values; the rest follows"
+    return f"{ready} of {total} slices were finished before"

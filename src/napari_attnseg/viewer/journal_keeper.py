@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_attnseg.control.message_base import Calm
 from napari_attnseg.errors import InputError
 from napari_attnseg.io.journal import Journal, Page
 from napari_attnseg.io.journal_folder import close_folder, new_folder
@@ -159,7 +160,7 @@ class Keeper:
             hub.live.step_back(results.edits.tuning)  # type: ignore[union-attr]
         other = ("Taken back", "brings it again") if back else ("Again", "takes it back")
         keys = "Ctrl+Shift+Z" if back else "Ctrl+Z"
-        hub.live.note.emit(f"{other[0]}: {step_words(step)}. {keys} {other[1]}.")
+        hub.live.note.emit(Calm(f"{other[0]}: {step_words(step)}. {keys} {other[1]}."))
 
     def _complain(self, sentence: str) -> None:
         self._dead = self._folder is None

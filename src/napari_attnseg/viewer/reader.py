@@ -48,18 +48,23 @@ def read_layers(path: str | Sequence[str], ask: Ask | None = None) -> list[Layer
     return [x for x in layers if x is not None] or [(None,)]  # type: ignore[list-item]
 
 
+def read_layer(path: Path, chosen: int | None = None, many: ManyVolumes | None = None) -> LayerData:
+    """The layer of one file or folder; ``chosen`` of ``many``, which is raised without it."""
+    if chosen is None or many is None:
+        return volume_to_layer_data(read_for_window(path))
+    data, settings, kind = volume_to_layer_data(read_for_window(path, chosen))
+    which = many.names[chosen].partition(" (")[0] if many.names else chosen
+    return data, settings | {"name": f"{settings['name']} [{which}]"}, kind
+
+
 def _read_one(path: Path, ask: Ask | None) -> LayerData | None:
     try:
-        return volume_to_layer_data(read_for_window(path))
+        return read_layer(path)
     except ManyVolumes as many:
-        chosen = ask(path, many) if ask else None
-        if chosen is not None:
-            data, settings, kind = volume_to_layer_data(read_for_window(path, chosen))
-            which = many.names[chosen].partition(" (")[0] if many.names else chosen
-            return data, settings | {"name": f"{settings['name']} [{which}]"}, kind
         if ask is None:
             raise
-        return None
+        chosen = ask(path, many)
+        return None if chosen is None else read_layer(path, chosen, many)
 
 
 def can_read(path: str | Path) -> bool:

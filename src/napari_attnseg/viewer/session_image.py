@@ -114,14 +114,14 @@ def _kept(facts: dict[str, Any], pixels: Any) -> Image:
 def _from_file(facts: dict[str, Any], where: Path | None) -> Any:
     from napari.layers import Layer
 
-    from napari_attnseg.io.image import read_image
+    from napari_attnseg.viewer.unpacking import read_for_window
 
     assert where is not None
     plugin = facts.get("plugin", "")
     if plugin in ("", "napari-attnseg"):
         try:
             part = facts.get("part")
-            volume = read_image(where) if part is None else read_image(where, part)
+            volume = read_for_window(where, part)
         except AttnSegError as error:
             raise ImageGone(str(error)) from error
         return Layer.create(*volume_to_layer_data(volume))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QFrame, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_attnseg.control.handover import AT_ONCE_BYTES
@@ -89,11 +89,13 @@ class DoubtsBlock(QFrame):
 
 
 class CostLine(QWidget):
-    """One line under Run: memory, disk and time of a run over a volume, and what will not fit.
+    """One line above Run: memory, disk and time of a run over a volume, and what will not fit.
 
     The engine measures one slice for it, which the run then has already. Nothing is asked for
     single images, nor while the engine works or the image would have to be copied first.
     """
+
+    said = Signal(str)
 
     def __init__(self, hub: Hub) -> None:
         super().__init__()
@@ -149,10 +151,15 @@ class CostLine(QWidget):
         short = self._refusal(shape) or memory_words(event)
         self._say(f"{short[0].upper()}{short[1:]}" if short else cost_words(event, shape))
 
+    def clear(self) -> None:
+        """Nothing is said."""
+        self._say("")
+
     def _on_busy(self, busy: bool) -> None:
         if busy:
-            self._say("")
+            self.clear()
 
     def _say(self, words: str) -> None:
         self.words.setText(words)
         self.setVisible(bool(words))
+        self.said.emit(words)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from napari_attnseg.control.live import LiveController
 
 PULSE_SECONDS = 3.0
+LEAST_SECONDS = 0.002
+"""A slice that took less was finished before."""
 
 
 class _Courier(QObject):
@@ -125,9 +127,22 @@ class Pulse:
 
     def __init__(self, live: LiveController, seconds: float = PULSE_SECONDS) -> None:
         self._paced = Paced(seconds)
+        self._began, self._computed = time.monotonic(), 0
+        live.started.connect(self._on_started)
         live.slice_done.connect(self._on_slice)
 
+    def left(self, event: Any) -> str:
+        """Words on the time that is left after ``event``: slices that were finished before a run
+        say nothing of its pace."""
+        each = (time.monotonic() - self._began) / max(self._computed, 1)
+        known = event.done if self._computed else 0
+        return time_left(known, event.total, each * known)
+
+    def _on_started(self, event: Any) -> None:
+        self._began, self._computed = time.monotonic(), 0
+
     def _on_slice(self, event: Any) -> None:
+        self._computed += event.seconds >= LEAST_SECONDS
         if self._paced.due(event.done, event.total):
             self.beat.emit(event)
 
@@ -152,8 +167,8 @@ class ActivityProgress:
     def __init__(self, live: LiveController) -> None:
         self._live = live
         self._bar: Any = None
-        self._began = 0.0
         self._state: tuple[int, int] | None = None
+        self._left = ""
         self._posted = self._showing = self._again = False
         self._spinner = StillSpinner()
         live.started.connect(self._start)
@@ -163,10 +178,11 @@ class ActivityProgress:
         live.engine_lost.connect(self._end)
 
     def _start(self, event: Any) -> None:
-        self._began = time.monotonic()
+        self._left = ""
         self._post((0, event.total))
 
     def _step(self, event: Any) -> None:
+        self._left = pulse_for(self._live).left(event)
         self._post((event.done, event.total))
 
     def _end(self, event: Any = None) -> None:
@@ -203,8 +219,7 @@ class ActivityProgress:
             return
         done, total = state
         bar = self._bar = self._bar or self._new_bar(total)
-        left = time_left(done, total, time.monotonic() - self._began)
-        bar.set_description(f"Segmenting, {left}" if left else "Segmenting")
+        bar.set_description(f"Segmenting, {self._left}" if self._left else "Segmenting")
         if done > bar.n:
             bar.update(done - bar.n)
 

@@ -18,6 +18,7 @@ class MovingWords(QWidget):
     """One line of words, cut with an ellipsis where the dock is narrow (then in the tooltip)."""
 
     side = Qt.AlignmentFlag.AlignLeft
+    inset = 4  # napari's labels stand so far from the edge
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,16 +43,18 @@ class MovingWords(QWidget):
     def paintEvent(self, event: Any) -> None:
         painter = QPainter(self)
         words = painter.fontMetrics().elidedText(
-            self._words, Qt.TextElideMode.ElideRight, self.width()
+            self._words, Qt.TextElideMode.ElideRight, self.width() - self.inset
         )
         painter.setPen(self.palette().windowText().color())
-        painter.drawText(self.rect(), self.side | Qt.AlignmentFlag.AlignVCenter, words)
+        place = self.rect().adjusted(self.inset, 0, 0, 0)
+        painter.drawText(place, self.side | Qt.AlignmentFlag.AlignVCenter, words)
 
 
 class MovingFigure(MovingWords):
     """A figure at the right end of a row: as wide as the widest so far, so that layouts rest."""
 
     side = Qt.AlignmentFlag.AlignRight
+    inset = 0
 
     def __init__(self) -> None:
         super().__init__()

@@ -20,12 +20,15 @@ from qtpy.QtWidgets import (
 )
 
 from napari_attnseg.viewer.hub import is_result, unwrapped
+from napari_attnseg.viewer.layers import METADATA
 
 if TYPE_CHECKING:
     from napari.layers import Layer
     from napari.viewer import ViewerModel
 
 
+NEVER = ("errors",)
+"""What we make to be looked at alone: an error map is no mask."""
 LAYOUT_DEPTH = 6
 """Layouts between a label and the dock."""
 
@@ -87,6 +90,9 @@ class LayerCombo(QComboBox):
             self.setCurrentIndex(next(i for i, x in enumerate(self._layers) if x is layer))
 
     def _fits(self, layer: Layer) -> bool:
+        entry = layer.metadata.get(METADATA)
+        if isinstance(entry, dict) and entry.get("what") in NEVER:
+            return False
         names = {cls.__name__ for cls in type(layer).__mro__}
         return not names.isdisjoint(self._kinds) and (self._results or not is_result(layer))
 

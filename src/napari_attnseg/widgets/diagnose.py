@@ -39,7 +39,11 @@ _BAR = """
 #attnsegErrorBar QLabel {{ background: transparent; }}
 #attnsegErrorBar QPushButton {{ padding: 3px 8px; }}
 """
-_LEVELS = {"error": ("#d9483b", "217, 72, 59"), "note": ("#c98a00", "201, 138, 0")}
+_LEVELS = {
+    "error": ("#d9483b", "217, 72, 59"),
+    "note": ("#c98a00", "201, 138, 0"),
+    "info": ("#7b8794", "123, 135, 148"),
+}
 
 
 def versions() -> str:
@@ -126,6 +130,10 @@ class ErrorBar(QFrame):
     def show_note(self, message: str) -> None:
         """Show something to know that is no error (for example: running on the CPU)."""
         self._show("note", message, "")
+
+    def show_info(self, message: str) -> None:
+        """Show what came of something, when that is no problem."""
+        self._show("info", message, "")
 
     def clear(self) -> None:
         """Forget the message and give its room back."""

@@ -12,6 +12,7 @@ from napari_attnseg.errors import InputError
 from napari_attnseg.viewer import reader
 from napari_attnseg.viewer.layers import LayerData
 from napari_attnseg.viewer.preferences import recall, remember
+from napari_attnseg.widgets._openings import openings_for, takes_long
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -30,12 +31,37 @@ FILTER = (
 def get_reader(
     path: str | Sequence[str],
 ) -> Callable[[str | Sequence[str]], list[LayerData]] | None:
-    """npe2 reader: like ``viewer.reader.get_reader``, but a 4D file asks which volume."""
-    if reader.get_reader(path) is None:
-        return None
-    return lambda chosen: reader.read_layers(
-        chosen, ask_volume if QApplication.instance() is not None else None
-    )
+    """npe2 reader: like ``viewer.reader.get_reader``, but a 4D file asks which volume, and large
+    files that are dropped on a window come in behind it."""
+    return None if reader.get_reader(path) is None else _read
+
+
+def _read(path: str | Sequence[str]) -> list[LayerData]:
+    if QApplication.instance() is None:
+        return reader.read_layers(path)
+    paths = [path] if isinstance(path, str) else list(path)
+    late = [Path(p) for p in paths if takes_long(Path(p))]
+    if not late or not drop_behind(late):
+        return reader.read_layers(paths, ask_volume)
+    now = [p for p in paths if Path(p) not in late]
+    return reader.read_layers(now, ask_volume)  # of no path: nothing to add yet, on purpose
+
+
+def drop_behind(paths: Sequence[Path]) -> bool:
+    """Open large files behind the present window; false when there is none."""
+    import napari
+    from napari.utils.notifications import show_error, show_info
+
+    viewer = napari.current_viewer()
+    if viewer is None:
+        return False
+    openings = openings_for(viewer)
+    if not len(openings.began):  # no dock tells of it
+        openings.began.connect(show_info)
+        openings.ended.connect(lambda problem: show_error(problem) if problem else None)
+    for path in paths:
+        openings.open(path, ask_volume)
+    return True
 
 
 def ask_volume(path: Path, many: ManyVolumes, parent: QWidget | None = None) -> int | None:

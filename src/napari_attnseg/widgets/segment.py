@@ -6,17 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
+from napari_attnseg.control.message_base import Calm
 from napari_attnseg.viewer.former import former_for
 from napari_attnseg.viewer.hub import hub_for
 from napari_attnseg.widgets._after import AfterPanel
-from napari_attnseg.widgets._before import CostLine, DoubtsBlock
+from napari_attnseg.widgets._before import DoubtsBlock
 from napari_attnseg.widgets._bridge import ActivityProgress, connect_alive
 from napari_attnseg.widgets._choose import ChoosePanel, complaining, sample_for
 from napari_attnseg.widgets._dock import Dock
-from napari_attnseg.widgets._foot import WorkLine, with_foot
+from napari_attnseg.widgets._foot import with_foot
+from napari_attnseg.widgets._openings import openings_for
 from napari_attnseg.widgets._parts import button, set_shortcut
 from napari_attnseg.widgets._restore import RestoreOffer
 from napari_attnseg.widgets._session import SessionPart
+from napari_attnseg.widgets._slot import RunSlot
 from napari_attnseg.widgets._tiles import TilesOffer
 from napari_attnseg.widgets.diagnose import ErrorBar
 
@@ -35,16 +38,17 @@ class SegmentWidget(Dock):
         self.errors = ErrorBar()
         self.choose = ChoosePanel(self.hub, self.errors.show_error)
         self.after = AfterPanel(self.hub, self.errors.show_error)
-        self.restore = RestoreOffer(self.hub, self.errors.show_note, self.errors.show_error)
-        self.session = SessionPart(self.hub, self.errors.show_note, self.errors.show_error)
+        self.restore = RestoreOffer(self.hub, self.errors.show_info, self.errors.show_error)
+        self.session = SessionPart(self.hub, self.errors.show_info, self.errors.show_error)
         self.run = button(
             "Run", "Segment the visible slice first, then the others; press again to stop", RUN_KEYS
         )
         self.run.setMinimumHeight(34)
-        self.work = WorkLine(self.hub)
+        self.slot = RunSlot(self.hub)
+        self.work, self.cost = self.slot.work, self.slot.cost
         self.status, self.progress = self.work.status, self.work.progress
         self.tiles = TilesOffer(self.hub)
-        self.doubts, self.cost = DoubtsBlock(self.hub), CostLine(self.hub)
+        self.doubts = DoubtsBlock(self.hub)
         self.activity = ActivityProgress(self.hub.live)
         self._lay_out()
         self._listen()
@@ -61,7 +65,7 @@ class SegmentWidget(Dock):
         box.addWidget(self.after)
         box.addWidget(self.session)
         box.addStretch(1)
-        with_foot(self, content, self.errors, self.tiles, self.work, self.run, self.cost)
+        with_foot(self, content, self.errors, self.tiles, self.slot, self.run)
 
     def _listen(self) -> None:
         live = self.hub.live
@@ -71,9 +75,12 @@ class SegmentWidget(Dock):
         connect_alive(self, live.started, self._on_started)
         connect_alive(self, live.finished, self._on_finished)
         connect_alive(self, live.failed, self._on_failed)
-        connect_alive(self, live.note, self.errors.show_note)
-        connect_alive(self, former_for(self.hub).hidden, self.errors.show_note)
+        connect_alive(self, live.note, self._on_note)
+        connect_alive(self, former_for(self.hub).hidden, self.errors.show_info)
         connect_alive(self, live.engine_lost, self._on_lost)
+        openings = openings_for(self.hub.viewer)
+        connect_alive(self, openings.began, self.slot.tell)
+        connect_alive(self, openings.ended, self._on_opened)
 
     # --- run ------------------------------------------------------------------------------------
 
@@ -113,6 +120,18 @@ class SegmentWidget(Dock):
     def _on_started(self, event: Any) -> None:
         if event.device and event.device not in self.choose.badge.text().lower():
             self.choose.badge.set_device(event.device)
+
+    def _on_note(self, words: str) -> None:
+        if isinstance(words, Calm):
+            self.slot.tell(words)
+        else:
+            self.errors.show_note(words)
+
+    def _on_opened(self, problem: str) -> None:
+        if not self.hub.live.state.busy and not openings_for(self.hub.viewer).waiting:
+            self.work.idle()
+        if problem:
+            self.errors.show_error(problem)
 
     def _on_finished(self, event: Any) -> None:
         self.after.follow(self.hub.results)
