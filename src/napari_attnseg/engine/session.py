@@ -181,6 +181,10 @@ class Session(OpenImage):
 
         return self._guarded(work)
 
+    def received_costs(self, tuning: Tuning | None = None) -> bool:
+        """Whether :meth:`received` takes a pass of its own over the attention of every slice."""
+        return not self.tiled and self._values(tuning).get("rule") == "authors"
+
     def maps(
         self, z: int = 0, tuning: Tuning | None = None, stacks: Collection[levels.Key] = ()
     ) -> tuple[LevelMap, ...]:
