@@ -261,3 +261,20 @@ def test_freed_memory_between_kept_memory_goes_back() -> None:
     trim_heap()
     assert before - psutil.Process().memory_info().rss > 150_000_000
     assert len(kept) == 2000
+
+
+def test_a_large_volume_has_dear_maps_only_where_somebody_looked(
+    engine: Engine, work: m.Predict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_attnseg.engine import volume_run
+
+    monkeypatch.setattr(volume_run, "MAPS_WITH_RUN", SLICES - 1)
+    for event in engine.handle(work):
+        if isinstance(event, m.SliceDone) and event.done == 3:
+            list(engine.handle(m.Reorder(7, work.id, 9)))
+    received = np.load(Path(work.out) / "received.npy")
+    assert [z for z in range(SLICES) if received[z].any()] == [0, 9]
+    assert all(step.any() for step in np.load(Path(work.out) / "step.npy"))
+    free = replace(work, out=work.out + "2", tuning=TUNING.replace(rule="paper"))
+    answers(engine, free)
+    assert all(r.any() for r in np.load(Path(free.out) / "received.npy"))

@@ -11,6 +11,7 @@ from napari_attnseg.control.live import LiveController
 from napari_attnseg.control.messages import Failed
 from napari_attnseg.control.volumes import result_bytes
 from napari_attnseg.errors import InputError
+from napari_attnseg.viewer.received import Received
 from napari_attnseg.viewer.results import MapGrid, ResultLayers
 
 
@@ -35,6 +36,7 @@ class Answers:
         self._arrays: dict[str, np.ndarray | None] = {}
         self._done: list[int] = []
         self._missing: list[str] = []
+        self._received = Received(live)
         live.started.connect(self._on_started)
         live.slice_done.connect(self._on_slice)
         live.finished.connect(self._on_finished)
@@ -102,7 +104,15 @@ class Answers:
         layers.ensure_map(what, None if what == "probability" else layers.grid)
         array = self._arrays[what]
         for z in self._done if array is not None else ():
-            layers.write(what, z, array[z])  # type: ignore[index]
+            self._write(layers, what, z, array[z])  # type: ignore[index]
+        if what == "received":
+            self._received.follow(layers)
+
+    @staticmethod
+    def _write(layers: ResultLayers, what: str, z: int, values: np.ndarray) -> None:
+        """One slice; where a run has left the attention received out, an answer stays."""
+        if what != "received" or values.any():
+            layers.write(what, z, values)
 
     def _on_slice(self, event: Any) -> None:
         if self.layers is None:
@@ -114,7 +124,7 @@ class Answers:
             if what == "labels":
                 self.layers.write_labels(event.z, array[event.z])
             else:
-                self.layers.write(what, event.z, array[event.z])
+                self._write(self.layers, what, event.z, array[event.z])
 
     def _on_finished(self, event: Any = None) -> None:
         if self._live.state.busy:  # a small question failed while the run goes on
