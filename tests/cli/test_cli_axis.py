@@ -11,9 +11,9 @@ from typer.testing import CliRunner, Result
 
 from napari_attnseg.cli import app
 from napari_attnseg.engine.axes import segment_along
-from napari_attnseg.engine.batch_kept import comment_of
 from napari_attnseg.engine.reproduce import reproduce
 from napari_attnseg.engine.session import Session
+from napari_attnseg.io.comment import comment_of
 from napari_attnseg.io.image import read_image
 
 

@@ -11,8 +11,8 @@ from PIL import Image
 from skimage.data import coins
 
 from napari_attnseg.cli import main
-from napari_attnseg.engine.comment import comment_in
 from napari_attnseg.engine.reproduce import reproduce
+from napari_attnseg.io.comment import comment_of
 from napari_attnseg.io.image import read_mask
 from napari_attnseg.io.tidying import FILL_3D, KEEP_LARGEST, tidy
 
@@ -45,7 +45,7 @@ def test_steps_are_done_told_and_made_again(run: Any, tmp_path: Path, capsys: An
     np.testing.assert_array_equal(read_mask(mask).view, expected)
     largest = int((tidy(plain, (KEEP_LARGEST,)) != plain).sum())
     assert f"keep largest: {largest:,} voxels changed" in said
-    told = comment_in(mask)["provenance"]
+    told = comment_of(mask)["provenance"]
     assert told["postprocess"] == [KEEP_LARGEST, FILL_3D]
     assert reproduce(mask, image=tmp_path / "coins.png").equal
     assert run() == 0  # another question: the finished mask of the first does not count

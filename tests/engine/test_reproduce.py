@@ -14,10 +14,10 @@ from PIL import Image
 
 from napari_attnseg.cards import shipped_checkpoints
 from napari_attnseg.cli import main
-from napari_attnseg.engine.batch_kept import comment_of
 from napari_attnseg.engine.reproduce import Reproduced, reproduce
 from napari_attnseg.engine.session import Session
 from napari_attnseg.errors import AttnSegError, CheckpointError, InputError
+from napari_attnseg.io.comment import comment_of
 from napari_attnseg.io.export import write_mask
 from napari_attnseg.io.image import read_image
 from napari_attnseg.io.provenance import complete, digest_of, edits, unpacked

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from napari_attnseg.control.client import InProcessClient
-from napari_attnseg.engine.batch_kept import comment_of
 from napari_attnseg.engine.reproduce import reproduce
+from napari_attnseg.io.comment import comment_of
 from napari_attnseg.viewer.hub import hub_for
 from napari_attnseg.viewer.journal import apply
 from napari_attnseg.viewer.layers import layer_volume

@@ -110,9 +110,9 @@ def _of(path: Path, given: Path, other: Path | None) -> Path | None:
 
 def _names(path: Path) -> dict[int, str]:
     """Class names that the mask says itself."""
-    from napari_attnseg.engine.comment import comment_in
+    from napari_attnseg.io.comment import comment_of
 
-    told = comment_in(path).get("classes") or {}
+    told = comment_of(path).get("classes") or {}
     return {int(i): str(name) for i, name in told.items() if str(i).isdigit()}
 
 

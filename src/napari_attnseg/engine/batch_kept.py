@@ -43,6 +43,7 @@ def standing(
 ) -> Standing:
     """Look at the file ``mask``. ``expected``: the provenance of the mask asked for, ``save``:
     what must have been written beside it. ``strict``: one of an image in doubt does not count."""
+    from napari_attnseg.io.comment import comment_of
     from napari_attnseg.io.image import read_mask
     from napari_attnseg.io.measure_space import space_of
 
@@ -95,52 +96,3 @@ def digest_of(source: Path) -> str:
     for path in sorted(p for p in source.rglob("*") if p.is_file()):
         whole.update(f"{path.relative_to(source).as_posix()}\0{digest_of(path)}\n".encode())
     return whole.hexdigest()
-
-
-def comment_of(mask: Path) -> dict[str, Any]:
-    """What one of our masks says inside, ``{}`` for any other. Raises ``OSError`` and
-    ``ValueError`` for what cannot be read."""
-    lower = mask.name.lower()
-    if lower.endswith((".nii", ".nii.gz")):
-        texts = _nifti_texts(mask)
-    elif lower.endswith((".tif", ".tiff")):
-        texts = _tiff_texts(mask)
-    elif lower.endswith(".png"):
-        texts = _png_texts(mask)
-    else:
-        from napari_attnseg.io import inputs
-
-        return dict(inputs.comment_of(mask))
-    for text in texts:
-        try:
-            found = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(found, dict) and not {"provenance", "classes"}.isdisjoint(found):
-            return found
-    return {}
-
-
-def _nifti_texts(mask: Path) -> list[str]:
-    import nibabel as nib
-
-    header: Any = nib.load(mask).header
-    contents = [e.get_content() for e in header.extensions if e.get_code() == 6]
-    return [
-        c.decode("utf-8", "replace").rstrip("\0") if isinstance(c, bytes) else c for c in contents
-    ]
-
-
-def _tiff_texts(mask: Path) -> list[str]:
-    import tifffile
-
-    with tifffile.TiffFile(mask) as file:
-        return [str(getattr(page, "description", "")) for page in file.pages[:1]]
-
-
-def _png_texts(mask: Path) -> list[str]:
-    from PIL import Image
-
-    with Image.open(mask) as image:
-        found = getattr(image, "text", {}).get("napari-attnseg")
-    return [] if found is None else [found]

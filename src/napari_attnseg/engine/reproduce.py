@@ -6,27 +6,22 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from napari_attnseg.cards import read_card, resolve_checkpoint, shipped_checkpoints
 from napari_attnseg.control.volumes import AXES
-from napari_attnseg.engine.comment import comment_in
-from napari_attnseg.errors import CheckpointError, DeviceError, InputError
-from napari_attnseg.io.image import mask_of, read_image, read_mask
-from napari_attnseg.io.provenance import digest_of, unpacked, versions
+from napari_attnseg.engine.made_from import Told, image_of, model_of, source_of
+from napari_attnseg.errors import DeviceError, InputError
+from napari_attnseg.io.comment import comment_of
+from napari_attnseg.io.image import mask_of, read_mask
+from napari_attnseg.io.provenance import unpacked, versions
 from napari_attnseg.io.tidying import tidy
 from napari_attnseg.settings import Tuning
 
 if TYPE_CHECKING:
     from napari_attnseg.engine.on_top import OnTop
     from napari_attnseg.engine.session import Session
-    from napari_attnseg.io.volume import Volume
-
-Told = Mapping[str, Any]
-SHORT = 12
-"""Letters of a digest that a sentence shows."""
 
 
 @dataclass(frozen=True)
@@ -70,22 +65,22 @@ def reproduce(
     recorded one. Raises ``AttnSegError`` in one sentence when something is missing or is another.
     """
     told = provenance_of(mask)
-    name = _model(mask, told["model"], told["model_digest"], model)
-    path = _image(mask, told, image)
-    source = read_image(path, volume=_volume(told))
-    _check_image(path, source, told)
+    name = model_of(mask, told["model"], told["model_digest"], model)
+    path = image_of(mask, told, image)
+    source = source_of(path, told)
     session, tuning, notes = _session(mask, told, name, device)
     session.set_image(source)
+    stored = mask_of(mask, source)
+    if stored.shape != source.shape:
+        raise InputError(
+            f"{mask.name} is {stored.shape} (Z, Y, X) but its image is {source.shape}; "
+            "the mask was cropped or resampled since it was written"
+        )
     again = np.zeros(source.shape, np.uint8)
     for z, answer in _answers(session, str(told.get("axis", AXES[0])), tuning, progress):
         again[z] = answer.labels
     again = tidy(again, tuple(told.get("postprocess") or ()))
-    stored = mask_of(mask, source)
-    if stored.shape != again.shape:
-        raise InputError(
-            f"{mask.name} is {stored.shape} (Z, Y, X) but its image is {again.shape}; "
-            "the mask was cropped or resampled since it was written"
-        )
+    notes += _with_moved_values(again, stored, session, tuning, told)
     where = (mask.name, path.name, Path(name).name)
     return _compared(where, stored, again, told, str(_device_of(session)), notes)
 
@@ -107,7 +102,7 @@ def _answers(
 def provenance_of(mask: Path) -> dict[str, Any]:
     """What the file says of its making. Raises ``InputError`` when that is not enough."""
     read_mask(mask)
-    told: dict[str, Any] = comment_in(mask).get("provenance") or {}
+    told: dict[str, Any] = comment_of(mask).get("provenance") or {}
     if not told.get("model") or not told.get("model_digest") or "tuning" not in told:
         raise InputError(
             f"{mask.name} does not say how it was made; expected a mask written by "
@@ -126,57 +121,30 @@ def provenance_of(mask: Path) -> dict[str, Any]:
     return told
 
 
-def _model(mask: Path, name: str, digest: str, given: str | None) -> str:
-    """A checkpoint whose weights are those recorded."""
-    name = Path(name).name
-    tried = [given] if given else [name, str(mask.parent / name)]
-    if not given:  # a shipped one may have been recorded as a file
-        tried.append(name.removesuffix(".safetensors"))
-        tried += [str(mask.parent / f"{name}.safetensors")]
-    found = []
-    for candidate in dict.fromkeys(tried):
-        if given or Path(candidate).is_file() or candidate in shipped_checkpoints():
-            found.append(candidate)
-            if read_card(resolve_checkpoint(candidate)).digest == digest:
-                return candidate
-    if found:
-        raise CheckpointError(
-            f"{Path(found[0]).name} is another model than the one that made {mask.name} ({name}, "
-            f"digest {digest[:SHORT]}); give that one with --model FILE"
-        )
-    raise CheckpointError(
-        f"the model {name} (digest {digest[:SHORT]}) that made {mask.name} is not here; give its "
-        "file with --model FILE"
-    )
+def _with_moved_values(
+    again: np.ndarray, stored: np.ndarray, session: Session | OnTop, tuning: Tuning, told: Told
+) -> tuple[str, ...]:
+    """Slices that are not those of the run are made with the values that were moved after it.
 
-
-def _image(mask: Path, told: Told, given: Path | None) -> Path:
-    if given is not None:
-        return given
-    name = told["source"].get("file")
-    beside = mask.parent / Path(str(name)).name if name else None
-    if beside is not None and beside.exists():
-        return beside
-    raise InputError(
-        f"the image of {mask.name} ({name or 'it had no file'}) is not beside it; "
-        "give it with --image FILE"
-    )
-
-
-def _volume(told: Told) -> int | None:
-    number = told["source"].get("volume")
-    return number if isinstance(number, int) else None
-
-
-def _check_image(path: Path, source: Volume, told: Told) -> None:
-    expected = str(told["source"]["digest"])
-    found = digest_of(source)
-    if found != expected:
-        raise InputError(
-            f"{path.name} is not the image that the mask was made from: pixels or space differ "
-            f"(digest {found[:SHORT]}, expected {expected[:SHORT]}); give that image with "
-            "--image FILE"
-        )
+    What was seen since a value moved has the new one, the rest still has that of the run, until
+    the run is made anew; so a slice has the one or the other as a whole.
+    """
+    moved = told.get("tuning_since")
+    axial = told.get("axis", AXES[0]) == AXES[0] and not hasattr(session, "coarse")
+    if not isinstance(moved, Mapping) or not moved or not axial:
+        return ()
+    other, held = tuning.replace(**moved), _by_hand(told, stored)
+    differ = (stored != again) & ~held
+    seen = []
+    for z in np.flatnonzero(differ.any(axis=(1, 2))):
+        answer = cast("Session", session).predict(int(z), other)
+        fresh = np.asarray(answer.labels)
+        if not ((stored[z] != fresh) & ~held[z]).any():
+            again[z] = fresh
+            seen.append(int(z))
+    values = ", ".join(f"{name} {value}" for name, value in moved.items())
+    where = f"{len(seen)} slices (first {seen[0]})" if seen else "no slice"
+    return (f"values were moved after the run: {where} made with {values}",)
 
 
 def _session(
@@ -200,7 +168,7 @@ def _session(
     refinement = told.get("refinement")
     if not isinstance(refinement, Mapping):
         return alone, tuning, tuple(notes)
-    second = _model(mask, str(refinement["model"]), str(refinement["model_digest"]), None)
+    second = model_of(mask, str(refinement["model"]), str(refinement["model_digest"]), None)
     both = OnTop(alone, Session(second, device=str(alone.device)), tuning)
     return both, Tuning.from_json(refinement["tuning"]), tuple(notes)
 
@@ -220,6 +188,21 @@ def _device_of(session: Any) -> Any:
     return session.coarse.device if hasattr(session, "coarse") else session.device
 
 
+def _by_hand(told: Told, stored: np.ndarray) -> np.ndarray:
+    """Voxels that a person changed, bool (Z, Y, X); none where the file does not say which."""
+    held = np.zeros(stored.shape, bool)
+    packed = (told.get("edits") or {}).get("where")
+    if packed:
+        try:
+            held.reshape(-1)[unpacked(str(packed), held.size)] = True
+        except (ValueError, zlib.error) as error:
+            raise InputError(
+                f"the places of hand edits in the mask cannot be read ({error}); the file was "
+                "changed since it was written"
+            ) from error
+    return held
+
+
 def _compared(
     where: tuple[str, str, str],
     stored: np.ndarray,
@@ -233,15 +216,9 @@ def _compared(
     edited = int(edits.get("voxels") or told.get("hand_edited_pixels") or 0)
     by_hand = None
     if edits.get("where"):
-        try:
-            flat = unpacked(str(edits["where"]), differ.size)
-        except (ValueError, zlib.error) as error:
-            raise InputError(
-                f"the places of hand edits in {where[0]} cannot be read ({error}); the file was "
-                "changed since it was written"
-            ) from error
-        by_hand = int(np.count_nonzero(differ.reshape(-1)[flat]))
-        differ.reshape(-1)[flat] = False
+        held = _by_hand(told, stored)
+        by_hand = int(np.count_nonzero(differ & held))
+        differ &= ~held
     slices = np.flatnonzero(differ.any(axis=(1, 2)))
     return Reproduced(
         *where,

@@ -67,6 +67,12 @@ def read_dicom(path: str | Path, series: int | str | None = None) -> Volume:
     )
 
 
+def volumes_of(path: Path, series: str) -> list[int]:
+    """Numbers, as ``read_dicom`` takes them, of the volumes of a series UID: several where images
+    lie at one place (times, echoes), none where the series is not there."""
+    return [number for number, stack in enumerate(_stacks(path)) if stack.series == series]
+
+
 def dicom_size(path: str | Path, series: int | str | None = None) -> tuple[int, int, int]:
     """(Z, Y, X) in view order from the headers alone."""
     path = Path(path)

@@ -47,18 +47,3 @@ def mask_suffix(path: Path) -> str:
         return ".ome.zarr"
     named = path.name.lower().endswith((*VOLUMES, ".dcm"))
     return ".nii.gz" if named or path.is_dir() or is_dicom(path) else ".png"
-
-
-def comment_of(path: Path) -> dict[str, object]:
-    """Classes, colours and provenance inside a mask of OME-Zarr, DICOM-SEG, NRRD or MetaImage that
-    was written here; empty for any other."""
-    from napari_attnseg.io import export_dicom_seg, export_meta, export_nrrd, export_ome_zarr
-
-    name = path.name.lower()
-    if is_zarr(path):
-        return export_ome_zarr.comment_of(path)
-    if name.endswith(".nrrd"):
-        return export_nrrd.comment_of(path)
-    if name.endswith(".mha"):
-        return export_meta.comment_of(path)
-    return export_dicom_seg.comment_of(path) if is_dicom(path) else {}

@@ -59,12 +59,14 @@ def _now() -> datetime:
 
 
 def about(source: Volume) -> dict[str, Any]:
-    """File name, size, type, digest and, of a file of several volumes, which one it was."""
+    """File name, size, type, digest and, of a file of several volumes, which one it was (of a
+    DICOM series the UID)."""
     return {
         "file": source.path.name if source.path else None,
         "shape": list(source.shape),
         "type": str(source.data.dtype),
         "volume": source.part if isinstance(source.part, int) else None,
+        **({"series": source.part} if isinstance(source.part, str) else {}),
         "digest": digest_of(source),
     }
 
