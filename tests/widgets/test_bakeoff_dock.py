@@ -269,3 +269,42 @@ def test_the_table_sorts_by_figures_and_marks_the_best(qtbot: Any) -> None:
     table.chosen.connect(chosen.append)
     table.itemDoubleClicked.emit(table.rows["b"], 0)
     assert chosen == ["b"]
+
+
+def test_results_of_another_folder_are_opened_and_gone_on_with(
+    dock: BakeOffWidget, data: Path, tmp_path: Path
+) -> None:
+    setup = dock.setup
+    setup.data.setText(str(data))
+    tick(setup.contestants, "se")
+    dock.run_or_cancel()
+    made = setup.folder.rename(tmp_path / "elsewhere")
+    figures = {key: row.text(DICE) for key, row in dock.table.rows.items()}
+    setup.contestants.clear()
+    setup.budget["size"].setValue(64)
+    dock.open_results(str(tmp_path))
+    assert "no results" in dock.errors.message
+    dock.open_results(str(made))
+    assert dock.errors.message == ""
+    assert setup.folder == made
+    assert setup.budget["size"].value() == 32
+    assert {key: row.text(DICE) for key, row in dock.table.rows.items()} == figures
+    assert dock.run.text() == "Show the kept results"
+    (made / "runs" / "skip_se_seed0.json").unlink()
+    dock.open_results(str(made))
+    assert "1 of its 2 trainings" in dock.status.text()
+    assert dock.run.text() == "Go on: 1 training"
+    tick(setup.contestants, "cbam")
+    assert setup.folder == made  # one more contestant joins the others
+    setup.budget["epochs"].setValue(2)
+    assert setup.folder.parent == tmp_path / "results"  # another budget does not
+
+
+def test_an_option_that_cannot_be_names_its_contestant(dock: BakeOffWidget, data: Path) -> None:
+    dock.setup.data.setText(str(data))
+    tick(dock.setup.contestants, "se")
+    dock.setup.contestants.add_own("").show("skip=vit:heads=7")
+    dock.run_or_cancel()
+    assert "skip=vit:heads=7" in dock.errors.message.lower()
+    dock.setup.budget["epochs"].setValue(2)  # what was wrong may be right now
+    assert dock.errors.message == ""

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_attnseg.viewer.bakeoff_mosaic import Mosaic, mosaic_of
 from napari_attnseg.viewer.layers import METADATA, contrast_limits, map_transform
 
 if TYPE_CHECKING:
-    from napari.layers import Image, Labels, Layer
+    from napari.layers import Image, Labels, Layer, Points
     from napari.viewer import ViewerModel
 
 MASKS, MAPS, BOTH = "masks", "maps", "both"
@@ -24,6 +25,8 @@ WHAT = (MASKS, MAPS, BOTH)
 """What may be shown over the images."""
 TRUTH = "truth"
 PER_CELL = 3
+MOST_CELLS = 7
+"""More are one mosaic: napari's own grid takes 0.3 s for every layer of a dozen cells."""
 LETTERS = 26
 _UNKNOWN = 255
 _COLORS = ("#ff9f1c", "#2ec4b6", "#e71d36", "#8ac926", "#9b5de5", "#00bbf9", "#fee440", "#f15bb5")
@@ -37,6 +40,7 @@ class BakeOffGrid:
         self.viewer = viewer
         self.what = MASKS
         self._cells: list[tuple[Layer, Layer, Layer]] = []
+        self._names: Points | None = None  # of a mosaic
         self._before: dict[str, Any] = {}
         self._hidden: list[Layer] = []
 
@@ -44,6 +48,11 @@ class BakeOffGrid:
     def shown(self) -> bool:
         """Whether any of its layers is in the list."""
         return any(layer in self.viewer.layers for cell in self._cells for layer in cell)
+
+    @property
+    def mosaic(self) -> bool:
+        """Whether all cells are one picture."""
+        return self._names is not None
 
     def show(self, found: Mapping[str, Any], names: Mapping[str, str]) -> None:
         """Bring the pictures of one image (see ``BakeOffPicturesDone``); ``names`` by row key."""
@@ -53,7 +62,12 @@ class BakeOffGrid:
         for cell in found["cells"]:
             told = {"mask_data": np.load(cell["mask"]), "name": names.get(cell["key"], cell["key"])}
             wanted.append({**cell, **told})
-        cells = [self._cell(pixels, image, cell) for cell in wanted]
+        many = len(wanted) > MOST_CELLS
+        cells = (
+            [self._mosaic(pixels, image, wanted)]
+            if many
+            else [self._cell(pixels, image, cell) for cell in wanted]
+        )
         if self._refill(cells):
             return
         if self.shown:
@@ -64,6 +78,8 @@ class BakeOffGrid:
         self._cells = cells
         for at, layer in enumerate(layer for cell in cells for layer in cell):
             self.viewer.layers.insert(at, layer)
+        if self._names is not None:
+            self.viewer.layers.insert(PER_CELL, self._names)
         self.choose(self.what)
         self._arrange()
 
@@ -123,19 +139,66 @@ class BakeOffGrid:
         self.viewer.canvas.grid.enabled = False
         gc.freeze()  # napari searches all memory for what to free at every layer that goes
         try:
-            for layer in (layer for cell in self._cells for layer in cell):
-                if layer in self.viewer.layers:
+            for layer in [*(layer for cell in self._cells for layer in cell), self._names]:
+                if layer is not None and layer in self.viewer.layers:
                     self.viewer.layers.remove(layer)
         finally:
             gc.unfreeze()
-        self._cells = []
+        self._cells, self._names = [], None
 
     def _arrange(self) -> None:
         self.viewer.dims.ndisplay = 2
         grid = self.viewer.canvas.grid
-        grid.update({"stride": PER_CELL, "shape": (-1, -1), "spacing": 6.0, "enabled": True})
+        if len(self._cells) > 1:
+            grid.update({"stride": PER_CELL, "shape": (-1, -1), "spacing": 6.0, "enabled": True})
         self.viewer.layers.selection.active = self._cells[0][-1]
         self.viewer.reset_view()
+
+    def _mosaic(
+        self, pixels: npt.NDArray[Any], image: Mapping[str, Any], wanted: list[dict[str, Any]]
+    ) -> tuple[Image, Image, Labels]:
+        """All cells as one; their names are kept for ``show``, or told to those that are there."""
+        from napari.layers import Image
+
+        found = mosaic_of(pixels, wanted)
+        scale = [float(s) * found.thinned for s in image["scale"]]
+        look = {} if image["rgb"] else {"contrast_limits": contrast_limits(pixels)}
+        given: dict[str, Any] = {"name": "images", "rgb": image["rgb"], "scale": scale, **look}
+        below = Image(found.image, metadata=_entry(image["name"], "image", "all"), **given)
+        maps = Image(
+            found.maps,
+            name="maps, each over its own range",
+            colormap=_from_clear("magma"),
+            opacity=0.75,
+            blending="translucent",
+            contrast_limits=(0, 1),
+            scale=scale,
+            metadata=_entry(image["name"], "map", "all"),
+        )
+        cell = {"mask_data": found.masks, "name": "all contestants"}
+        self._tell_names(found, scale, image["name"])
+        return below, maps, self._mask(below, image["name"], cell)
+
+    def _tell_names(self, found: Mosaic, scale: list[float], image: str) -> None:
+        from napari.layers import Points
+
+        features = {"name": list(found.names)}
+        if self._names is not None and self._names in self.viewer.layers:
+            self._names.data = found.places * scale
+            self._names.features = features
+            return
+        self._names = Points(
+            found.places * scale,
+            name="names and Dice",
+            size=0.01,
+            opacity=1,
+            face_color="transparent",
+            border_color="transparent",
+            features=features,
+            text={"string": "{name}", "size": 8, "color": "white", "anchor": "lower_left"},
+            metadata=_entry(image, "names", "all"),
+        )
+        self._names.editable = False
 
     def _cell(
         self, pixels: npt.NDArray[Any], image: Mapping[str, Any], cell: Mapping[str, Any]
@@ -203,6 +266,16 @@ class BakeOffGrid:
             colormap=DirectLabelColormap(color_dict=colors),
             metadata=_entry(name, "mask", cell["name"]),
         )
+
+
+def _from_clear(name: str) -> Any:
+    """A colormap whose lowest colour lets everything through: where there is no map."""
+    from napari.utils import Colormap
+    from napari.utils.colormaps import ensure_colormap
+
+    colours = np.array(ensure_colormap(name).colors)
+    colours[0, 3] = 0
+    return Colormap(colours, name=f"{name} from clear")
 
 
 def _short(name: str) -> str:

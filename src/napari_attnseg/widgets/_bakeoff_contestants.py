@@ -26,6 +26,8 @@ from napari_attnseg.widgets._train_model import placing_item
 PLAIN = "plain U-Net"
 WAITING = "Asking the engine which mechanisms there are ..."
 OWN = Item("contestant", "Own", "Any mechanisms at any legal places, with options", text=True)
+NAMED = 6
+"""So many contestants are named below the list."""
 Known = Mapping[str, Mapping[str, Any]]
 
 
@@ -210,7 +212,15 @@ class ContestantPanel(QWidget):
                 "Tick the mechanisms that shall be compared; the plain U-Net always takes part."
             )
             return
-        self.words.setText(f"<b>{len(names)}</b> and the {PLAIN}: {', '.join(names)}.")
+        seen, more = ", ".join(names[:NAMED]), len(names) - NAMED
+        seen += f" and {more} more" if more > 0 else ""
+        self.words.setText(f"<b>{len(names)}</b> and the {PLAIN}: {seen}.{self._twice()}")
+
+    def _twice(self) -> str:
+        """An own placement that is ticked as well, or stands there twice."""
+        own = [editor.value for _, editor in self.own if editor.value]
+        left = len(self.ticked) + len(own) - len(self.value)
+        return " One that stands there twice counts once." if left else ""
 
 
 def _readable(words: str) -> bool:

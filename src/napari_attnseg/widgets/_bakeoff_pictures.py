@@ -74,7 +74,10 @@ class PicturePanel(QWidget):
         late = f" Not trained yet: {', '.join(names[key] for key in missing)}." if missing else ""
         name = str(found["image"]["name"])
         short = name if len(name) <= LONGEST else f"{name[:12]}...{name[-12:]}"
-        self.words.setText(f"{short}. Every cell is three layers: image, map, mask.{late}")
+        layers = "All are four layers: images, maps, masks, names."
+        if not self.grid.mosaic:
+            layers = "Every cell is three layers: image, map, mask."
+        self.words.setText(f"{short}. {layers}{late}")
         self.words.setToolTip(name)
         self.words.show()
 

@@ -40,6 +40,8 @@ EMPTY = (
 DELAY_MS = 300
 SHORT_OF = {"levels": 4, "batch": 8, "limit": 0}
 """Values that the name of the folder does not mention."""
+SAME = ("size", "epochs", "batch", "width", "levels", "limit")
+"""What all trainings in a folder have in common."""
 
 
 class SetupPanel(QWidget):
@@ -50,6 +52,7 @@ class SetupPanel(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.layout_found: Layout | None = None
+        self.opened: BakeOff | None = None
         self._number = 0
         self._still = Still(self)
         self.contestants = ContestantPanel()
@@ -84,6 +87,8 @@ class SetupPanel(QWidget):
     def folder(self) -> Path:
         """Where the results of this data set and budget lie, whoever takes part."""
         values = self.values
+        if self.opened is not None and _same_budget(self.opened, values):
+            return Path(self.opened.out)
         data = Path(values["data"])
         name = f"{data.name}-{values['size']}px-{values['epochs']}epochs-w{values['width']:.3g}"
         for what, usual in SHORT_OF.items():
@@ -105,7 +110,7 @@ class SetupPanel(QWidget):
         return BakeOff(
             contestants=tuple(values["contestants"]),
             out=str(self.folder),
-            seeds=tuple(range(values["seeds"])),
+            seeds=self.seeds,
             device=device,
             **{name: values[name] for name in names},
         )
@@ -115,8 +120,30 @@ class SetupPanel(QWidget):
         """Trainings that are asked for, and how many of them are kept from before."""
         values = self.values
         keys = keys_of(tuple(values["contestants"]))
-        seeds = tuple(range(values["seeds"]))
-        return len(keys) * len(seeds), finished_runs(self.folder, keys, seeds)
+        return len(keys) * len(self.seeds), finished_runs(self.folder, keys, self.seeds)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """So many seeds from 0 on, or those of the results that were opened."""
+        count, opened = self.budget["seeds"].value(), self.opened
+        if opened and len(opened.seeds) == count and _same_budget(opened, self.values):
+            return opened.seeds
+        return tuple(range(int(count)))
+
+    def open(self, wish: BakeOff) -> None:
+        """Show a bake-off that lies in a folder of its own; another budget leaves that folder."""
+        self.opened = wish
+        for name, box in self.budget.items():
+            with QSignalBlocker(box):
+                value = wish.seeds if name == "seeds" else getattr(wish, name)
+                box.setValue(len(value) if name == "seeds" else value)
+        with QSignalBlocker(self.labels), QSignalBlocker(self.data):
+            self.labels.clear()
+            self.labels.addItem(wish.labels or "as they are", wish.labels)
+            self.data.setText(wish.data)
+        self.contestants.set_levels(wish.levels)
+        self.contestants.show_contestants(wish.contestants)
+        self._on_data()
 
     def keep(self) -> None:
         """Remember everything for the next time."""
@@ -279,7 +306,10 @@ class SetupPanel(QWidget):
         values = self.values
         ready = bool(values["data"] and values["contestants"])
         self.where.setVisible(ready)
-        self.where.setText(f"in its folder {self.folder.name}")
+        mine = self.opened is not None and self.folder == Path(self.opened.out)
+        self.where.setText(
+            f"not there, but in {self.folder}" if mine else f"in its folder {self.folder.name}"
+        )
         self.where.setToolTip(str(self.folder))
         self.forecast.setVisible(ready)
         total, kept = self.runs
@@ -289,10 +319,19 @@ class SetupPanel(QWidget):
         if self.layout_found is not None:
             part = self.layout_found.limited(values["limit"])
             words += f" over {len(part.train)} images (a fifth of them judges)"
-        words += f". {kept} of them are kept from before: {total - kept} to go." if kept else "."
+        words += "."
+        if kept:
+            are = "is" if kept == 1 else "are"
+            words += f" {kept} of them {are} kept from before: {total - kept} to go."
         if seeds == 1:
             words += " One seed says nothing about chance; choose 3 or more."
         self.forecast.setText(words)
+
+
+def _same_budget(opened: BakeOff, values: dict[str, Any]) -> bool:
+    """Whether these values still go on with results that were opened: contestants and seeds may
+    be others, and the data may lie elsewhere."""
+    return all(getattr(opened, name) == values[name] for name in (*SAME, "labels"))
 
 
 def _whole(
@@ -309,6 +348,7 @@ def _whole(
 
 def _real(low: float, high: float, value: float, tip: str) -> QDoubleSpinBox:
     box = QDoubleSpinBox()
+    box.setDecimals(3)
     box.setRange(low, high)
     box.setSingleStep(0.05)
     box.setValue(value)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
+from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QComboBox, QFileDialog, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
@@ -287,8 +288,11 @@ def tip_of(name: str, doc: str) -> str:
 
 
 def folded(title: str) -> QCollapsible:
-    """A group that opens; its arrow points to the right while it is closed."""
-    return QCollapsible(title, expandedIcon="▼", collapsedIcon="▶")
+    """A group that opens; its arrow points to the right while it is closed. The arrow is written,
+    not drawn: an icon would keep the colour it was made in, whatever the theme."""
+    made = QCollapsible(f"▸  {title}", expandedIcon=QIcon(), collapsedIcon=QIcon())
+    made.toggled.connect(lambda opened: made.setText(("▾" if opened else "▸") + f"  {title}"))
+    return made
 
 
 def caption(name: str) -> str:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QUrl
 from qtpy.QtGui import QDesktopServices
-from qtpy.QtWidgets import QFrame, QProgressBar, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QFrame, QProgressBar, QTabWidget, QVBoxLayout, QWidget
 
 from napari_attnseg.control.bakeoff import BakeOff
+from napari_attnseg.control.bakeoff_file import read_wish
 from napari_attnseg.control.bakeoff_runner import BakeOffController
 from napari_attnseg.control.describing import read_description
 from napari_attnseg.errors import AttnSegError, plain_sentence
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
 NOTHING_YET = (
     "Nothing to show yet. Choose a data set and tick mechanisms under Setup, then press Run: every "
-    "contestant becomes a row here, and its figures come as its trainings end."
+    "contestant becomes a row here, and its figures come as its trainings end. Results of another "
+    "day, or of the command line: Open results."
 )
 FORMAT = 3
 """Of the engine's description (see ``engine.describe``)."""
@@ -56,6 +58,7 @@ class BakeOffWidget(Dock):
         self._labels: dict[str, str] = {}
         self._under_way = ("", 0)
         self._began = 0.0
+        self._seen = self.setup.values
         self._make_parts()
         self._lay_out()
         self._listen()
@@ -72,6 +75,9 @@ class BakeOffWidget(Dock):
         self.empty = hint(NOTHING_YET)
         self.said = hint()
         self.open = button("Open folder", "The table as CSV and Markdown, pictures, networks")
+        self.load = button(
+            "Open results...", "A folder that this dock or napari-attnseg compare has written"
+        )
         self.run = button("Run", "Train and test every contestant; press again to stop")
         self.run.setMinimumHeight(34)
         self.progress = QProgressBar()
@@ -87,7 +93,7 @@ class BakeOffWidget(Dock):
         inside.setContentsMargins(8, 8, 8, 8)
         inside.setSpacing(6)
         inside.addWidget(self.empty)
-        for part in (self.table, self.said, self.pictures, self.open):
+        for part in (self.table, self.said, self.pictures, row(self.open, self.load, stretch=-1)):
             inside.addWidget(part)
         inside.addStretch(1)
         self.tabs = QTabWidget()
@@ -112,6 +118,7 @@ class BakeOffWidget(Dock):
     def _listen(self) -> None:
         self.run.clicked.connect(self.run_or_cancel)
         self.open.clicked.connect(self._open_folder)
+        self.load.clicked.connect(self._choose_results)
         self.setup.changed.connect(self._on_setup)
         self.table.chosen.connect(self.use_model)
         self.pictures.asked.connect(self.ask_pictures)
@@ -145,6 +152,23 @@ class BakeOffWidget(Dock):
         except (AttnSegError, OSError) as error:
             self._fail(plain_sentence(error) or str(error))
 
+    def open_results(self, folder: str) -> None:
+        """Show what lies in ``folder``; what is missing of it waits for the button below."""
+        self.errors.clear()
+        try:
+            self.setup.open(read_wish(folder))
+        except AttnSegError as error:
+            self._fail(str(error))
+            return
+        total, kept = self.setup.runs
+        if kept == total:
+            self.run_or_cancel()
+            return
+        self._say(
+            f"{kept} of its {total} trainings are done. Press the button below to show them "
+            "and go on with the others."
+        )
+
     def use_model(self, key: str) -> None:
         """The network of a row (of its first seed) becomes the model of all docks."""
         found = self.table.rows[key]
@@ -170,6 +194,12 @@ class BakeOffWidget(Dock):
         self.pictures.say("Drawing the pictures ...")
         self.work.ask_pictures(wish, index)
 
+    def _choose_results(self) -> None:
+        start = self.setup.values["root"]
+        folder = QFileDialog.getExistingDirectory(self, "Folder with a bake-off's results", start)
+        if folder:
+            self.open_results(folder)
+
     def _open_folder(self) -> None:
         folder = Path(self.work.request.out) if self.work.request else self.setup.folder
         if not QDesktopServices.openUrl(QUrl.fromLocalFile(str(folder))):
@@ -184,12 +214,17 @@ class BakeOffWidget(Dock):
             self._on_setup()
 
     def _on_setup(self) -> None:
-        if not self.work.busy:
-            self._caption()
+        if self.work.busy:
+            return
+        if self._seen != self.setup.values:  # what was missing may be there now
+            self._seen = self.setup.values
+            self.errors.clear()
+        self._caption()
 
     def _on_busy(self, busy: bool) -> None:
         self.run.setEnabled(True)
         self.setup.setEnabled(not busy)
+        self.load.setEnabled(not busy)
         self.progress.setVisible(busy)
         self.moving.setVisible(busy)
         self.progress.reset()

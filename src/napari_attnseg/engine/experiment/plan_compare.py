@@ -71,10 +71,13 @@ def _said(contestant: str) -> str:
 def _row(label: str, attention: str, scale: Scale, base: Preprocessing | None) -> Row:
     settings = scaled(START, scale, base)
     settings = replace(settings, options={**settings.options, "attention": attention})
-    create_model(
-        settings.model,
-        in_channels=settings.preprocessing.channels,
-        classes=settings.classes,
-        **settings.options,
-    )  # what cannot be built is told before anything is trained
+    try:  # what cannot be built is told before anything is trained
+        create_model(
+            settings.model,
+            in_channels=settings.preprocessing.channels,
+            classes=settings.classes,
+            **settings.options,
+        )
+    except InputError as error:
+        raise InputError(f"{label}: {error}") from error  # of many, which
     return Row(file_stem(attention), label, settings, settings)
