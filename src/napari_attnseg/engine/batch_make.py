@@ -247,7 +247,7 @@ def _let_go(session: Session | OnTop) -> None:
     if isinstance(session, OnTop):
         _let_go(session.refiner)
         session = session.coarse
-    session._image = None
+    session._image = session._windows = None
     session._forget()
 
 

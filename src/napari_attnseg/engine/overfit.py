@@ -64,6 +64,11 @@ def overfit(
     if steps < 1:
         raise InputError(f"got {steps} steps, expected at least 1")
     stop = should_stop or (lambda: False)
+    if settings.options.get("ndim") == 3:
+        raise InputError(
+            "got a 3D model for the check on one image, expected a model of slices; train it for a "
+            "few epochs instead and see whether the loss falls"
+        )
     settings = replace(with_encoder_normalisation(settings), augment=False, schedule="none")
     yield None
     yield from source.scan(settings)

@@ -177,6 +177,8 @@ class VolumeRun:
     def _left_out(self) -> str:
         """What a moved value will compute again, in words; empty when that is nothing."""
         kept = self.session.kept()
+        if self.session.model.ndim == 3:  # it keeps windows, not slices
+            return ""
         if not self.work.stages or kept.slices >= self._pending.total or not self._computed:
             return ""
         why = f" ({kept.problem})" if kept.problem else ""

@@ -25,7 +25,7 @@ from napari_attnseg.errors import AttnSegError, plain_sentence
 from napari_attnseg.viewer.preferences import recall, remember
 from napari_attnseg.viewer.space import space_words
 from napari_attnseg.widgets import opening
-from napari_attnseg.widgets._axes import AxisChoice
+from napari_attnseg.widgets._axes import AxisChoice, is_3d
 from napari_attnseg.widgets._badge import EngineBadge
 from napari_attnseg.widgets._bridge import connect_alive
 from napari_attnseg.widgets._openings import openings_for, takes_long
@@ -246,7 +246,8 @@ def about(card: Card | None, titles: Mapping[str, str] | None = None) -> str:
         return ""
     names = ", ".join(card.class_names[1:]) or "foreground"
     color = "in colour" if card.preprocessing.channels == 3 else "in grey (colour by luminance)"
-    color = "in CT slices" if card.preprocessing.intensity == "window" else color
+    seen = "volumes" if is_3d(card) else "slices"
+    color = f"in CT {seen}" if card.preprocessing.intensity == "window" else color
     dice = dict(card.metrics.get("test") or {}).get("dice")
     test = f"; test Dice {dice:.2f}" if isinstance(dice, int | float) else ""
     name = str(card.spec.get("name", ""))
