@@ -81,8 +81,13 @@ class Placed(nn.Module):
 
     def tuned(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Those of ``values`` that are this place's, under the module's names."""
-        named = {t.name: f"{t.name}_{self.number}" for t in self.own}
-        return {name: values[mine] for name, mine in named.items() if mine in values}
+        mine = {
+            n: v for n, v in values.items() if n.endswith(f"_{self.number}") and n != self.level
+        }
+        if not mine:  # what is declared may hold trained values: not to be read for nothing
+            return {}
+        own = {f"{t.name}_{self.number}": t.name for t in self.own}
+        return {own[name]: value for name, value in mine.items() if name in own}
 
     def adopt(self, tuning: Tuning) -> None:
         """Take the values of ``tuning`` as the module's own; weights keep what they say."""
