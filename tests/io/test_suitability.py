@@ -177,3 +177,16 @@ def test_it_is_quick_on_a_large_volume_in_its_file(tmp_path: Path) -> None:
         times.append(time.thread_time() - began)
     assert isinstance(doubts[0], Doubt)
     assert min(times) < 0.05
+
+
+def test_the_shipped_ct_model_knows_the_size_of_its_pixels() -> None:
+    """Trained on one scan of 3 mm: half and twice of that pass, a fine scan is told."""
+    path = shipped_checkpoints()["ct_organs_smooth_unet"]
+    card = read_card(path)
+    assert trained_spacing(card) == ((3.0, 3.0, 3.0), (3.0, 3.0, 3.0))
+    for spacing, fits in ((0.8, False), (1.4, False), (1.5, True), (6.0, True), (6.1, False)):
+        sentences = [s for _, s in told(scan(), card, (5.0, spacing, spacing))]
+        assert any("was trained on 3 x 3 mm" in s for s in sentences) is not fits, spacing
+    from napari_attnseg.models.checkpoint import load_checkpoint
+
+    load_checkpoint(path)  # raises when its numbers are not those of the card's digest

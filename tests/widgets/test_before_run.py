@@ -69,7 +69,7 @@ def scan(shape: tuple[int, int, int] = (5, 40, 48)) -> np.ndarray:
 
 def add(hub: Hub, data: np.ndarray) -> None:
     limits = (float(data.min()), float(data.max()))
-    layer = hub.viewer.add_image(data, contrast_limits=limits, scale=(2, 1, 1)[-data.ndim :])
+    layer = hub.viewer.add_image(data, contrast_limits=limits, scale=(4, 3, 3)[-data.ndim :])
     hub.set_source(layer)
 
 
