@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+
 from dicom_series import (
     COLUMNS,
     ROWS,
@@ -20,8 +21,8 @@ from dicom_series import (
     write_enhanced,
     write_series,
 )
-
 from napari_attnseg.errors import InputError
+from napari_attnseg.io import dicom_pixels
 from napari_attnseg.io.dicom import ManySeries, read_dicom
 from napari_attnseg.io.image import image_size, read_image
 from napari_attnseg.io.volume import Volume
@@ -186,6 +187,19 @@ def test_a_radiograph_is_a_picture(tmp_path: Path) -> None:
     assert "turned around" in volume.note
 
 
+@pytest.mark.parametrize(
+    ("syntax", "packages"),
+    [
+        ("1.2.840.10008.1.2.4.70", "pylibjpeg pylibjpeg-libjpeg"),
+        ("1.2.840.10008.1.2.4.201", "pylibjpeg pylibjpeg-openjpeg"),
+        ("1.2.840.10008.1.2.4.80", "napari-attnseg[dicom]"),
+    ],
+    ids=["JPEG lossless", "HTJ2K", "JPEG-LS"],
+)
+def test_the_package_that_decodes_it_is_named(syntax: str, packages: str) -> None:
+    assert dicom_pixels._remedy(syntax) == f"pip install {packages}, or "
+
+
 def test_what_cannot_be_used_is_said_in_one_sentence(tmp_path: Path) -> None:
     files = write_series(tmp_path / "jpeg")
     data = pydicom.dcmread(files[1])
@@ -193,7 +207,7 @@ def test_what_cannot_be_used_is_said_in_one_sentence(tmp_path: Path) -> None:
     data.PixelData = pydicom.encaps.encapsulate([bytes(200)])
     data["PixelData"].VR = "OB"
     data.save_as(files[1], enforce_file_format=True)
-    with pytest.raises(InputError, match=r"is compressed \(MPEG2.*pip install"):
+    with pytest.raises(InputError, match=r"is compressed \(MPEG2.*is installed: convert"):
         read_image(tmp_path / "jpeg")
     cut = write_series(tmp_path / "cut")[2]
     cut.write_bytes(cut.read_bytes()[:-40])

@@ -65,6 +65,27 @@ def test_itk_sees_every_voxel_where_nibabel_saw_it(tmp_path, suffix, affine) -> 
     assert told["classes"]["3"] == "spleen"
 
 
+def test_a_long_comment_in_mha_says_what_it_leaves_out(tmp_path: Path) -> None:
+    where = {"edits": {"voxels": 5, "where": "x" * 40_000}, "model": "net"}
+    done = write_mask(tmp_path / "a.mha", labels_of(), None, CLASSES, where, COLORS)
+    assert "the places of hand edits do not fit into .mha" in done.message
+    told = export_meta.comment_of(tmp_path / "a.mha")
+    assert told["provenance"]["edits"] == {"voxels": 5, "where": None}
+    assert told["provenance"]["model"] == "net"
+    notes = {"model": "net", "notes": ["x" * 40_000]}
+    done = write_mask(tmp_path / "b.mha", labels_of(), None, CLASSES, notes, COLORS)
+    assert "equal: 13 x 11 x 7" in done.message
+    assert ", how it was made does not fit into .mha" in done.message
+    told = export_meta.comment_of(tmp_path / "b.mha")
+    assert told["classes"]["3"] == "spleen"
+    assert "provenance" not in told
+    many = {k: "x" * 400 for k in range(200)}
+    done = write_mask(tmp_path / "c.mha", labels_of(), None, many, {"model": "net"})
+    assert "class names and how it was made do not fit" in done.message
+    assert export_meta.comment_of(tmp_path / "c.mha") == {}
+    assert "not fit" not in write_mask(tmp_path / "d.mha", labels_of(), None, CLASSES).message
+
+
 def test_slicer_finds_names_and_colours_in_nrrd(tmp_path: Path) -> None:
     import nrrd
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,10 +18,9 @@ NATIVE = (
     "1.2.840.10008.1.2.2",
 )
 """Transfer syntaxes that store pixels as they are; deflate is packed like a compression."""
-DECODER = (
-    "pip install napari-attnseg[dicom] (JPEG, JPEG-LS, JPEG 2000), or convert the series with "
-    "dcmdjpeg or dcm2niix"
-)
+EXTRA = "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"
+"""JPEG-LS: its decoder comes with the extra ``dicom``. JPEG, JPEG 2000 and RLE need none."""
+PLUGIN = re.compile(r"pylibjpeg-\w+")
 
 
 def pixels_of(frames: Sequence[Frame | None]) -> tuple[np.ndarray, list[str]]:
@@ -99,8 +99,23 @@ def _check_syntax(frame: Frame) -> None:
     if not available:
         raise InputError(
             f"{frame.file.name} is compressed ({UID(frame.syntax).name}) and no decoder for that "
-            f"is installed: {DECODER}"
+            f"is installed: {_remedy(frame.syntax)}convert the series with dcmdjpeg or dcm2niix"
         )
+
+
+def _remedy(syntax: str) -> str:
+    """What to install for a transfer syntax, as pydicom names it; empty if nothing decodes it."""
+    from pydicom.pixels import get_decoder
+    from pydicom.uid import UID
+
+    if syntax in EXTRA:
+        return "pip install napari-attnseg[dicom], or "
+    try:
+        needed = " ".join(get_decoder(UID(syntax)).missing_dependencies)
+    except NotImplementedError:
+        return ""
+    plugin = PLUGIN.search(needed)
+    return f"pip install pylibjpeg {plugin[0]}, or " if plugin else ""
 
 
 def _decoded(frame: Frame) -> np.ndarray:

@@ -19,6 +19,7 @@ from napari_attnseg.io.volume import Volume
 KEY = "AttnSeg"
 LONGEST = 30_000
 """Characters of a field that other readers of MetaImage take."""
+ELSEWHERE = "not fit into .mha (.nii.gz and .nrrd hold them)"
 CLOSE = 1e-9
 """Share of a voxel that splitting the affine into sizes and directions may cost."""
 
@@ -28,7 +29,7 @@ def prepare(suffix: str, array_ZYX: np.ndarray, source: Volume | None, text: str
     data, affine = placed(array_ZYX, source)
     if data.ndim == 2:
         data = data[..., None]
-    told = text if len(text) < LONGEST else json.dumps({"classes": json.loads(text)["classes"]})
+    told, left_out = _fitting(text)
     head = _header(data, affine, told)
     exact = bool(np.array_equal(_read_affine(head), affine))
 
@@ -45,7 +46,27 @@ def prepare(suffix: str, array_ZYX: np.ndarray, source: Volume | None, text: str
         _verify(path, data, affine)
         return exact
 
-    return Job(data.shape, write, verify, place_words(source, True))
+    words = ", ".join(filter(None, [place_words(source, True), left_out]))
+    return Job(data.shape, write, verify, words)
+
+
+def _fitting(text: str) -> tuple[str, str]:
+    """As much of the comment as one field takes, and in words what had to be left out."""
+    if len(text) < LONGEST:
+        return text, ""
+    whole = json.loads(text)
+    names = {key: whole[key] for key in ("classes", "colors") if key in whole}
+    made = dict(whole.get("provenance") or {})
+    if made.get("edits"):  # by far the longest: the number of pixels stays, their places go
+        made["edits"] = {**made["edits"], "where": None}
+    for kept, lost in (
+        ({**whole, "provenance": made}, "the places of hand edits do"),
+        (names, "how it was made does"),
+    ):
+        told = json.dumps(kept, sort_keys=True)
+        if len(told) < LONGEST:
+            return told, f"{lost} {ELSEWHERE}"
+    return "{}", f"class names and how it was made do {ELSEWHERE}"
 
 
 def _header(data: np.ndarray, affine: np.ndarray, text: str) -> bytes:
