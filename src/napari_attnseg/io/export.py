@@ -24,6 +24,7 @@ from napari_attnseg.errors import ExportError
 from napari_attnseg.io.limits import readable_bytes
 from napari_attnseg.io.provenance import complete
 from napari_attnseg.io.volume import Volume
+from napari_attnseg.io.zarr_labels import listed, store_of
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 WRITERS = {
@@ -40,6 +41,7 @@ WRITERS = {
 }
 """Module that writes a format, by the ending of the name."""
 SUFFIXES = tuple(WRITERS)
+ZARR = (".ome.zarr", ".zarr")
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def write_mask(
 ) -> Verified:
     """Write ids (Z, Y, X) in the format of the name's ending (:data:`SUFFIXES`) and read them
     again: NIfTI, TIFF, PNG (one slice), OME-Zarr labels (a folder), DICOM-SEG (.dcm, of a DICOM
-    series), NRRD or MetaImage.
+    series), NRRD or MetaImage. ``image.zarr/labels/NAME`` goes into the OME-Zarr of its image.
 
     NIfTI carries the header and the affine of ``source``; TIFF its resolution. ``classes`` (id to
     name), ``colors`` (id to ``"#rrggbb"``) and ``provenance`` travel inside. Raises
@@ -99,7 +101,7 @@ def write_scalar(
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file (UTF-8) whole or not at all. Raises ``ExportError`` in one sentence."""
     path = Path(path)
-    with _beside(path, path.suffix) as draft:
+    with _said(path), whole(path) as draft:
         draft.write_text(text, encoding="utf-8", newline="")
 
 
@@ -130,29 +132,32 @@ def _write(
             f"the mask is {array_ZYX.shape} (Z, Y, X) but the image is {source.shape}; "
             "export the mask of this image"
         )
-    suffix = next((s for s in SUFFIXES if path.name.lower().endswith(s)), None)
+    named = next((s for s in SUFFIXES if path.name.lower().endswith(s)), None)
+    ids = array_ZYX.dtype.kind == "u"
+    within = ids and named in (None, *ZARR) and store_of(path) is not None
+    suffix = ".zarr" if within else named
     text = json.dumps(comment, sort_keys=True, default=str)
     if suffix is None:
         raise ExportError(f"got {path.name}; expected a name ending in {', '.join(SUFFIXES)}")
     writer = importlib.import_module(f"napari_attnseg.io.{WRITERS[suffix]}")
     job = writer.prepare(suffix, array_ZYX, source, text)
     equal = False
-    with _beside(path, suffix) as draft:
+    there = listed(path, source) if within else contextlib.nullcontext()
+    with _said(path), there, whole(path, suffix=suffix) as draft:
         job.write(draft)
         to_disk(draft)  # what is verified is what the disk has
         equal = job.verify(draft)
         if draft.is_dir() and path.is_dir() and not _is_zarr(path):
             raise ExportError(f"{path} is a folder that is no zarr; choose another name")
-    counts = counts_of(array_ZYX) if array_ZYX.dtype.kind == "u" else {}
+    counts = counts_of(array_ZYX) if ids else {}
     return Verified(path, job.shape, equal, counts, _message(job, counts, comment))
 
 
 @contextlib.contextmanager
-def _beside(path: Path, suffix: str) -> Iterator[Path]:
-    """A new file that takes the place of ``path``; what goes wrong is said in one sentence."""
+def _said(path: Path) -> Iterator[None]:
+    """What goes wrong with files is said in one sentence."""
     try:
-        with whole(path, suffix=suffix) as draft:
-            yield draft
+        yield
     except OSError as error:
         raise ExportError(_why(path, error)) from error
 
@@ -164,7 +169,8 @@ def _is_zarr(path: Path) -> bool:
 def _why(path: Path, error: OSError) -> str:
     if error.errno in FULL:
         with contextlib.suppress(OSError):
-            free = readable_bytes(shutil.disk_usage(path.parent).free)
+            there = next(folder for folder in path.parents if folder.exists())
+            free = readable_bytes(shutil.disk_usage(there).free)
             return (
                 f"no space left for {path.name} in {path.parent} ({free} free); nothing was "
                 "written, free some space or choose another folder"

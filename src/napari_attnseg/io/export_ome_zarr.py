@@ -12,6 +12,7 @@ from napari_attnseg.errors import ExportError
 from napari_attnseg.io.export import Job
 from napari_attnseg.io.ome_zarr_meta import Multiscale, multiscale_of, ome_of
 from napari_attnseg.io.volume import Volume
+from napari_attnseg.io.zarr_labels import store_of
 
 VERSION = "0.4"
 """Written unless the image itself is of 0.5: every program of OME-Zarr reads it."""
@@ -27,7 +28,7 @@ def prepare(suffix: str, array_ZYX: np.ndarray, source: Volume | None, text: str
     group = _group_metadata(place, json.loads(text), array_ZYX, source)
 
     def write(path: Path) -> None:
-        _write(path, place, group)
+        _write(path, place, _pointing(group) if store_of(path) else group)
 
     def verify(path: Path) -> bool:
         _verify(path, place)
@@ -146,6 +147,13 @@ def _group_metadata(
         return {"ome": {"version": "0.5", **told}, KEY: comment}
     image["version"] = VERSION
     return {**told, KEY: comment}
+
+
+def _pointing(group: dict[str, Any]) -> dict[str, Any]:
+    """The metadata of labels inside the store of their image, which they name."""
+    told: dict[str, Any] = json.loads(json.dumps(group))
+    ome_of(told)["image-label"]["source"] = {"image": "../../"}
+    return told
 
 
 def _label_metadata(comment: dict[str, Any], version: str, source: Volume | None) -> dict[str, Any]:
