@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from napari_attnseg.breath import breathe
+
 Maps = tuple[Tensor, Tensor, Tensor]
 CPU_BLOCK = 16 << 20
 """Bytes of one block of A on a CPU: large enough for the product with V to run at full speed,
@@ -178,6 +180,7 @@ def _blocks(q_BNd: Tensor, k_BNd: Tensor, grid: Grid) -> Iterator[tuple[slice, s
         items = slice(b, min(b + group, q_BNd.shape[0]))
         g = items.stop - b
         for y in range(0, h, count):
+            breathe()
             r = min(count, h - y)
             if y:
                 rolling[:, 0].copy_(rolling[:, count])

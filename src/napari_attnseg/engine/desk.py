@@ -65,6 +65,7 @@ class Desk:
         self._aside: deque[tuple[Request, Iterator[Event | None]]] = deque()
         self._waiting: deque[Request] = deque()
         self._active: tuple[Request, Iterator[Event | None]] | None = None
+        self._ended = 0  # the request whose end was told
 
     @property
     def busy(self) -> bool:
@@ -141,13 +142,16 @@ class Desk:
             self._active = None
             self._emit(failure(request, error))
         else:
+            if isinstance(event, (Finished, Failed)):
+                self._ended = request.id
             if event is not None:
                 self._emit(event)
 
     def _cancel(self, target: int) -> None:
         if self._active and self._active[0].id == target:
-            self._emit(Stopping(target))
-            self._worker.stop(target)
+            if self._ended != target:
+                self._emit(Stopping(target))
+                self._worker.stop(target)
             return
         for work in [w for w in self._aside if w[0].id == target]:
             self._aside.remove(work)

@@ -19,8 +19,9 @@ import time
 from collections.abc import Callable
 from typing import IO
 
+from napari_attnseg.breath import interrupt
 from napari_attnseg.control.frames import read_frame, write_frame
-from napari_attnseg.control.messages import Event, Request, decode, encode
+from napari_attnseg.control.messages import Cancel, Event, Request, decode, encode
 
 PARENT_GRACE_SECONDS = 4.0
 """After the parent's death running work may save itself this long; then the process ends."""
@@ -68,6 +69,8 @@ def read_requests(stream: IO[bytes], inbox: queue.SimpleQueue[Request | None]) -
     """Reader thread: frames to the inbox; at the parent's death end the process in time."""
     while (payload := read_frame(stream)) is not None:
         message = decode(payload)
+        if isinstance(message, Cancel):
+            interrupt(message.target)  # heard within a slice, too
         if isinstance(message, Request):
             inbox.put(message)
     inbox.put(None)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_attnseg.breath import Interrupted, breathe, interruptible, settled
 from napari_attnseg.control import messages as m
 from napari_attnseg.control.order import Pending
 from napari_attnseg.engine.results import ResultFiles
@@ -78,6 +79,7 @@ class VolumeRun:
         try:
             yield from self._events()
         finally:
+            settled(self.work.id)
             self._record.close()
             self._files.close()
 
@@ -144,11 +146,13 @@ class VolumeRun:
     ) -> Generator[None, None, Any]:
         """What ``steps`` return, with heartbeats between them; ``None`` when it was stopped."""
         while True:
-            with spare():
+            with spare(), breathing(self.work.id):
                 try:
                     next(steps)
                 except StopIteration as end:
                     return end.value
+                except Interrupted:
+                    return None
             yield None
             if self._stopped():
                 return None
@@ -187,6 +191,19 @@ class VolumeRun:
             f"({readable_bytes(kept.memory + kept.disk)}){why}; a moved value computes the others "
             "anew"
         )
+
+
+@contextlib.contextmanager
+def breathing(number: int) -> Iterator[None]:
+    """Work ``number`` breathes before every layer of a network, so that it can be interrupted."""
+    from torch.nn.modules.module import register_module_forward_pre_hook
+
+    hook = register_module_forward_pre_hook(lambda module, inputs: breathe())
+    try:
+        with interruptible(number):
+            yield
+    finally:
+        hook.remove()
 
 
 def continuing(ready: int, total: int) -> str:
