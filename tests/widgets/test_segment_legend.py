@@ -9,6 +9,7 @@ import pytest
 from qtpy.QtCore import QPoint
 
 from napari_attnseg.viewer import preferences
+from napari_attnseg.viewer.journal import apply
 from napari_attnseg.viewer.samples import ct_phantom
 from napari_attnseg.widgets._foot import outcome
 from napari_attnseg.widgets.segment import SegmentWidget
@@ -87,7 +88,7 @@ def test_outcomes_in_words() -> None:
     assert outcome(1, {"computed": 1}, 1.26) == "Image segmented in 1.3 s."
     assert outcome(30, {"computed": 0}, 0.01) == "30 slices from memory: nothing has changed."
     assert outcome(30, {"computed": 28}, 2.0) == (
-        "30 slices segmented in 2.0 s, 2 of them from memory."
+        "30 slices segmented in 2.0 s, 2 of them known before."
     )
 
 
@@ -107,3 +108,24 @@ def test_the_line_under_the_model_names_its_architecture(dock: SegmentWidget) ->
 
     dock.hub.live.described.emit(describe())
     assert dock.choose.about.text().startswith("Smooth Attention U-Net. Finds ")
+
+
+def test_sizes_follow_steps_over_slices_that_are_not_seen(dock: SegmentWidget, qtbot: Any) -> None:
+    """A large mask, so that counting takes turns: the legend agrees with the pixels at the end."""
+    run(dock, qtbot)
+    results, legend = dock.hub.results, dock.after.legend
+
+    def agrees() -> bool:
+        return bool((legend._counts.sum(0)[1:4] == ids()[1:4]).all())
+
+    def ids() -> Any:
+        return np.bincount(np.asarray(results.labels.data).ravel(), minlength=4)
+
+    qtbot.waitUntil(agrees, timeout=WAIT_MS)
+    seen = dock.hub.visible_z()
+    changed = apply(results, "swap", lambda labels: np.where(labels == 1, 2, labels))
+    assert changed > int((results.labels.data[seen] == 2).sum()), "other slices changed too"
+    qtbot.waitUntil(agrees, timeout=5_000)
+    results.labels.undo()
+    assert ids()[1] > 0
+    qtbot.waitUntil(agrees, timeout=5_000)

@@ -46,8 +46,9 @@ def window(
 def save(dock: SegmentWidget, path: Path, qtbot: Any) -> None:
     dock.errors.clear()
     dock.session.save_to(str(path))
-    qtbot.waitUntil(lambda: bool(dock.errors.message), timeout=WAIT_MS)
-    assert dock.errors.message == f"Saved {path.name}."
+    qtbot.waitUntil(lambda: dock.work.status.text().startswith("Saved"), timeout=WAIT_MS)
+    assert dock.work.status.text() == f"Saved {path.name}."
+    assert not dock.errors.message
 
 
 @pytest.fixture

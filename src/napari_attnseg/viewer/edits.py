@@ -11,6 +11,7 @@ and Ctrl+Shift+Z call ``undo`` and ``redo`` on the layer; these walk along that 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -31,6 +32,18 @@ if TYPE_CHECKING:
 
 _STROKES = {"paint": "stroke", "erase": "erased stroke", "fill": "fill", "polygon": "polygon"}
 """Tools of napari and what one step of each is called."""
+
+
+_LARGE = 64
+"""Tiles of a step that is worth a busy mouse pointer: some 50 ms."""
+Waiting = Callable[[], "contextlib.AbstractContextManager[object]"]
+_waiting: Waiting = contextlib.nullcontext
+
+
+def set_waiting(waiting: Waiting) -> None:
+    """What shows that a large step takes a moment; importing any dock sets Qt's pointer."""
+    global _waiting
+    _waiting = waiting
 
 
 class Recorder(Protocol):
@@ -196,6 +209,11 @@ class HandEdits:
         view = self.data.view()
         view.flags.writeable = False
         new = self._checked(change(view))
+        with _waiting():
+            return self._process(name, new)
+
+    def _process(self, name: str, new: npt.NDArray[np.uint8]) -> int:
+        view = self.data
         step, keys, total = Step("process", name), [], 0
         for z in range(self.shape[0]):
             if np.array_equal(view[z], new[z]):
@@ -226,7 +244,8 @@ class HandEdits:
                 aside.append(step)
         found = source.pop() if source else None
         if found is not None:
-            self._swap(found)
+            with _waiting() if found.tiles > _LARGE else contextlib.nullcontext():
+                self._swap(found)
             if not found.empty:
                 target.append(found)
             if found.kind in ("run", "tuning"):

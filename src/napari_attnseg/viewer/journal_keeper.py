@@ -152,12 +152,13 @@ class Keeper:
 
     def _on_travelled(self, results: ResultLayers, step: Step, back: bool) -> None:
         hub = self._hub()
-        if hub is None or step.kind not in ("run", "tuning"):
+        if hub is None:
             return
-        results.provenance, step.about = step.about or {}, results.provenance
-        self._note(results, provenance=dict(results.provenance))
-        if hub.results is results:
-            hub.live.step_back(results.edits.tuning)  # type: ignore[union-attr]
+        if step.kind in ("run", "tuning"):
+            results.provenance, step.about = step.about or {}, results.provenance
+            self._note(results, provenance=dict(results.provenance))
+            if hub.results is results:
+                hub.live.step_back(results.edits.tuning)  # type: ignore[union-attr]
         other = ("Taken back", "brings it again") if back else ("Again", "takes it back")
         keys = "Ctrl+Shift+Z" if back else "Ctrl+Z"
         hub.live.note.emit(Calm(f"{other[0]}: {step_words(step)}. {keys} {other[1]}."))

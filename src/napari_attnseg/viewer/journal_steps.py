@@ -63,6 +63,11 @@ class Step:
         """Bytes in the file."""
         return sum(length for _, length in self._places.values())
 
+    @property
+    def tiles(self) -> int:
+        """How many tiles it changed."""
+        return len(self.pages) + len(self._places)
+
     def knows(self, page: Page) -> bool:
         """Whether the other side of a tile is kept."""
         return page in self.pages or page in self._places

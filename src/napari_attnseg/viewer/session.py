@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,22 +91,37 @@ class Opened:
     missing: list[dict[str, Any]] = field(default_factory=list)
 
 
-def open_session(hub: Hub, path: Path | str, places: Mapping[str, Path] | None = None) -> Opened:
+Check = Callable[[], str]
+"""A sentence, empty when the pixels of the images are those that were saved; takes seconds."""
+
+
+def open_session(
+    hub: Hub,
+    path: Path | str,
+    places: Mapping[str, Path] | None = None,
+    later: Callable[[Check], None] | None = None,
+) -> Opened:
     """Bring a session's layers, model, values and hand edits into the window of ``hub``.
 
-    ``places``: where images are now, by name; then only these images are brought. Raises
+    ``places``: where images are now, by name; then only these images are brought. ``later`` is
+    given the check of the pixels (else it is done here and told in ``words``). Raises
     ``InputError`` when the file cannot be used; images that are missing are told in the answer.
     """
     session = read_session(path)
     try:
-        return _bring(hub, session, dict(places or {}))
+        return _bring(hub, session, dict(places or {}), later)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise InputError(
             f"{session.path.name} is damaged: {error} is not what was expected; use a copy"
         ) from error
 
 
-def _bring(hub: Hub, session: Session, places: dict[str, Path]) -> Opened:
+def _bring(
+    hub: Hub,
+    session: Session,
+    places: dict[str, Path],
+    later: Callable[[Check], None] | None,
+) -> Opened:
     data, notes = session.data, []
     standing: dict[int, Image] = {}
     opened = Opened("")
@@ -116,7 +132,7 @@ def _bring(hub: Hub, session: Session, places: dict[str, Path]) -> Opened:
             standing[number] = _bring_image(hub, session, facts, places.get(facts["name"]))
         except ImageGone as error:
             opened.missing.append({**facts, "why": str(error)})
-    notes += [words for k, x in standing.items() if (words := _changed(data["images"][k], x))]
+    pairs = [(data["images"][k], layer) for k, layer in standing.items()]
     last = data["chosen"]["image"]
     results = sorted(data["results"], key=lambda r: (r["on"] == last, _is_chosen(r, data)))
     count = 0
@@ -132,6 +148,7 @@ def _bring(hub: Hub, session: Session, places: dict[str, Path]) -> Opened:
             _bring_labels(hub, session, facts)
     if last in standing:
         _choose(hub, standing[last], data["chosen"])
+    (later or (lambda check: notes.append(check())))(lambda: _changes(pairs))
     opened.words = _words(session, standing, count, notes)
     return opened
 
@@ -150,13 +167,12 @@ def _is_chosen(facts: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
 def _words(session: Session, standing: dict[int, Any], count: int, notes: list[str]) -> str:
     images = " and ".join(layer.name for layer in standing.values()) or "no image"
     masks = f", {count} mask{'' if count == 1 else 's'}" if count else ""
-    return " ".join([f"{session.path.name}: {images}{masks}.", *dict.fromkeys(notes)])
+    told = (words for words in dict.fromkeys(notes) if words)
+    return " ".join([f"{session.path.name}: {images}{masks}.", *told])
 
 
 def _choose(hub: Hub, layer: Image, chosen: Mapping[str, Any]) -> None:
     """Image, model, values and slice that the person had before them."""
-    import contextlib
-
     from napari_attnseg.errors import AttnSegError
     from napari_attnseg.settings import Tuning
 
@@ -213,14 +229,31 @@ def _labels(draft: Draft, number: int, layer: Labels) -> dict[str, Any]:
     }
 
 
+def image_places(
+    path: Path | str, places: Mapping[str, Path] | None = None
+) -> list[tuple[Path, Any]]:
+    """Where a session's images are, and which part of the file; those that are missing are left
+    out. Raises ``InputError``."""
+    session, found = read_session(path), []
+    with contextlib.suppress(KeyError, TypeError, AttributeError):  # opening says: damaged
+        for facts in session.data["images"]:
+            if not facts.get("kept") and (not places or facts["name"] in places):
+                where = _found(session, facts, (places or {}).get(facts["name"]))
+                found += [(where, facts.get("part"))] if where is not None else []
+    return found
+
+
+def _found(session: Session, facts: Mapping[str, Any], place: Path | None) -> Path | None:
+    beside = session.path.absolute().parent / facts["relative"] if facts["relative"] else None
+    places = (place, beside, Path(facts["path"]))
+    return next((where for where in places if where is not None and where.exists()), None)
+
+
 def _bring_image(hub: Hub, session: Session, facts: dict[str, Any], place: Path | None) -> Image:
     if facts.get("kept"):
         return bring_image(hub.viewer, facts, None, np.array(session.array(facts["kept"])))
-    beside = session.path.absolute().parent / facts["relative"] if facts["relative"] else None
-    for where in (place, beside, Path(facts["path"])):
-        if where is not None and where.exists():
-            return bring_image(hub.viewer, facts, where)
-    return bring_image(hub.viewer, facts, Path(facts["path"]))  # says that it is gone
+    where = _found(session, facts, place) or Path(facts["path"])  # bringing says that it is gone
+    return bring_image(hub.viewer, facts, where)
 
 
 def _bring_labels(hub: Hub, session: Session, facts: dict[str, Any]) -> Layer:
@@ -236,6 +269,10 @@ def _bring_labels(hub: Hub, session: Session, facts: dict[str, Any]) -> Layer:
     for name, value in facts["transform"].items():
         setattr(layer, name, tuple(value) if name in ("units", "axis_labels") else np.array(value))
     return hub.viewer.add_layer(layer)
+
+
+def _changes(pairs: list[tuple[dict[str, Any], Image]]) -> str:
+    return " ".join(words for facts, layer in pairs if (words := _changed(facts, layer)))
 
 
 def _changed(facts: Mapping[str, Any], layer: Image) -> str:

@@ -11,6 +11,7 @@ from napari_attnseg.io.nifti_mapped import map_nifti
 from napari_attnseg.io.volume import Volume
 
 _scratch: Scratch | None = None
+_ahead: dict[tuple[Path, int | str | None], Volume] = {}
 
 
 def read_for_window(path: str | Path, volume: int | None = None) -> Volume:
@@ -18,7 +19,18 @@ def read_for_window(path: str | Path, volume: int | None = None) -> Volume:
 
     What must be unpacked for that lies in this process' scratch until its last array is gone.
     """
-    return map_nifti(path, _room, volume) or read_image(path, volume)
+    ahead = _ahead.pop((Path(path).absolute(), volume), None)
+    return ahead or map_nifti(path, _room, volume) or read_image(path, volume)
+
+
+def read_ahead(path: Path, volume: int | None = None) -> None:
+    """Read an image now, in any thread, for the next :func:`read_for_window` of it."""
+    _ahead[path.absolute(), volume] = read_for_window(path, volume)
+
+
+def forget_ahead() -> None:
+    """Nobody wants what was read ahead any more."""
+    _ahead.clear()
 
 
 def _room(nbytes: int) -> Path:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal as Told
 from qtpy.compat import isalive
 from qtpy.QtCore import QCoreApplication, QObject, Qt, Signal, Slot
+from qtpy.QtWidgets import QApplication
 
 from napari_attnseg.widgets._spinner import StillSpinner
 
@@ -55,6 +57,20 @@ def to_main_thread(call: Callable[[], None]) -> None:
             _courier = _Courier()
         courier = _courier
     courier.posted.emit(call)
+
+
+@contextlib.contextmanager
+def busy_pointer() -> Iterator[None]:
+    """The mouse pointer of a program that is at work, where there is an application."""
+    application = QCoreApplication.instance()
+    if not isinstance(application, QApplication):
+        yield
+        return
+    application.setOverrideCursor(Qt.CursorShape.WaitCursor)
+    try:
+        yield
+    finally:
+        application.restoreOverrideCursor()
 
 
 def when_window_goes(viewer: Any, close: Callable[[], None]) -> None:

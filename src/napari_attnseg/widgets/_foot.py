@@ -88,8 +88,7 @@ class WorkLine(QWidget):
     def _on_slice(self, event: Any) -> None:
         self.progress.setMaximum(event.total)
         move_bar(self.progress, event.done)
-        seconds = time.monotonic() - self._began
-        left = time_left(event.done, event.total, seconds)
+        left = pulse_for(self.hub.live).left(event)
         words = f"Slice {event.done} of {event.total}"
         self.moving.setText(f"{words}, {left}" if left else words)
 
@@ -119,7 +118,7 @@ def outcome(depth: int, summary: dict[str, Any], seconds: float) -> str:
     computed = int(summary.get("computed", depth))
     if not computed:
         return f"{what} from memory: nothing has changed."
-    known = f", {depth - computed} of them from memory" if computed < depth else ""
+    known = f", {depth - computed} of them known before" if computed < depth else ""
     return f"{what} segmented in {seconds:.1f} s{known}."
 
 

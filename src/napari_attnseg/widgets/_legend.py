@@ -10,6 +10,7 @@ from qtpy.compat import isalive
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
+from napari_attnseg.viewer.journal_tiles import tiles_under
 from napari_attnseg.viewer.measure import LABELS, counts_of, pixel_mm, size_words
 from napari_attnseg.widgets._bridge import connect_alive, pulse_for
 from napari_attnseg.widgets._moving import MovingFigure
@@ -130,9 +131,15 @@ class ClassLegend(QWidget):
     # --- sizes ----------------------------------------------------------------------------------
 
     def _on_painted(self, event: Any = None) -> None:
-        if isalive(self):
-            flat = self._labels.n_edit_dimensions == 2
-            self._recount(self.hub.visible_z() if flat else None)
+        if not isalive(self) or self._results is None:
+            return
+        item = getattr(event, "value", None)
+        if item is None:  # a redraw, or code that set the pixels of what is seen
+            self._recount(self.hub.visible_z() if self._labels.n_edit_dimensions == 2 else None)
+            return
+        under = tiles_under(item, self._results.shape) if len(item) else None
+        for z in {key[0] for key in under} if under else [None]:  # empty: a step over anything
+            self._recount(z)
 
     def _recount(self, z: int | None = None) -> None:
         """Count slice ``z`` (or all) and show it soon."""

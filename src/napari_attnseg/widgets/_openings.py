@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
@@ -18,6 +19,7 @@ from napari_attnseg.errors import plain_sentence
 from napari_attnseg.io.nifti import ManyVolumes
 from napari_attnseg.viewer import reader
 from napari_attnseg.viewer.hub import unwrapped
+from napari_attnseg.viewer.unpacking import forget_ahead, read_ahead
 from napari_attnseg.widgets._bridge import to_main_thread
 
 if TYPE_CHECKING:
@@ -48,6 +50,32 @@ class Openings:
         self.waiting += 1
         self.began.emit(f"Opening {path.name} ...")
         self._read(path, ask, then)
+
+    def ahead(self, images: list[tuple[Path, Any]], then: Callable[[], object]) -> None:
+        """``then`` when images (path and part) are read, large ones behind the window; what goes
+        wrong with one is for ``then`` to find."""
+        late = [(path, part) for path, part in images if takes_long(path)]
+        if not late:
+            then()
+            return
+        self.waiting += 1
+        self.began.emit(f"Opening {late[0][0].name} ...")
+
+        def work() -> None:
+            for path, part in late:
+                with contextlib.suppress(Exception):
+                    read_ahead(path, part)
+            to_main_thread(done)
+
+        def done() -> None:
+            self._end("")
+            try:
+                if self._alive() is not None:
+                    then()
+            finally:
+                forget_ahead()
+
+        threading.Thread(target=work, name="attnseg-open", daemon=True).start()
 
     def _read(self, path: Path, ask: Ask, then: Then | None, *which: Any) -> None:
         def work() -> None:

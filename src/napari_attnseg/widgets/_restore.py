@@ -14,7 +14,8 @@ from napari_attnseg.errors import AttnSegError
 from napari_attnseg.io.journal_folder import Left, left_behind, set_aside
 from napari_attnseg.viewer.journal_restore import restore
 from napari_attnseg.viewer.session_image import ImageGone
-from napari_attnseg.widgets._bridge import to_main_thread
+from napari_attnseg.widgets._bridge import busy_pointer, to_main_thread
+from napari_attnseg.widgets._openings import openings_for
 from napari_attnseg.widgets._parts import button, hint, row
 
 if TYPE_CHECKING:
@@ -66,8 +67,19 @@ class RestoreOffer(QFrame):
         """Bring the first one back; the next one is offered then."""
         if not self.found or self.hub.closed:
             return
+        image = self.found[0].facts.get("image", {})
+        where = path or (Path(image["path"]) if image.get("path") else None)
+        images = [(where, image.get("part"))] if where is not None and where.exists() else []
+        self.bring.setEnabled(False)
+        openings_for(self.hub.viewer).ahead(images, lambda: self._restore(path))
+
+    def _restore(self, path: Path | None) -> None:
+        self.bring.setEnabled(True)
+        if not self.found or self.hub.closed:
+            return
         try:
-            words = restore(self.hub, self.found[0], path)
+            with busy_pointer():
+                words = restore(self.hub, self.found[0], path)
         except ImageGone as error:
             self.where.show()
             self._complain(str(error))

@@ -13,8 +13,9 @@ from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 from napari_attnseg.errors import AttnSegError, InputError, plain_sentence
 from napari_attnseg.io.session_file import SUFFIX
 from napari_attnseg.viewer.preferences import recall, remember
-from napari_attnseg.viewer.session import draft_of, open_session
-from napari_attnseg.widgets._bridge import to_main_thread
+from napari_attnseg.viewer.session import draft_of, image_places, open_session
+from napari_attnseg.widgets._bridge import busy_pointer, to_main_thread
+from napari_attnseg.widgets._openings import openings_for
 from napari_attnseg.widgets._parts import button, hint, row
 
 if TYPE_CHECKING:
@@ -24,13 +25,17 @@ FILTER = f"Sessions of napari-attnseg (*{SUFFIX})"
 
 
 class SessionPart(QWidget):
-    """``told`` shows what was done, ``complain`` what went wrong."""
+    """``saved`` and ``told`` show what was done, ``complain`` what went wrong."""
 
     def __init__(
-        self, hub: Hub, told: Callable[[str], None], complain: Callable[[str], None]
+        self,
+        hub: Hub,
+        saved: Callable[[str], None],
+        told: Callable[[str], None],
+        complain: Callable[[str], None],
     ) -> None:
         super().__init__()
-        self.hub, self._told, self._complain = hub, told, complain
+        self.hub, self._saved, self._told, self._complain = hub, saved, told, complain
         self._path = ""
         self._missing: list[dict[str, Any]] = []
         self.save = button(
@@ -77,20 +82,44 @@ class SessionPart(QWidget):
                     self.hub.keeper.saved(results, stamp)
             if isalive(self):
                 self.save.setEnabled(True)
-                self._complain(problem) if problem else self._told(f"Saved {target.name}.")
+                self._complain(problem) if problem else self._saved(f"Saved {target.name}.")
 
         threading.Thread(target=work, name="attnseg-session").start()
 
     def open_path(self, path: str, places: dict[str, Path] | None = None) -> None:
         """Bring a session into this window; images that are missing are asked for."""
         try:
-            opened = open_session(self.hub, path, places)
+            images = image_places(path, places)
+        except AttnSegError as error:
+            self._complain(str(error))
+            return
+        openings_for(self.hub.viewer).ahead(images, lambda: self._bring(path, places))
+
+    def _bring(self, path: str, places: dict[str, Path] | None) -> None:
+        if self.hub.closed:
+            return
+        try:
+            with busy_pointer():
+                opened = open_session(self.hub, path, places, self._check_later)
         except AttnSegError as error:
             self._complain(str(error))
             return
         self._path = path
         self._show_missing(opened.missing)
         self._told(opened.words)
+
+    def _check_later(self, check: Callable[[], str]) -> None:
+        """Hash the images behind the window; what has changed is told when it is known."""
+
+        def work() -> None:
+            try:
+                words = check()
+            except Exception as error:  # a lazy image may raise anything while it is read
+                words = plain_sentence(error) or ""
+            if words:
+                to_main_thread(lambda: self._complain(words) if isalive(self) else None)
+
+        threading.Thread(target=work, name="attnseg-digest", daemon=True).start()
 
     # --- inside ---------------------------------------------------------------------------------
 

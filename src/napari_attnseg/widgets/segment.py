@@ -39,7 +39,6 @@ class SegmentWidget(Dock):
         self.choose = ChoosePanel(self.hub, self.errors.show_error)
         self.after = AfterPanel(self.hub, self.errors.show_error)
         self.restore = RestoreOffer(self.hub, self.errors.show_info, self.errors.show_error)
-        self.session = SessionPart(self.hub, self.errors.show_info, self.errors.show_error)
         self.run = button(
             "Run", "Segment the visible slice first, then the others; press again to stop", RUN_KEYS
         )
@@ -47,6 +46,9 @@ class SegmentWidget(Dock):
         self.slot = RunSlot(self.hub)
         self.work, self.cost = self.slot.work, self.slot.cost
         self.status, self.progress = self.work.status, self.work.progress
+        self.session = SessionPart(
+            self.hub, self.slot.tell, self.errors.show_info, self.errors.show_error
+        )
         self.tiles = TilesOffer(self.hub)
         self.doubts = DoubtsBlock(self.hub)
         self.activity = ActivityProgress(self.hub.live)
