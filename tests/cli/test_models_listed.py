@@ -16,7 +16,13 @@ def test_architectures_with_their_titles_sizes_and_options() -> None:
     lines = found.stdout.splitlines()
     (at,) = (i for i, line in enumerate(lines) if line.split()[:1] == ["unet"])
     assert lines[at].split(maxsplit=3) == ["unet", "31.04", "M", "U-Net"]
-    assert lines[at + 1].split() == ["encoder=plain", "width=1.0", "levels=4", "norm=true"]
+    assert lines[at + 1].split() == [
+        "encoder=plain",
+        "width=1.0",
+        "levels=4",
+        "norm=true",
+        "ndim=2",
+    ]
 
 
 def test_as_json() -> None:
