@@ -9,12 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from napari.layers import Image
 
-from napari_attnseg.cards import Card
+from napari_attnseg.cards import Card, resolve_checkpoint
 from napari_attnseg.control.client import InProcessClient
 from napari_attnseg.engine.session import Session
 from napari_attnseg.settings import Preprocessing
 from napari_attnseg.viewer.hub import hub_for
+from napari_attnseg.viewer.kept_pixels import _tint
+from napari_attnseg.viewer.level_maps import fit_colours
+from napari_attnseg.widgets._after import AfterPanel
 from napari_attnseg.widgets.tune import TuneWidget
 
 pytestmark = pytest.mark.gui
@@ -146,3 +150,41 @@ def test_a_deleted_marker_takes_its_picture_along_and_values_move_the_rest(
     assert kept.pixels == {}
     assert not pictures(hub)
     assert before.any()
+
+
+def test_pixels_of_a_smooth_unet_are_kept_from_the_segment_dock(
+    make_napari_viewer: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_attnseg.viewer.hub.ChildClient", lambda *_, **__: InProcessClient())
+    viewer = make_napari_viewer()
+    viewer.add_image(VOLUME[1], name="cells")
+    hub = hub_for(viewer)
+    hub.set_model("nuclei_smooth_unet")
+    panel = AfterPanel(hub, pytest.fail)
+    qtbot.addWidget(panel)
+    assert panel.kept.isHidden()
+    panel.ask.click()
+    click(hub, (3.0, 50.0), "Shift")
+    qtbot.waitUntil(lambda: set(pictures(hub)) == {1}, timeout=WAIT)
+    session = Session(str(resolve_checkpoint("nuclei_smooth_unet")), "cpu")
+    session.set_image(VOLUME[1])
+    (row,) = session.rows(0, 3, 50)
+    np.testing.assert_allclose(pictures(hub)[1].data, row.values, atol=1e-6)
+    assert panel.kept.clear.text() == "Clear 1 kept"
+    panel.kept.clear.click()
+    assert not pictures(hub)
+    panel.ask.click()
+    assert panel.kept.isHidden()
+    hub.close()
+
+
+def test_what_is_below_zero_has_the_opposite_colour() -> None:
+    layer = Image(np.zeros((2, 2), np.float32))
+    _tint(layer, "#ff9f1c", True)
+    fit_colours(layer, np.array([[-2.0, 1.0]]), True)
+    assert tuple(layer.contrast_limits) == (-2, 2)
+    below, nothing, above = layer.colormap.map([0.0, 0.5, 1.0])
+    np.testing.assert_allclose(above, [1, 0x9F / 255, 0x1C / 255, 1], atol=1e-3)
+    np.testing.assert_allclose(below[:3], 1 - above[:3], atol=1e-3)
+    assert below[3] == 1
+    assert nothing[3] < 0.05

@@ -215,3 +215,26 @@ def test_curves_and_closing_words_name_what_was_measured(dock: TrainWidget, tmp_
     assert "(validation part)" in kept_back
     summary["measured_on"] = "training pixels"  # type: ignore[assignment]
     assert "none was kept back" in closing_words(Finished(1, "done", {}, summary), path)
+
+
+def test_models_are_listed_though_image_and_labels_were_there_first(
+    make_napari_viewer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, qtbot: Any
+) -> None:
+    """What there is to learn from warms the training lane; the dock must ask for models all the
+    same, in a window that is really shown."""
+    monkeypatch.setattr("napari_attnseg.viewer.hub.ChildClient", lambda *_: InProcessClient())
+    monkeypatch.setattr("napari_attnseg.widgets._train_facts.read_description", lambda: None)
+    viewer = make_napari_viewer(show=True)
+    image = np.random.default_rng(0).integers(0, 255, (40, 48)).astype(np.uint8)
+    viewer.add_image(image, name="cells")
+    viewer.add_labels((image > 128).astype(np.int32), name="truth")
+    widget = TrainWidget(viewer)
+    viewer.window.add_dock_widget(widget, name="Train")
+    assert widget.layers.ready
+    assert widget.form.model.combo.findData("placed_unet") < 0
+    combo = widget.form.model.combo
+    try:
+        qtbot.waitUntil(lambda: combo.findData("placed_unet") >= 0, timeout=90_000)
+        assert combo.count() > 5
+    finally:
+        widget.hub.close()

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from napari_attnseg.viewer.hub import Hub
     from napari_attnseg.viewer.results import ResultLayers
 
-COLOURS = ("#ff9f1c", "#8ac926", "#f15bb5", "#00bbf9", "#fee440", "#9b5de5", "#e71d36", "#2ec4b6")
-"""Of the markers and their pictures, by number."""
+COLOURS = ("#ff9f1c", "#8ac926", "#f15bb5", "#9b5de5", "#fee440", "#e71d36", "#c08552", "#f8f9fa")
+"""Of the markers and their pictures, by number; none is like the ring of the asked pixel."""
 Pixel = tuple[int, int, int]
 
 
@@ -124,11 +124,13 @@ class KeptPixels:
         layer = results.ensure_map(what, MapGrid(values.shape, found.scale, found.offset))
         results.write(what, z, values)
         signed = float(values.min()) < 0
+        colour = colour_of(number)
         if made:
-            _tint(layer, colour_of(number))
             self._shown.append(layer)
             layer.visible = True
-        fit_colours(layer, np.abs(values) if signed else values, False)
+        if made or (signed and layer.colormap.name == clear_name(colour)):
+            _tint(layer, colour, signed)
+        fit_colours(layer, values, signed or layer.colormap.name == signed_name(colour))
 
     # --- markers ------------------------------------------------------------------------------
 
@@ -156,6 +158,7 @@ class KeptPixels:
             np.zeros((0, ndim)),
             name=f"{results.source.name}_kept pixels",
             symbol="ring",
+            blending="translucent_no_depth",  # in 3D nothing hides them
             size=max(4.0, max(results.shape[1:]) / 28),
             features={"number": np.zeros(0, int)},
             text={
@@ -207,12 +210,28 @@ def colour_of(number: int) -> str:
     return COLOURS[(number - 1) % len(COLOURS)]
 
 
-def _tint(layer: Any, colour: str) -> None:
-    """From clear to the marker's colour, so that marker and picture are seen to belong together."""
+def clear_name(colour: str) -> str:
+    """Of the colours of a picture without signs."""
+    return f"clear {colour}"
+
+
+def signed_name(colour: str) -> str:
+    """Of the colours of a picture with signs."""
+    return f"signed {colour}"
+
+
+def _tint(layer: Any, colour: str, signed: bool) -> None:
+    """From clear to the marker's colour, so that marker and picture are seen to belong together;
+    what is below zero goes to its opposite."""
     from napari.utils import Colormap
     from napari.utils.color import ColorValue
 
     top = np.array(ColorValue(colour))
     clear = np.array([*top[:3], 0.0])
     layer.blending = "translucent"
-    layer.colormap = Colormap([clear, top], name=f"clear {colour}")
+    if not signed:
+        layer.colormap = Colormap([clear, top], name=clear_name(colour))
+        return
+    below = np.array([*(1 - top[:3]), 1.0])
+    colours = [below, np.array([*below[:3], 0.0]), clear, top]
+    layer.colormap = Colormap(colours, name=signed_name(colour), controls=(0, 0.49, 0.51, 1))

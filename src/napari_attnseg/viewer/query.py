@@ -106,6 +106,7 @@ class AttentionQuery:
             np.zeros((1, ndim)),
             name=results.name("query"),
             symbol="ring",
+            blending="translucent_no_depth",  # in 3D nothing hides it
             size=max(4.0, max(results.shape[1:]) / 28),
             face_color="#00e5ff",
             border_color="#00e5ff",

@@ -13,6 +13,7 @@ from napari_attnseg.viewer.query import query_for
 from napari_attnseg.widgets._bridge import connect_alive
 from napari_attnseg.widgets._choose import complaining
 from napari_attnseg.widgets._export import ExportPart
+from napari_attnseg.widgets._keep_buttons import KeepButtons
 from napari_attnseg.widgets._legend import ClassLegend
 from napari_attnseg.widgets._parts import Section, button, hint, later, row
 
@@ -40,10 +41,11 @@ class AfterPanel(QWidget):
         self.ask = button(
             "Ask a pixel",
             "Shows a ring; click the image (or drag the ring) to see, as a heat map, which "
-            "places this pixel attends to",
+            "places this pixel attends to. Shift+click keeps a pixel with a map of its own",
             "Ctrl+Shift+A",
         )
         self.ask.setCheckable(True)
+        self.kept = KeepButtons(self.query, self._attempt)
         self.split = button("Split into objects", "Number the connected parts of the mask")
         self.watershed = QCheckBox("separate touching")
         self.watershed.setToolTip("Cut parts that touch with a distance watershed")
@@ -62,7 +64,7 @@ class AfterPanel(QWidget):
         self.classes = Section("Classes", self.legend)
         self.classes.hide()
         box.addWidget(self.classes)
-        box.addWidget(Section("Look", self.ask))
+        box.addWidget(Section("Look", self.ask, self.kept))
         box.addWidget(Section("Correct", self.edits, self.reset))
         box.addWidget(Section("Count", row(self.split, self.watershed), self.objects))
         box.addWidget(Section("Keep", self.exporting))
@@ -127,6 +129,10 @@ class AfterPanel(QWidget):
             self.query.start()
         if not self.query.on and not before:
             self.ask.setChecked(False)
+
+    def _attempt(self, call: Callable[[], None]) -> None:
+        with complaining(self._complain):
+            call()
 
     def _stop_query(self) -> None:
         self.ask.setChecked(False)

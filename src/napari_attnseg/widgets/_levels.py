@@ -16,6 +16,7 @@ from napari_attnseg.widgets._bridge import connect_alive
 from napari_attnseg.widgets._compare import TUNED, ComparePanel, Words
 from napari_attnseg.widgets._entry_slider import EntrySlider
 from napari_attnseg.widgets._figures import FigureView
+from napari_attnseg.widgets._keep_buttons import KeepButtons
 from napari_attnseg.widgets._parts import Field, Section, button, hint, narrow, row
 
 if TYPE_CHECKING:
@@ -50,7 +51,12 @@ def _discard(widget: QWidget) -> None:
 
 def words_of(found: LevelMapFile) -> str:
     """A map's words beside its box."""
-    return "row of the asked pixel" if found.kind == "row" else found.name
+    return "row of the pixel" if found.kind == "row" else found.name
+
+
+def tip_of(found: LevelMapFile) -> str:
+    """What a map is."""
+    return TIPS.get(found.name, f"The map “{found.name}” of this place")
 
 
 def range_words(ends: tuple[float, float] | None) -> str:
@@ -95,10 +101,7 @@ class LevelsPanel(QWidget):
         self._build()
         self.ask.toggled.connect(self._toggle_query)
         connect_alive(self, self.maps.changed, self._fill)
-        self.keep.clicked.connect(lambda: self._try(self.query.keep))
-        self.clear.clicked.connect(self.query.kept.clear)
-        connect_alive(self, self.query.toggled, lambda _: self._on_query())
-        connect_alive(self, self.query.kept.changed, self._on_query)
+        connect_alive(self, self.query.toggled, self.ask.setChecked)
         connect_alive(self, hub.model_changed, lambda _: self._on_model())
         connect_alive(self, hub.live.retuned, lambda *_: self._timer.start())
         self._on_model()
@@ -120,12 +123,8 @@ class LevelsPanel(QWidget):
             "keeps a pixel, with a number and a map of its own",
         )
         self.ask.setCheckable(True)
-        self.keep = button(
-            "Keep it", "The pixel under the ring stays asked, beside the next ones (Shift+click)"
-        )
-        self.clear = button("Clear", "Take the numbered pixels and their maps away")
-        self.keep.hide()
-        self.clear.hide()
+        self.kept = KeepButtons(self.query, self._try)
+        self.keep, self.clear = self.kept.keep, self.kept.clear
         self.level = narrow(QComboBox())
         self.level.activated.connect(lambda _: self._on_level())
         self.compare = ComparePanel(self.hub, self, words=WORDS, against=self.against)
@@ -137,7 +136,7 @@ class LevelsPanel(QWidget):
         inner = QVBoxLayout(self.body)
         inner.setContentsMargins(0, 2, 0, 0)
         inner.setSpacing(4)
-        for part in (self.words, self.list, row(self.ask, self.keep, self.clear, stretch=-1)):
+        for part in (self.words, self.list, row(self.ask, self.kept, stretch=-1)):
             inner.addWidget(part)
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
@@ -182,13 +181,6 @@ class LevelsPanel(QWidget):
     def _on_entry(self, key: Key, entry: int) -> None:
         self._try(lambda: self.maps.choose_entry(key, entry))
 
-    def _on_query(self) -> None:
-        on, kept = self.query.on, len(self.query.kept.pixels)
-        self.ask.setChecked(on)
-        self.keep.setVisible(on)
-        self.clear.setVisible(kept > 0)
-        self.clear.setText(f"Clear {kept} kept")
-
     def _toggle_query(self, on: bool) -> None:
         if on == self.query.on:
             return
@@ -218,7 +210,9 @@ class LevelsPanel(QWidget):
         for key, box in self.boxes.items():
             with QSignalBlocker(box):
                 box.setChecked(key in self.maps.chosen)
-            box.setText(f"{words_of(known[key])}{range_words(self.maps.ranges.get(key))}")
+            words = f"{words_of(known[key])}{range_words(self.maps.ranges.get(key))}"
+            box.setText(words)
+            box.setToolTip(f"{tip_of(known[key])}\nHere: {words}")
             self._fill_part(known[key], key)
         self.words.setText(
             "Tick a map to see it over the image, on its own grid; weights are drawn here."
@@ -276,7 +270,7 @@ class LevelsPanel(QWidget):
         for i, found in enumerate(maps):
             key = (found.place, found.name)
             box = QCheckBox(words_of(found))
-            box.setToolTip(TIPS.get(found.name, f"The map “{found.name}” of this place"))
+            box.setMinimumWidth(60)  # long words are cut, they do not widen the dock
             box.toggled.connect(lambda on, key=key: self._on_ticked(key, on))
             self.boxes[key] = box
             spot = self._spots[key] = QVBoxLayout()
