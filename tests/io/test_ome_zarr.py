@@ -11,7 +11,7 @@ import pytest
 import zarr
 
 from napari_attnseg.errors import InputError
-from napari_attnseg.io.image import image_size, read_image
+from napari_attnseg.io.image import image_size, read_image, read_mask
 from napari_attnseg.io.nifti import ManyVolumes
 from zarr_images import SHAPE, axes_of, ranks, write
 
@@ -161,3 +161,24 @@ def test_broken_stores_are_said_in_one_sentence(tmp_path: Path) -> None:
     (good / "zarr.json").write_text("{")
     with pytest.raises(InputError, match=r"good\.zarr"):
         read_image(good)
+
+
+def test_slicing_reads_what_numpy_reads(tmp_path: Path) -> None:
+    """Single voxels, numbers, steps and turned axes, as dask puts them into its questions."""
+    data = ranks((7, 11, 13))
+    lazy = read_image(write(tmp_path / "a.zarr", data, levels=1)).view
+    rng = np.random.default_rng(0)
+    cases: list[Any] = [(2, 3, 4), (slice(None), 10, -1), (slice(6, 0, -2),), (slice(3, 3),)]
+    for _ in range(20):
+        cut = [sorted(rng.integers(0, n + 1, 2)) for n in data.shape]
+        step = rng.choice([-3, -1, 1, 2], 3)
+        turned = [
+            slice(b, a, s) if s < 0 else slice(a, b, s) for (a, b), s in zip(cut, step, strict=True)
+        ]
+        cases.append(tuple(turned))
+    for case in cases:
+        np.testing.assert_array_equal(np.asarray(lazy[case]), data[case])
+    one = ranks((1, 1, 1)) + 7
+    again = read_image(write(tmp_path / "one.zarr", one, levels=1))
+    np.testing.assert_array_equal(np.asarray(again.data).ravel(), [7])
+    np.testing.assert_array_equal(read_mask(tmp_path / "one.zarr").view, one)

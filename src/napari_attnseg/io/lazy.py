@@ -51,17 +51,19 @@ class Chunks:
     def _sized(self) -> list[tuple[int, int]]:
         return [(a, max(1, int(self._array.shape[a]))) for a in self._order]
 
-    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
-        """``index``: a slice of step 1 per axis, as dask asks for its blocks."""
-        wanted = [i.indices(n)[:2] for i, n in zip(index, self.shape, strict=True)]
+    def __getitem__(self, index: tuple[slice | int, ...]) -> np.ndarray:
+        """``index``: a slice or a number per axis. dask asks for its blocks, and puts the slicing
+        of its users into the question where it can."""
+        spans = [_span(i, n) for i, n in zip(index, self.shape, strict=True)]
         ends = [
-            (start // c * c, min(n, -(-stop // c) * c))
-            for (start, stop), c, n in zip(wanted, self.chunks, self.shape, strict=True)
+            (low // c * c, min(n, -(-high // c) * c))
+            for (low, high), c, n in zip(spans, self.chunks, self.shape, strict=True)
         ]
         block = self._block(tuple((int(a), int(b)) for a, b in ends))
-        return block[
-            tuple(slice(a - low, b - low) for (a, b), (low, _) in zip(wanted, ends, strict=True))
+        part = block[
+            tuple(slice(a - low, b - low) for (a, b), (low, _) in zip(spans, ends, strict=True))
         ]
+        return part[tuple(slice(None, None, i.step) if isinstance(i, slice) else 0 for i in index)]
 
     def _block(self, ends: tuple[tuple[int, int], ...]) -> np.ndarray:
         with self._lock:
@@ -82,3 +84,9 @@ class Chunks:
         data = np.asarray(self._array[index])
         left = [a for a in range(self._array.ndim) if a not in self._picks]
         return np.transpose(data, [left.index(a) for a in self._order])
+
+
+def _span(index: slice | int, count: int) -> tuple[int, int]:
+    """First and behind the last place that ``index`` meets on an axis of ``count``."""
+    places = range(count)[index] if isinstance(index, slice) else range(count)[index:][:1]
+    return (min(places[0], places[-1]), max(places[0], places[-1]) + 1) if places else (0, 0)
