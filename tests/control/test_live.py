@@ -20,6 +20,7 @@ from napari_attnseg.control.messages import (
     Retuned,
     SliceDone,
 )
+from napari_attnseg.control.questions import Forecasted
 from napari_attnseg.control.scratch import KEPT_FOLDERS, Scratch
 from napari_attnseg.control.state import outward
 from napari_attnseg.control.volumes import result_bytes
@@ -595,3 +596,21 @@ def test_events_of_a_cancelled_run_and_of_strangers_are_dropped(
     held.tell(SliceDone(new, 2))
     assert seen["slice_done"] == [(SliceDone(new, 2),)]
     assert all(isinstance(r, Predict) for r in held.sent)
+
+
+def test_a_run_does_not_wait_for_a_forecast(scratch: Scratch, image: np.ndarray) -> None:
+    held = Held()
+    live = LiveController(held, scratch)
+    live.open_image(image)
+    live.set_model("m")
+    seen: list[Event] = []
+    live.forecasted.connect(seen.append)
+    live.request_forecast()
+    (asked,) = held.sent
+    live.run()
+    assert held.cancelled == [asked.id]
+    held.tell(Forecasted(asked.id))
+    assert not seen
+    live.request_forecast()
+    held.tell(Forecasted(held.sent[-1].id))
+    assert len(seen) == 1

@@ -46,6 +46,13 @@ class Latest:
             self.ask(waiting)
         return asked
 
+    def cancel(self) -> None:
+        """:meth:`drop`, and the engine need not go on with it."""
+        flying = self._flying
+        self.drop()
+        if flying is not None:
+            self._client.cancel(flying.id, now=False)
+
     def drop(self) -> None:
         """Forget both: the answer, when it comes, is not ours any more."""
         self._flying = self._waiting = None

@@ -261,6 +261,7 @@ class LiveController(Slicing):
     def _start(self, order: Sequence[int] | None, folder: str) -> int:
         s = self.state
         assert s.image is not None
+        self._cost.cancel()  # else the first slice would wait for it
         if self._run:  # the next run needs the same model, and what is cached of the slices
             self.client.cancel(self._run, now=False)
         self._order = following(range(s.shape[0]), s.z, s.axis) if order is None else tuple(order)

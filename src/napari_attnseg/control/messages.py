@@ -45,11 +45,11 @@ class Predict(Request):
     ``labels`` uint8 (Z,Y,X), ``probability`` float32 (Z,Y,X), ``step`` and ``received`` float32
     (Z,h,w) on the attention grid. ``received`` costs a second pass where the threshold alters the
     attention (rule ``authors``): with ``received=False``, and in large volumes, only slices that
-    are looked at get it, the others keep what the file holds. ``tile > 0``: larger slices are cut into tiles of so many pixels,
-    which changes the answer of a global attention; there are no maps then. ``stages``: folder in
-    which heavy results may lie, ``stage_bytes`` at most (empty: in memory alone); with them a
-    value that is moved later wakes only the stages behind it, for every slice. ``probability`` of
-    a volume above ``FULL_PRECISION_VOXELS`` is float16. Slices that a run with these very values
+    are looked at get it, the others keep what the file holds. ``tile > 0``: larger slices are cut
+    into tiles of so many pixels, which changes the answer of a global attention; there are no maps
+    then. ``stages``: folder in which heavy results may lie, ``stage_bytes`` at most (empty: in
+    memory alone); with them a value that is moved later wakes only the stages behind it, for every
+    slice. ``probability`` of a volume above ``FULL_PRECISION_VOXELS`` is float16. Slices that a run with these very values
     has finished in ``out`` before are told again, not computed. ``axis``: a word of
     ``volumes.AXES`` along which slices are taken, or ``volumes.ALL_AXES`` for each of them, with
     averaged probabilities; unless axial there are no maps, and a ``StepDone`` per slice comes
