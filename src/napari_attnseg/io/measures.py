@@ -252,7 +252,7 @@ class _Maker:
         self, sums: _Sums, parts: np.ndarray, rank: np.ndarray | None
     ) -> tuple[Region, ...]:
         """``rank``: number of each part in its class, ``None`` for whole classes."""
-        middle = sums.at / sums.n[:, None]
+        middle = sums.at / np.maximum(sums.n, 1)[:, None]  # painted away while it was counted
         world = self._space.world(middle)
         return tuple(
             self._region(sums, i, int(parts[i]), 0 if rank is None else int(rank[i]), *place)

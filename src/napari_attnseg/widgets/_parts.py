@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QCoreApplication, QEvent, QSignalBlocker, Qt, QTimer, Signal
+from qtpy.QtCore import QCoreApplication, QEvent, QSignalBlocker, QSize, Qt, QTimer, Signal
 from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import (
     QComboBox,
@@ -156,12 +156,26 @@ def later(owner: QWidget, milliseconds: int, call: Callable[[], None]) -> None:
     timer.start(milliseconds)
 
 
+class Words(QLabel):
+    """Words that wrap: their height is that of their width, and nothing more is asked for.
+
+    Qt asks for the height of a narrower label, and the dock would scroll with room to spare.
+    """
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(text)
+        self.setWordWrap(True)
+        policy = QSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        policy.setHeightForWidth(True)
+        self.setSizePolicy(policy)
+
+    def minimumSizeHint(self) -> QSize:
+        return QSize(0, self.fontMetrics().height())
+
+
 def hint(text: str = "") -> QLabel:
     """A quiet line of explanation that wraps and never widens the dock."""
-    label = QLabel(text)
-    label.setWordWrap(True)
-    label.setEnabled(True)
-    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+    label = Words(text)
     label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
     label.setStyleSheet("font-size: 11px;")
     return label

@@ -14,7 +14,7 @@ from napari_attnseg.widgets._choose import complaining
 from napari_attnseg.widgets._dock import Dock
 from napari_attnseg.widgets._export import ExportPart
 from napari_attnseg.widgets._foot import with_foot
-from napari_attnseg.widgets._parts import button, row, set_shortcut
+from napari_attnseg.widgets._parts import button, set_shortcut
 from napari_attnseg.widgets._refine_affinity import AffinityPanel
 from napari_attnseg.widgets._refine_choose import ChooseRefinement
 from napari_attnseg.widgets._refine_foot import RefineLine, unfinished
@@ -67,8 +67,7 @@ class RefineWidget(Dock):
         for part in (self.choose, self.steps, self.strokes, self.affinity):
             box.addWidget(part)
         box.addStretch(1)
-        buttons = row(self.run, self.here)
-        with_foot(self, content, self.errors, self.line, buttons, self.export)
+        with_foot(self, content, self.errors, self.line, self.run, self.here, self.export)
 
     def _listen(self) -> None:
         work, live = self.work, self.hub.live
