@@ -68,6 +68,7 @@ def test_every_figure_is_that_of_a_loop(
         assert one.fn == ((a != one.id) & (b == one.id)).sum()
 
 
+@pytest.mark.slow  # the import of MONAI
 def test_monai_finds_the_same() -> None:
     torch = pytest.importorskip("torch")
     from monai.metrics import compute_hausdorff_distance, compute_surface_dice

@@ -6,6 +6,7 @@ and by SimpleITK.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def is_square(affine: np.ndarray) -> bool:
 
 
 @settings(
-    max_examples=15,
+    max_examples=300 if os.environ.get("ATTNSEG_LONG") else 15,
     deadline=None,
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from napari_attnseg.viewer.measure_layers import behind_window, ids_of
 if TYPE_CHECKING:
     from napari.layers import Labels
 
+    from napari_attnseg.viewer.edits import HandEdits
+    from napari_attnseg.viewer.journal_steps import Step
     from napari_attnseg.viewer.results import ResultLayers
 
 TITLES = {
@@ -26,6 +29,8 @@ TITLES = {
 }
 STEPS = "steps"
 """Key of the steps that were applied, in our entry of a layer's metadata."""
+BACK = "steps taken back"
+_followed: WeakSet[HandEdits] = WeakSet()
 
 
 def tidy_layer(
@@ -84,11 +89,24 @@ def _put(
         entry: dict[str, Any] = layer.metadata.setdefault(METADATA, {})
         told = {"step": step, "pixels": pixels} | ({} if only is None else {"class": only})
         entry.setdefault(STEPS, []).append(told)
+        if results is not None and results.edits is not None and results.edits not in _followed:
+            _followed.add(results.edits)
+            results.edits.travelled.connect(lambda step, back: _follow(entry, step, back))
     return pixels
+
+
+def _follow(entry: dict[str, Any], step: Step, back: bool) -> None:
+    """A step that was taken back is told no more, until it is brought again."""
+    told, away = entry.setdefault(STEPS, []), entry.setdefault(BACK, [])
+    source, target = (told, away) if back else (away, told)
+    mine = [one for one in source if TITLES[one["step"]] == step.name and step.kind == "process"]
+    if mine:
+        source.remove(mine[-1])
+        target.append(mine[-1])
 
 
 def steps_of(layer: Labels) -> list[dict[str, Any]]:
     """The steps that were applied to a layer, the first one first, with the pixels they changed
-    (also those that were taken back later)."""
+    (those that were taken back left out)."""
     entry = layer.metadata.get(METADATA)
     return list(entry.get(STEPS, ())) if isinstance(entry, dict) else []
