@@ -15,6 +15,10 @@ from napari_attnseg.control.bakeoff import BakeOff as BakeOff
 from napari_attnseg.control.checks import Overfit as Overfit
 from napari_attnseg.control.checks import OverfitDone as OverfitDone
 from napari_attnseg.control.checks import OverfitStep as OverfitStep
+from napari_attnseg.control.epochs import EpochDone as EpochDone
+from napari_attnseg.control.epochs import Preview as Preview
+from napari_attnseg.control.epochs import SetPreview as SetPreview
+from napari_attnseg.control.epochs import Train as Train
 from napari_attnseg.control.message_base import Event, ImageRef, Request
 from napari_attnseg.control.message_base import Note as Note
 from napari_attnseg.control.questions import map_files
@@ -49,9 +53,9 @@ class Predict(Request):
     into tiles of so many pixels, which changes the answer of a global attention; there are no maps
     then. ``stages``: folder in which heavy results may lie, ``stage_bytes`` at most (empty: in
     memory alone); with them a value that is moved later wakes only the stages behind it, for every
-    slice. ``probability`` of a volume above ``FULL_PRECISION_VOXELS`` is float16. Slices that a run with these very values
-    has finished in ``out`` before are told again, not computed. ``axis``: a word of
-    ``volumes.AXES`` along which slices are taken, or ``volumes.ALL_AXES`` for each of them, with
+    slice. ``probability`` of a volume above ``FULL_PRECISION_VOXELS`` is float16. Slices that a run
+    with these very values has finished in ``out`` before are told again, not computed. ``axis``: a
+    word of ``volumes.AXES`` along which slices are taken, or ``volumes.ALL_AXES`` for each of them, with
     averaged probabilities; unless axial there are no maps, and a ``StepDone`` per slice comes
     before any ``SliceDone``. Events: ``Started``, ``SliceDone`` per slice, ``Finished``
     (``summary``: ``done``, ``computed``, ``kept``).
@@ -137,38 +141,6 @@ class SplitObjects(Request):
     watershed: bool = False
     min_distance: int = 5
     min_size: int = 0
-
-
-@dataclass(frozen=True)
-class Train(Request):
-    """Long: train. Either folders (``images``, ``masks``) or one layer pair.
-
-    Layer pair: ``image`` and ``labels`` (.npy, Z,Y,X, re-read before every epoch so that strokes
-    painted meanwhile count). With ``settings.sparse`` label 0 is unlabelled (ignored), 1 is
-    background, 2 the first class, and so on; without, labels are class ids with 0 = background.
-    ``out``: checkpoint path (.safetensors) for the best model; the resume state lies beside it
-    as ``<out>.state.safetensors``. ``preview_z``: slice predicted after every epoch into
-    ``<scratch>/preview.npy`` (Y,X float32 probability); -1: the first validation pair.
-    Events: ``Started``, ``EpochDone``, ``Preview``, ``Finished``.
-    """
-
-    settings: TrainSettings = field(default_factory=TrainSettings)
-    images: str = ""
-    masks: str = ""
-    image: ImageRef | None = None
-    labels: str = ""
-    out: str = ""
-    scratch: str = ""
-    device: str = "auto"
-    resume: bool = False
-    preview_z: int = -1
-
-
-@dataclass(frozen=True)
-class SetPreview(Request):
-    """Tell the running training which slice the person looks at now. No event."""
-
-    z: int = 0
 
 
 @dataclass(frozen=True)
@@ -284,36 +256,6 @@ class ObjectsDone(Event):
 
     out: str = ""
     count: int = 0
-
-
-@dataclass(frozen=True)
-class EpochDone(Event):
-    """One epoch ended. ``validation``: metric name to value (at least ``dice``, ``iou``).
-
-    ``loss``: what was minimised, the weighted ``regulariser`` included, which is given unweighted
-    too (``None`` for models without one). ``gamma``: the attention's weight, ``None`` likewise.
-    ``measured_on``: ``"validation"``, pixels that were kept back, or ``"training pixels"``.
-    """
-
-    epoch: int = 0
-    epochs: int = 0
-    loss: float = 0.0
-    validation_loss: float = 0.0
-    validation: dict[str, float] = field(default_factory=dict)
-    best: bool = False
-    seconds: float = 0.0
-    seconds_left: float = 0.0
-    gamma: float | None = 0.0
-    regulariser: float | None = None
-    measured_on: str = "validation"
-
-
-@dataclass(frozen=True)
-class Preview(Event):
-    """The current model's probability of slice ``z`` lies in ``path`` (.npy, Y,X)."""
-
-    z: int = 0
-    path: str = ""
 
 
 @dataclass(frozen=True)
