@@ -129,7 +129,10 @@ def test_row_block_backward_passes_gradcheck(rows: int) -> None:
     assert value.requires_grad
     assert not step.requires_grad
     assert not received.requires_grad
-    assert torch.autograd.gradcheck(lambda *t: functional.attend(*t, grid)[0], (q, k, v))
+    quick = rows < H  # along random directions; entry by entry for the last
+    assert torch.autograd.gradcheck(
+        lambda *t: functional.attend(*t, grid)[0], (q, k, v), fast_mode=quick
+    )
 
 
 @pytest.mark.usefixtures("no_dense")
