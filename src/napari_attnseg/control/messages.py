@@ -55,8 +55,8 @@ class Predict(Request):
     memory alone); with them a value that is moved later wakes only the stages behind it, for every
     slice. ``probability`` of a volume above ``FULL_PRECISION_VOXELS`` is float16. Slices that a run
     with these very values has finished in ``out`` before are told again, not computed. ``axis``: a
-    word of ``volumes.AXES`` along which slices are taken, or ``volumes.ALL_AXES`` for each of them, with
-    averaged probabilities; unless axial there are no maps, and a ``StepDone`` per slice comes
+    word of ``volumes.AXES`` along which slices are taken, or ``volumes.ALL_AXES`` for each of them,
+    with averaged probabilities; unless axial there are no maps, and a ``StepDone`` per slice comes
     before any ``SliceDone``. Events: ``Started``, ``SliceDone`` per slice, ``Finished``
     (``summary``: ``done``, ``computed``, ``kept``).
     """
