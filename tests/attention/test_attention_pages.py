@@ -18,8 +18,6 @@ FOLDER, TOOL = ROOT / "docs" / "attentions", ROOT / "tools" / "attention_pages.p
 AGAIN = "write the pages anew: python tools/attention_pages.py"
 PICTURE_BYTES = 25_000
 
-pytestmark = pytest.mark.skipif(not TOOL.is_file(), reason="the documents are not here")
-
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:

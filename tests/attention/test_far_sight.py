@@ -18,8 +18,6 @@ from napari_attnseg.attention import list_attentions, registry
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
-pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the benchmarks are not here")
-
 
 @pytest.fixture(scope="module")
 def proof() -> Iterator[ModuleType]:

@@ -83,3 +83,31 @@ def test_cells_hold_image_map_and_mask_and_maps_lie_on_the_image(tmp_path: Path)
     assert (own.visible, hidden.visible) == (True, False)
     assert (viewer.canvas.grid.enabled, viewer.canvas.grid.stride) == (False, 2)
     assert not grid.shown
+
+
+def test_many_contestants_are_four_layers_and_leave_nothing(tmp_path: Path) -> None:
+    viewer = ViewerModel()
+    own = viewer.add_image(np.zeros((9, 9)), name="mine")
+    grid = BakeOffGrid(viewer)
+    found = pictures(tmp_path, 1, (35, 41))
+    found["cells"] = [{**found["cells"][1], "key": f"k{i}"} for i in range(37)]
+    names = {f"k{i}": f"C{i}" for i in range(37)}
+    grid.show(found, names)
+    assert grid.mosaic
+    assert len(viewer.layers) == 5
+    assert not viewer.canvas.grid.enabled
+    image, maps, masks, words, _ = viewer.layers
+    assert words.features["name"].iloc[1] == "C0 0.50"
+    assert (maps.visible, masks.visible) == (False, True)
+    grid.choose(BOTH)
+    assert maps.visible
+    before = masks.data
+    again = pictures(tmp_path, 2, (35, 41))
+    again["cells"] = [{**again["cells"][1], "key": f"k{i}", "dice": 0.25} for i in range(37)]
+    grid.show(again, names)
+    assert list(viewer.layers)[:4] == [image, maps, masks, words]  # new pixels, no new layers
+    assert (masks.data != before).any()
+    assert words.features["name"].iloc[1] == "C0 0.25"
+    grid.leave()
+    assert list(viewer.layers) == [own]
+    assert own.visible

@@ -31,6 +31,7 @@ from napari_attnseg.engine.experiment.gallery import (
     draw_gallery,
     first_map,
     first_model,
+    is_trained,
     shown_image,
 )
 from napari_attnseg.engine.experiment.plan import Plan, Row, Scale
@@ -264,7 +265,7 @@ def pictures(work: BakeOffPictures) -> Iterator[Event | None]:
     plan, layout, _ = planned(work)
     index = work.index % len(layout.test)
     trained = [(row, first_model(plan, row, Path(work.out))) for row in plan.rows]
-    trained = [(row, path) for row, path in trained if path.is_file()]
+    trained = [(row, path) for row, path in trained if is_trained(path)]
     if not trained:
         raise InputError("no contestant is trained yet; press Run first")
     files = _folder(work.files)

@@ -29,7 +29,7 @@ from napari_attnseg.attention.base import (
     create_attention,
 )
 from napari_attnseg.errors import InputError
-from napari_attnseg.models.attentive import start_around
+from napari_attnseg.models.attentive import start_around, titled
 from napari_attnseg.models.base import (
     Encoded,
     Place,
@@ -235,9 +235,8 @@ class PlacedUNet(UNet):
 
     def _describe(self, module: str, slot: Slot, use: str, level: str) -> Place:
         stride = self._stride(slot)
-        where = "full" if stride == 1 else f"1/{stride}"
         words = f"{slot}: {use}" if use else str(slot)
-        return Place(module, f"{words}, {where} resolution", stride, level)
+        return Place(module, titled(words, stride), stride, level)
 
     @property
     def tunables(self) -> tuple[Tunable, ...]:

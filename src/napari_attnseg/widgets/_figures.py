@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
-from qtpy.QtCore import QEvent, QTimer
-from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_attnseg.widgets._parts import hint
-from napari_attnseg.widgets._plots import inks
+from napari_attnseg.widgets._themed import Themed, still_plot
 
 if TYPE_CHECKING:
     from napari_attnseg.control.questions import LevelMapFile
@@ -23,19 +22,13 @@ NAMED = 12
 """So many bars can have their names below them."""
 
 
-class FigureView(QWidget):
+class FigureView(Themed):
     """Bars of weights, a line of a profile, or a small matrix, with a line that says what it is."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.values: NDArray[np.float32] = np.zeros(0, np.float32)
-        self._swatch = QLabel(self)  # carries the theme's text colour; the plot does not
-        self._swatch.hide()
-        self.plot = pg.PlotWidget()
-        self.plot.setBackground(None)
-        self.plot.setMouseEnabled(False, False)
-        self.plot.setMenuEnabled(False)
-        self.plot.hideButtons()
+        self.plot = still_plot()
         self.plot.getPlotItem().layout.setContentsMargins(0, 4, 4, 2)
         self.words = hint()
         box = QVBoxLayout(self)
@@ -43,9 +36,6 @@ class FigureView(QWidget):
         box.setSpacing(0)
         box.addWidget(self.plot)
         box.addWidget(self.words)
-        self._soon = QTimer(self)
-        self._soon.setSingleShot(True)
-        self._soon.timeout.connect(self.restyle)
         self.restyle()
 
     def show_figure(self, found: LevelMapFile, values: NDArray[Any]) -> None:
@@ -117,18 +107,7 @@ class FigureView(QWidget):
 
     def restyle(self) -> None:
         """Take the theme's colours."""
-        ink = inks(self._swatch)
-        for name in ("left", "bottom"):
-            axis = self.plot.getAxis(name)
-            axis.setPen(ink.faint)
-            axis.setTextPen(ink.text)
-
-    def changeEvent(self, event: QEvent) -> None:
-        """Follow a change of napari's theme."""
-        super().changeEvent(event)
-        changed = (QEvent.Type.StyleChange, QEvent.Type.PaletteChange)
-        if hasattr(self, "_soon") and event.type() in changed:
-            self._soon.start()
+        self.colour(self.plot.getAxis("left"), self.plot.getAxis("bottom"))
 
 
 def bar_words(

@@ -7,16 +7,15 @@ from typing import Any
 import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
-from qtpy.QtCore import QEvent, QTimer
-from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_attnseg.widgets._parts import hint
-from napari_attnseg.widgets._plots import inks
+from napari_attnseg.widgets._themed import Themed, still_plot
 
 HEIGHT = 290
 
 
-class LayerHeatmap(QWidget):
+class LayerHeatmap(Themed):
     """Rows: layers of the first model, from the bottom up; columns: those of the second."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
@@ -24,14 +23,8 @@ class LayerHeatmap(QWidget):
         self.values: NDArray[np.float64] = np.zeros((0, 0))
         self.rows: tuple[str, ...] = ()
         self.columns: tuple[str, ...] = ()
-        self._swatch = QLabel(self)  # carries the theme's text colour; the plot does not
-        self._swatch.hide()
-        self.plot = pg.PlotWidget()
-        self.plot.setBackground(None)
+        self.plot = still_plot()
         self.plot.setFixedHeight(HEIGHT)
-        self.plot.setMouseEnabled(False, False)
-        self.plot.setMenuEnabled(False)
-        self.plot.hideButtons()
         self.plot.getPlotItem().layout.setContentsMargins(0, 8, 2, 6)
         self.image = pg.ImageItem(axisOrder="row-major")
         colours = pg.colormap.get("magma")
@@ -46,9 +39,6 @@ class LayerHeatmap(QWidget):
         box.addWidget(self.plot)
         box.addWidget(self.readout)
         self.plot.scene().sigMouseMoved.connect(self._on_mouse)
-        self._soon = QTimer(self)
-        self._soon.setSingleShot(True)
-        self._soon.timeout.connect(self.restyle)
         self.restyle()
 
     def show_table(self, table: dict[str, Any], row_title: str, column_title: str) -> None:
@@ -89,18 +79,8 @@ class LayerHeatmap(QWidget):
 
     def restyle(self) -> None:
         """Take the theme's colours."""
-        ink = inks(self._swatch)
-        for axis in (self.plot.getAxis("left"), self.plot.getAxis("bottom"), self.bar.axis):
-            axis.setPen(ink.faint)
-            axis.setTextPen(ink.text)
+        self.colour(self.plot.getAxis("left"), self.plot.getAxis("bottom"), self.bar.axis)
         self.plot.getPlotItem().vb.setBackgroundColor("#8a8a8a")
-
-    def changeEvent(self, event: QEvent) -> None:
-        """Follow a change of napari's theme."""
-        super().changeEvent(event)
-        changed = (QEvent.Type.StyleChange, QEvent.Type.PaletteChange)
-        if hasattr(self, "_soon") and event.type() in changed:
-            self._soon.start()
 
 
 def broken(name: str) -> str:

@@ -295,7 +295,7 @@ class BakeOffWidget(Dock):
 
     def _tell_said(self, said: tuple[str, ...] | list[str], so_far: bool) -> None:
         """What can be said, with the names of people instead of placements."""
-        words = " ".join(said)
+        words = " ".join(s if s.endswith(".") else f"{s}." for s in said)
         for label in sorted(self._labels, key=len, reverse=True):
             words = words.replace(label, self._labels[label])
         self.said.setText(f"So far: {words}" if so_far and words else words)

@@ -64,7 +64,7 @@ def draw_gallery(
 ) -> Generator[None, None, list[Path]]:
     """:func:`write_gallery` with a heartbeat between any two networks."""
     shown = [(row, first_model(plan, row, out)) for row in plan.rows]
-    found = [(row, path) for row, path in shown if path.is_file()]
+    found = [(row, path) for row, path in shown if is_trained(path)]
     if not found:
         return []
     places = np.unique(np.linspace(0, len(layout.test) - 1, IMAGES).round().astype(int))
@@ -85,6 +85,11 @@ def draw_gallery(
 def first_model(plan: Plan, row: Row, out: Path) -> Path:
     """The checkpoint of a row's first seed, which stands for the row wherever one is shown."""
     return out / "runs" / f"{row.key}_seed{plan.seeds[0]}.safetensors"
+
+
+def is_trained(model: Path) -> bool:
+    """Whether the training of ``first_model`` is over: one that failed leaves its best so far."""
+    return model.is_file() and model.with_suffix(".json").is_file()
 
 
 def shown_image(layout: Layout, index: int) -> Shown:
