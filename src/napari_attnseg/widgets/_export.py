@@ -17,7 +17,7 @@ from napari_attnseg.viewer.layers import layer_volume
 from napari_attnseg.viewer.making import making_of, with_source
 from napari_attnseg.viewer.preferences import recall, remember
 from napari_attnseg.widgets._bridge import to_main_thread
-from napari_attnseg.widgets._parts import button, hint
+from napari_attnseg.widgets._parts import button, hint, into_view
 
 if TYPE_CHECKING:
     from napari_attnseg.viewer.results import ResultLayers
@@ -118,6 +118,8 @@ class ExportPart(QWidget):
         self.button.setEnabled(True)
         self.verdict.setText(verdict)
         self.verdict.setVisible(bool(verdict))
+        if verdict:
+            into_view(self.verdict)
         if problem:
             self._complain(problem)
         else:

@@ -230,6 +230,21 @@ def separator() -> QFrame:
     return line
 
 
+def into_view(widget: QWidget) -> None:
+    """Scroll the dock so far that ``widget`` is seen, once its layout has settled."""
+    area = widget.parentWidget()
+    while area is not None and not isinstance(area, QScrollArea):
+        area = area.parentWidget()
+    if area is None:
+        return
+
+    def look() -> None:
+        settle_layouts()
+        area.ensureWidgetVisible(widget, 0, 8)
+
+    later(widget, 150, look)
+
+
 def scrolling(content: QWidget) -> QScrollArea:
     """``content`` in an area that scrolls up and down only."""
     area = QScrollArea()

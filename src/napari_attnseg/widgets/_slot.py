@@ -37,6 +37,8 @@ class RunSlot(QWidget):
         box.addWidget(self.cost)
         self.cost.said.connect(self._on_cost)
         connect_alive(self, hub.live.finished, self._on_finished)
+        for changed in (hub.source_changed, hub.model_changed):
+            connect_alive(self, changed, lambda _: self._forget())
 
     def tell(self, words: str) -> None:
         """Something that is no problem, until the next thing is said."""
@@ -53,7 +55,11 @@ class RunSlot(QWidget):
         if after and event.reason == "done":
             self.work.say(f"{self.work.status.text()} {after}".strip())
 
-    def _on_cost(self, words: str) -> None:
-        """Another choice: what came of the last run is not about it."""
-        if words and not self._live.state.busy:
+    def _forget(self) -> None:
+        """What was said is about another image or model."""
+        if not self._live.state.busy:
             self.work.idle()
+
+    def _on_cost(self, words: str) -> None:
+        if words:
+            self._forget()
