@@ -209,7 +209,8 @@ def _pixel_mm(
 
 def _own_mm(file: tifffile.TiffFile) -> tuple[float, float, float] | None:
     """The sizes that a mask written here carries (``io.export_raster``)."""
-    told = (file.shaped_metadata or ({},))[0].get("spacing_mm")
+    shaped: tuple[dict[str, Any], ...] = file.shaped_metadata or ({},)
+    told = shaped[0].get("spacing_mm")
     if not isinstance(told, list) or len(told) != 3:
         return None
     z, y, x = (_float(v) for v in told)

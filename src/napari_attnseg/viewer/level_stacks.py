@@ -25,7 +25,6 @@ KINDS = ("branch", "region", "propagation")
 """Kinds of maps that may be several pictures (K, h, w) of which one wins."""
 Key = tuple[str, str]
 """Place and name of a map."""
-Pictures = npt.NDArray[Any]
 
 
 def entry_names(found: LevelMapFile, count: int) -> tuple[str, ...]:
@@ -41,7 +40,7 @@ def overview(found: LevelMapFile) -> str:
     return WINS if found.kind in KINDS else MEAN
 
 
-def mean_of(found: LevelMapFile, values: Pictures) -> Pictures:
+def mean_of(found: LevelMapFile, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Channels or heads (C, h, w) as their mean (h, w); anything else as it is."""
     several = found.channels and values.ndim == 3
     return values.mean(0, dtype=np.float32) if several else values
@@ -57,7 +56,7 @@ class Stacks:
     def __init__(self) -> None:
         self.names: dict[Key, tuple[str, ...]] = {}
         self._entry: dict[Key, int] = {}
-        self._held: dict[Key, tuple[LevelMapFile, int, Pictures]] = {}
+        self._held: dict[Key, tuple[LevelMapFile, int, npt.NDArray[Any]]] = {}
 
     def clear(self) -> None:
         """Forget all, for another image or model."""
@@ -72,7 +71,7 @@ class Stacks:
         """Look at another picture."""
         self._entry[key] = entry
 
-    def take(self, found: LevelMapFile, z: int, values: Pictures) -> bool:
+    def take(self, found: LevelMapFile, z: int, values: npt.NDArray[Any]) -> bool:
         """Keep an answer's pictures of slice ``z``; whether the map is several."""
         key = (found.place, found.name)
         whole = values.ndim == 3 and (found.kind in KINDS or found.channels > 0)
@@ -85,7 +84,7 @@ class Stacks:
                 self.names.setdefault(key, entry_names(found, found.channels))
         return key in self.names
 
-    def held(self, key: Key, z: int) -> tuple[LevelMapFile, Pictures] | None:
+    def held(self, key: Key, z: int) -> tuple[LevelMapFile, npt.NDArray[Any]] | None:
         """The pictures of slice ``z``, if they are at hand."""
         found, at, values = self._held.get(key, (None, -1, None))
         return None if found is None or values is None or at != z else (found, values)
@@ -99,7 +98,7 @@ class Stacks:
         """Whether the map is seen as labels of the one that wins."""
         return found.kind in KINDS and key in self.names and self.entry(key) == FIRST
 
-    def picture(self, key: Key, found: LevelMapFile, values: Pictures) -> Pictures:
+    def picture(self, key: Key, found: LevelMapFile, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The picture (h, w) that is looked at."""
         entry = self.entry(key)
         several = values.ndim == 3 and entry != FIRST
