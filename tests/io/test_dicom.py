@@ -222,3 +222,13 @@ def test_what_cannot_be_used_is_said_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="folder"):
         read_image(tmp_path / "empty")
+
+
+def test_frames_that_a_file_cannot_hold_are_refused_at_once(tmp_path: Path) -> None:
+    (file,) = write_series(tmp_path / "s", values()[:1])
+    data = pydicom.dcmread(file)
+    data.NumberOfFrames = 2_000_000_000  # an object for each would take all memory
+    data.save_as(file)
+    for path in (file, file.parent):
+        with pytest.raises(InputError, match="2,000,000,000 frames in so small a file"):
+            read_image(path)

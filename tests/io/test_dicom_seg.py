@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from pydicom.encaps import encapsulate
 
 from dicom_series import COLUMNS, ROWS, SLICES, positions, turned, values, write_series
 from napari_attnseg.errors import InputError
@@ -189,3 +190,17 @@ def test_series_and_segmentations_pair_by_name(tmp_path: Path) -> None:
     assert [p.name for p in pair] == ["anna.1", "anna.1_seg.dcm"]
     assert check_pair_sizes([pair]) == ()
     assert preflight_folders(tmp_path / "images", tmp_path / "masks").problems == ()
+
+
+def test_compressed_single_bits_are_refused_and_not_taken_for_pixels(tmp_path: Path) -> None:
+    source = series(tmp_path / "s")
+    write_mask(tmp_path / "m.dcm", labels_of(source), source, CLASSES)
+    file = pydicom.dcmread(tmp_path / "m.dcm")
+    size = -(-ROWS * COLUMNS // 8)
+    bits = [file.PixelData[i : i + size].ljust(size, b"\0") for i in range(file.NumberOfFrames)]
+    file.PixelData = encapsulate(bits)
+    file["PixelData"].is_undefined_length = True
+    file.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.5"  # RLE
+    file.save_as(tmp_path / "m.dcm")
+    with pytest.raises(InputError, match=r"compressed single bits.*uncompressed"):
+        read_mask(tmp_path / "m.dcm")

@@ -13,6 +13,7 @@ import zarr
 
 from napari_attnseg.errors import ExportError
 from napari_attnseg.io import export_meta, export_nrrd, export_ome_zarr
+from napari_attnseg.io.comment import comment_of
 from napari_attnseg.io.export import write_mask
 from napari_attnseg.io.image import read_image, read_mask
 from napari_attnseg.io.volume import Volume
@@ -182,3 +183,30 @@ def test_what_was_damaged_on_its_way_is_found(tmp_path: Path, monkeypatch) -> No
     with pytest.raises(ExportError, match="places do not read back"):
         write_mask(tmp_path / "m.zarr", labels_of())
     assert not list(tmp_path.iterdir())
+
+
+def test_labels_do_not_take_the_place_of_an_ome_zarr_image(tmp_path: Path) -> None:
+    write(tmp_path / "image.zarr", ranks())
+    source = read_image(tmp_path / "image.zarr", 0)
+    before = {p: p.read_bytes() for p in (tmp_path / "image.zarr").rglob("*") if p.is_file()}
+    for given in (source, None):
+        with pytest.raises(ExportError, match=r"image\.zarr is an image.*another name"):
+            write_mask(tmp_path / "image.zarr", labels_of(source.shape), given)
+    after = {p: p.read_bytes() for p in (tmp_path / "image.zarr").rglob("*") if p.is_file()}
+    assert before == after
+    for again in range(2):  # labels are replaced, whoever wrote them
+        write_mask(tmp_path / "m.zarr", labels_of(source.shape), source)
+        group = zarr.open_group(str(tmp_path / "m.zarr"), mode="r+")
+        if not again:
+            del group.attrs[export_ome_zarr.KEY]
+
+
+def test_a_class_name_in_any_script_goes_into_nrrd(tmp_path: Path) -> None:
+    sitk = pytest.importorskip("SimpleITK", reason="the second library (SimpleITK) is absent")
+    names = {1: "Wei\u00dfe  M\u00e4rz\n:= x", 3: "\u7d30\u80de"}
+    write_mask(tmp_path / "m.nrrd", labels_of(), None, names, MADE)
+    assert comment_of(tmp_path / "m.nrrd")["classes"] == {str(i): n for i, n in names.items()}
+    seen = sitk.ReadImage(str(tmp_path / "m.nrrd"))
+    told = [seen.GetMetaData(f"Segment{i}_Name") for i in (0, 1)]
+    assert told == ["Wei?e Marz := x", "??"]
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(seen), labels_of())

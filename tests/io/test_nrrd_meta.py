@@ -151,3 +151,18 @@ def test_damaged_files_are_one_sentence(tmp_path: Path, suffix: str, packed: boo
         path.write_bytes(raw)
         with contextlib.suppress(InputError):  # anything else is a crash
             read_image(path)
+
+
+@pytest.mark.parametrize("header", [-1, 0, 10])
+def test_voxels_begin_where_itk_lets_them_begin(tmp_path: Path, header: int) -> None:
+    """A HeaderSize of -1 says that they are the end of the file."""
+    sitk.WriteImage(itk_image(np.eye(3)), str(tmp_path / "a.mhd"))
+    raw, head = tmp_path / "a.raw", tmp_path / "a.mhd"
+    raw.write_bytes(b"H" * (10 if header else 0) + raw.read_bytes())
+    line = f"HeaderSize = {header}\nElementDataFile"
+    head.write_text(head.read_text().replace("ElementDataFile", line))
+    seen = sitk.GetArrayFromImage(sitk.ReadImage(str(head)))
+    np.testing.assert_array_equal(read_image(head).data, seen.T)
+    head.write_text(head.read_text().replace(line, "HeaderSize = -7\nElementDataFile"))
+    with pytest.raises(InputError, match="HeaderSize -7"):
+        read_image(head)

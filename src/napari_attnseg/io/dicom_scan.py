@@ -130,6 +130,8 @@ def _frames_of(file: Path) -> list[Frame]:
             if "Rows" not in head or "Columns" not in head or head.get("Modality") == "SEG":
                 return []
             count = int(head.get("NumberOfFrames") or 1)
+            if count > file.stat().st_size:  # before there is an object for each of them
+                raise ValueError(f"{count:,} frames in so small a file")
             return [_frame(head, file, i, count) for i in range(count)]
     except (InvalidDicomError, *DAMAGE) as error:
         raise InputError(

@@ -271,7 +271,10 @@ def _decoded(path: Path, index: int) -> np.ndarray:
 def _bits(path: Path) -> np.ndarray:
     import pydicom
 
-    return np.frombuffer(pydicom.dcmread(path).PixelData, np.uint8)
+    file = pydicom.dcmread(path)
+    if file.file_meta.TransferSyntaxUID.is_encapsulated:  # else its bytes would be taken for bits
+        raise ValueError("compressed single bits, which are not read here; store it uncompressed")
+    return np.frombuffer(file.PixelData, np.uint8)
 
 
 def _unpacked(data: np.ndarray, index: int, rows: int, columns: int) -> np.ndarray:

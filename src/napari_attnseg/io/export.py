@@ -22,6 +22,7 @@ import numpy as np
 from napari_attnseg.atomic import to_disk, whole
 from napari_attnseg.errors import ExportError
 from napari_attnseg.io.limits import readable_bytes
+from napari_attnseg.io.ome_zarr_meta import ome_of
 from napari_attnseg.io.provenance import complete
 from napari_attnseg.io.volume import Volume
 from napari_attnseg.io.zarr_labels import listed, store_of
@@ -134,6 +135,10 @@ def _write(
         )
     named = next((s for s in SUFFIXES if path.name.lower().endswith(s)), None)
     ids = array_ZYX.dtype.kind == "u"
+    if named in ZARR and _is_zarr(path) and not _is_ours(path):
+        raise ExportError(
+            f"{path.name} is an image, which the labels would replace; choose another name"
+        )
     within = ids and named in (None, *ZARR) and store_of(path) is not None
     suffix = ".zarr" if within else named
     text = json.dumps(comment, sort_keys=True, default=str)
@@ -164,6 +169,19 @@ def _said(path: Path) -> Iterator[None]:
 
 def _is_zarr(path: Path) -> bool:
     return any((path / mark).is_file() for mark in (".zattrs", ".zgroup", "zarr.json"))
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a zarr holds labels, or anything else that was written here."""
+    import zarr
+
+    from napari_attnseg.io.export_ome_zarr import KEY
+
+    try:
+        told = dict(zarr.open(str(path), mode="r").attrs)
+    except Exception:
+        return False  # nobody can say what it is: it stays
+    return KEY in told or "image-label" in ome_of(told)
 
 
 def _why(path: Path, error: OSError) -> str:

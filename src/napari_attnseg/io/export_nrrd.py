@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from unicodedata import combining, normalize
 
 import numpy as np
 
@@ -52,7 +53,7 @@ def _segments(comment: dict[str, Any], ids: bool) -> dict[str, str]:
         (v, n) for v, n in sorted(classes.items(), key=lambda item: int(item[0])) if int(v)
     ):
         found[f"Segment{number}_ID"] = f"Segment_{value}"
-        found[f"Segment{number}_Name"] = str(name)
+        found[f"Segment{number}_Name"] = _ascii(str(name))
         found[f"Segment{number}_LabelValue"] = str(value)
         found[f"Segment{number}_Layer"] = "0"
         color = comment.get("colors", {}).get(value)
@@ -60,6 +61,12 @@ def _segments(comment: dict[str, Any], ids: bool) -> dict[str, str]:
             parts = bytes.fromhex(color.lstrip("#")[:6])
             found[f"Segment{number}_Color"] = " ".join(f"{p / 255:.6g}" for p in parts)
     return found
+
+
+def _ascii(name: str) -> str:
+    """A name as a header of NRRD can hold it, on one line; the comment keeps the name itself."""
+    letters = (c for c in normalize("NFKD", name) if not combining(c))
+    return " ".join("".join(letters).encode("ascii", "replace").decode().split())
 
 
 def _verify(path: Path, data: np.ndarray, affine: np.ndarray) -> None:

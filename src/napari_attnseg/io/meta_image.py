@@ -130,7 +130,7 @@ def _data(path: Path, fields: dict[str, str], start: int, shape: tuple[int, ...]
     if name.upper() != "LOCAL":
         if name.upper().startswith("LIST") or "%" in name:
             raise InputError(f"{path.name} spreads its voxels over many files; save it as .mha")
-        path, start = path.parent / name, max(0, int(fields.get("HeaderSize", "0")))
+        path, start = path.parent / name, int(fields.get("HeaderSize", "0"))
         if not path.is_file():
             raise InputError(f"{path.name}, which holds the voxels, is missing; copy both files")
     order = fields.get("BinaryDataByteOrderMSB") or fields.get("ElementByteOrderMSB") or "False"
@@ -138,6 +138,10 @@ def _data(path: Path, fields: dict[str, str], start: int, shape: tuple[int, ...]
     packed = fields.get("CompressedData", "False").lower() == "true"
     need = math.prod(shape) * kind.itemsize
     check_claim(path, need, MAX_RATIO if packed else 1.0)
+    if start == -1 and not packed:  # the voxels are the end of the file, whatever stands before
+        start = path.stat().st_size - need
+    if start < 0:
+        raise ValueError(f"HeaderSize {start}")
     with path.open("rb") as file:
         file.seek(start)
         raw = _unpacked(file.read(), need) if packed else file.read(need)
