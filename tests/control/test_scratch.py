@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from napari_attnseg.control import scratch as module
@@ -164,3 +167,49 @@ def test_a_file_is_dropped_when_the_last_who_needs_it_lets_go(tmp_path: Path) ->
     scratch.hold("nobody", "")
     assert two.is_file()
     scratch.close()
+
+
+def test_a_clock_that_is_set_makes_nobody_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = psutil.Process.create_time
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        start = int(psutil.Process(other.pid).create_time() * 100)
+        beside = tmp_path / f"{PREFIX}-{other.pid}-{start}-abc"
+        long_dead = tmp_path / f"{PREFIX}-{other.pid}-{start - 10**7}-abc"
+        beside.mkdir()
+        long_dead.mkdir()
+        first = Scratch(tmp_path)
+        monkeypatch.setattr(psutil.Process, "create_time", lambda self: told(self) + 5)
+        second = Scratch(tmp_path)
+        assert first.path.is_dir(), "another window of this very process"
+        assert beside.is_dir()
+        assert not long_dead.exists()
+        other.communicate(b"\n")
+    third = Scratch(tmp_path)
+    assert not beside.exists(), "now it is gone"
+    assert first.path.is_dir()
+    assert second.path.is_dir()
+    assert third.path.is_dir()
+
+
+def test_files_that_go_while_they_are_counted_count_nothing(
+    scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tier = scratch.stages / "tier-1-1"
+    tier.mkdir(parents=True)
+    for k in range(3):
+        (tier / f"{k}.raw").write_bytes(bytes(1000))
+    (scratch.path / "rest.npy").write_bytes(bytes(100))
+    assert scratch.used_bytes == 3100
+    told = os.stat
+
+    def stat(path: Any, *more: Any, **how: Any) -> os.stat_result:
+        if str(path).endswith("1.raw"):
+            with contextlib.suppress(OSError):
+                os.unlink(path)  # the engine was quicker
+        return told(path, *more, **how)
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert scratch.used_bytes == 2100
+    assert scratch.stage_bytes() > 0

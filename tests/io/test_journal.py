@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -185,5 +186,26 @@ def test_a_full_disk_is_said_once_and_stops_nothing(tmp_path: Path) -> None:
         book.wait()
     book.close()
     os.close(full)
+    assert len(said) == 1
+    assert "would not come back" in said[0]
+
+
+def test_a_journal_that_somebody_removed_is_said_and_nobody_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(j, "COMPACT_BYTES", 2_000)
+    said: list[str] = []
+    book = j.Journal(tmp_path / "a.journal", {}, said.append)
+    book.tiles("paint", {(1, (0, 0, 0)): b"\0ab"})
+    assert book.wait()
+    book.path.unlink()
+    noise = np.random.default_rng(0).integers(0, 200, (64, 64), np.uint16)
+    book.tiles("paint", {(1, (0, 0, 1)): pack(noise)})
+    waiting = threading.Thread(target=book.wait, daemon=True)
+    waiting.start()
+    waiting.join(5)
+    assert not waiting.is_alive()
+    assert not book.wait()
+    book.close()
     assert len(said) == 1
     assert "would not come back" in said[0]

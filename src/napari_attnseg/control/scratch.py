@@ -22,6 +22,7 @@ import numpy as np
 from napari_attnseg.control.messages import ImageRef
 from napari_attnseg.errors import InputError
 from napari_attnseg.io.mapped import place_of
+from napari_attnseg.living import begun, lives
 
 CAP_BYTES = 16 << 30
 """Most bytes that one owner may keep in scratch."""
@@ -33,7 +34,7 @@ FREE_BYTES = 256 << 20
 KEPT_FOLDERS = 4
 """Folders with answers that are kept, the newest included."""
 PREFIX = "attnseg-scratch"
-OURS = re.compile(rf"{PREFIX}-(?P<owner>(?P<pid>\d+)-\d+)-")
+OURS = re.compile(rf"{PREFIX}-(?P<pid>\d+)-(?P<start>\d+)-")
 """Only folders of this name are ever swept: the root may hold other people's data."""
 ROOT_VARIABLE = "NAPARI_ATTNSEG_SCRATCH"
 
@@ -47,21 +48,12 @@ def default_root() -> Path:
     return platformdirs.user_cache_path("napari-attnseg") / "scratch"
 
 
-def _owner_token(pid: int) -> str | None:
-    """Name of a living process that a later process with its number cannot have."""
-    import psutil
-
-    with contextlib.suppress(psutil.Error):
-        return f"{pid}-{int(psutil.Process(pid).create_time() * 100)}"
-    return None
-
-
 def sweep(root: Path) -> list[Path]:
     """Remove the folders of owners that are gone; returns what was removed."""
     removed = []
     for folder in root.glob(f"{PREFIX}-*") if root.is_dir() else ():
         match = OURS.match(folder.name)
-        if match and folder.is_dir() and match["owner"] != _owner_token(int(match["pid"])):
+        if match and folder.is_dir() and not lives(int(match["pid"]), int(match["start"])):
             shutil.rmtree(folder, ignore_errors=True)
             removed.append(folder)
     return removed
@@ -75,7 +67,7 @@ class Scratch:
         try:
             base.mkdir(parents=True, exist_ok=True)
             sweep(base)
-            prefix = f"{PREFIX}-{_owner_token(os.getpid())}-"
+            prefix = f"{PREFIX}-{os.getpid()}-{begun(os.getpid())}-"
             self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=base))
         except OSError as error:
             raise InputError(
@@ -90,11 +82,7 @@ class Scratch:
     @property
     def used_bytes(self) -> int:
         """Bytes of all files here."""
-        total = 0
-        for file in self.path.rglob("*"):
-            with contextlib.suppress(OSError):
-                total += file.stat().st_size
-        return total
+        return _bytes_under(self.path)
 
     @property
     def room_bytes(self) -> int:
@@ -116,7 +104,7 @@ class Scratch:
 
     def stage_bytes(self) -> int:
         """Most bytes that the engine may keep of its stages here (see :data:`STAGE_BYTES`)."""
-        stages = sum(f.stat().st_size for f in self.stages.rglob("*.raw"))
+        stages = _bytes_under(self.stages)
         free = shutil.disk_usage(self.path).free - FREE_BYTES
         room = min(free, self.cap_bytes - self.used_bytes) // 2 + stages
         return max(0, min(STAGE_BYTES, room))
@@ -192,6 +180,16 @@ class Scratch:
     def close(self) -> None:
         """Remove everything."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _bytes_under(folder: Path) -> int:
+    """Bytes of all files there; the engine may remove some of them meanwhile."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.stat(os.path.join(parent, name)).st_size
+    return total
 
 
 def pixel_key(array: Any) -> str:

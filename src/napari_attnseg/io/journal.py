@@ -186,13 +186,15 @@ class Journal:
         """Keep changed tiles as one step; of answers that wait the newest of each tile is kept."""
         self._put(what, dict(pages))
 
-    def wait(self) -> None:
-        """Until all is written and on the disk."""
+    def wait(self) -> bool:
+        """Until all is written and on the disk; whether it is there."""
         with self._change:
             while (self._waiting or self._busy) and not self._broken:
                 self._change.wait(0.05)
         with contextlib.suppress(OSError, ValueError):
             os.fsync(self._file.fileno())
+            return not self._broken and self.path.is_file()
+        return False
 
     def close(self) -> None:
         """Write what waits and let the file go; it stays where it is."""
@@ -227,7 +229,7 @@ class Journal:
                 ending = self._closing and not todo
             try:
                 self._write(todo, ending)
-            except OSError as error:
+            except Exception as error:  # whatever it is: nobody may wait for this thread forever
                 with self._change:
                     self._broken, self._waiting, self._busy = True, [], False
                     self._change.notify_all()
@@ -290,9 +292,10 @@ def happened(now: Replayed) -> dict[str, int]:
     return _counts(now)
 
 
-def _refused(path: Path, error: OSError) -> str:
+def _refused(path: Path, error: Exception) -> str:
+    why = getattr(error, "strerror", None) or error
     return (
-        f"the journal {path} cannot be written ({error.strerror or error}): what you paint now "
+        f"the journal {path} cannot be written ({why}): what you paint now "
         "would not come back after a crash; export it soon, or free some space and start napari "
         "again"
     )

@@ -17,6 +17,7 @@ from typing import Any
 
 from napari_attnseg.errors import InputError
 from napari_attnseg.io.journal import Replayed, happened, replay
+from napari_attnseg.living import begun, lives
 
 FOLDER_VARIABLE = "NAPARI_ATTNSEG_JOURNALS"
 CLOSED_KEPT = 5
@@ -42,12 +43,12 @@ def new_folder() -> Path:
 
     Raises ``InputError`` when it cannot be made.
     """
-    path = journals_root() / f"open-{os.getpid()}-{_start_of(os.getpid())}"
+    path = journals_root() / f"open-{os.getpid()}-{begun(os.getpid())}"
     for number in range(1, 1000):
         try:
             path.mkdir(parents=True)
         except FileExistsError:  # another window of the same process
-            path = path.with_name(f"open-{os.getpid()}-{_start_of(os.getpid())}-{number}")
+            path = path.with_name(f"open-{os.getpid()}-{begun(os.getpid())}-{number}")
         except OSError as error:
             raise InputError(
                 f"cannot make {path} ({error.strerror or error}): what you paint would not come "
@@ -56,14 +57,6 @@ def new_folder() -> Path:
         else:
             return path
     raise InputError(f"{path.parent} holds a thousand windows of this process; empty it")
-
-
-def _start_of(pid: int) -> int | None:
-    import psutil
-
-    with contextlib.suppress(psutil.Error):
-        return int(psutil.Process(pid).create_time() * 100)
-    return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +107,7 @@ def left_behind(root: Path | None = None, closed: bool = False) -> list[Left]:
     found = []
     for path in sorted((root or journals_root()).glob("*/*.journal")):
         match = _OPEN.fullmatch(path.parent.name)
-        if match and _start_of(int(match["pid"])) == int(match["start"]):
+        if match and lives(int(match["pid"]), int(match["start"])):
             continue  # its window lives
         if not match and not (closed and path.parent.name.startswith("closed-")):
             continue

@@ -86,10 +86,10 @@ class Keeper:
         if book is not None and stamp in (None, book.changes):
             book.saved(True)
 
-    def wait(self) -> None:
-        """Until every journal is on the disk."""
-        for book in self._books.values():
-            book.journal.wait()
+    def kept(self, results: ResultLayers) -> bool:
+        """Whether the journal of ``results`` is on the disk as it is now; waits for it."""
+        book = self._books.get(id(results))
+        return book is not None and book.journal.wait()
 
     def close(self) -> None:
         """The window was closed in order."""
@@ -108,14 +108,17 @@ class Keeper:
         return results.edits if results is not None else None
 
     def _on_started(self, event: Any) -> None:
-        hub, edits = self._hub(), self._edits()
+        hub = self._hub()
+        # those that the answers go to: another image may have been chosen since Run
+        layers = hub._answers.layers if hub is not None else None
+        edits = layers.edits if layers is not None else None
         if hub is None or edits is None or hub.live.state.results is None:
             return
         folder = hub.live.state.results.folder
         if folder != self._run_folder or not edits.answering:
             edits.begin_run()
         self._run_folder = folder
-        self.attach(hub.results)
+        self.attach(layers)
 
     def _on_retuned(self, *_: Any) -> None:
         hub = self._hub()

@@ -33,8 +33,8 @@ def restore(hub: Hub, left: Left, path: Path | None = None) -> str:
     layer = bring_image(hub.viewer, facts["image"], path, kept_image(left))
     notes = [_changed_file(facts, path)]
     results, note = take_up(hub, layer, facts, left.state.pages)
-    hub.keeper.wait()
-    discard(left)
+    if hub.keeper.kept(results):
+        discard(left)  # else it is the only one: it stays
     held = results.edits.count if results.edits else 0
     what = f"{held:,} painted pixel{'' if held == 1 else 's'}" if held else "the labels"
     words = f"Brought back: {what} on {layer.name}."

@@ -90,9 +90,12 @@ def bring_image(
             raise ImageGone(
                 f"the image {facts['name']} is not where it was ({where}); say where it is now"
             )
+        wanted = where.absolute(), facts.get("part")
         for layer in viewer.layers:
-            if layer._type_string == "image" and image_path(layer)[0] == where.absolute():
-                return layer
+            if layer._type_string == "image" and image_path(layer) == wanted:
+                data = layer.data[0] if layer.multiscale else layer.data
+                if tuple(data.shape) == shape:
+                    return layer
     made = _kept(facts, pixels) if pixels is not None else _from_file(facts, where)
     data = made.data[0] if getattr(made, "multiscale", False) else made.data
     if tuple(data.shape) != shape:
