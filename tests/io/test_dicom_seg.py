@@ -12,7 +12,7 @@ import pytest
 from pydicom.encaps import encapsulate
 
 from dicom_series import COLUMNS, ROWS, SLICES, positions, turned, values, write_series
-from napari_attnseg.errors import InputError
+from napari_attnseg.errors import ExportError, InputError
 from napari_attnseg.io.dicom_seg import comment_of, names_in
 from napari_attnseg.io.export import write_mask
 from napari_attnseg.io.image import image_size, mask_of, read_image, read_mask
@@ -204,3 +204,12 @@ def test_compressed_single_bits_are_refused_and_not_taken_for_pixels(tmp_path: P
     file.save_as(tmp_path / "m.dcm")
     with pytest.raises(InputError, match=r"compressed single bits.*uncompressed"):
         read_mask(tmp_path / "m.dcm")
+
+
+def test_a_mask_does_not_take_the_place_of_a_slice_of_its_image(tmp_path: Path) -> None:
+    source = series(tmp_path / "s")
+    slices = {path: path.read_bytes() for path in (tmp_path / "s").iterdir()}
+    for path in slices:
+        with pytest.raises(ExportError, match="is a slice of the image"):
+            write_mask(path, labels_of(source), source, CLASSES)
+    assert {path: path.read_bytes() for path in (tmp_path / "s").iterdir()} == slices

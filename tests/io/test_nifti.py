@@ -244,3 +244,14 @@ def test_real_scans(shared_data):
         assert np.array_equal(volume.geometry.affine, theirs.affine)
         np.testing.assert_allclose(volume.data, np.asarray(theirs.dataobj), rtol=1e-6)
         assert volume.geometry.axcodes == "".join(nib.aff2axcodes(theirs.affine))
+
+
+@pytest.mark.parametrize(
+    ("unit", "said"), [("mm", ""), ("unknown", ""), ("micron", "micrometres"), ("meter", "metres")]
+)
+def test_a_unit_that_is_no_millimetre_is_said(tmp_path: Path, unit: str, said: str) -> None:
+    image = nib.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.diag([250, 250, 500, 1.0]))
+    image.header.set_xyzt_units(unit, "sec")
+    nib.save(image, tmp_path / "a.nii")
+    note = read_image(tmp_path / "a.nii").note
+    assert note == "" if not said else f" {said}," in note and "read as millimetres" in note

@@ -13,6 +13,8 @@ from napari_attnseg.io.limits import readable_bytes
 APART = 0.1
 """Share of the smallest voxel edge by which two placements may differ before it is said."""
 SIZE_DIFFERS = 0.01
+LENGTHS = {1: "metres, a thousand times longer", 3: "micrometres, a thousand times shorter"}
+"""Codes of units of length that are not the millimetre."""
 UNSTATED = (
     "the header has neither an sform nor a qform code, so where left, right and the origin are is "
     "assumed: first axis to the left, second to the front, third up, centre at the origin"
@@ -26,7 +28,16 @@ def assumed_space(header: nib.Nifti1Header) -> str:
 
 
 def doubts_of(header: nib.Nifti1Header, affine: np.ndarray, shape: tuple[int, ...]) -> list[str]:
-    """Where qform or voxel sizes contradict the sform ``affine`` that is used (RAS+ mm)."""
+    """Where qform or voxel sizes contradict the sform ``affine`` that is used (RAS+ mm), and where
+    the header's unit of length is not the millimetre that it is taken for (nibabel has it so)."""
+    told = LENGTHS.get(int(header["xyzt_units"]) & 7)
+    words = f"its header gives lengths in {told}; they are read as millimetres" if told else ""
+    return [*filter(None, [words]), *_contradictions(header, affine, shape)]
+
+
+def _contradictions(
+    header: nib.Nifti1Header, affine: np.ndarray, shape: tuple[int, ...]
+) -> list[str]:
     if int(header["sform_code"]) <= 0:
         return []
     size = np.linalg.norm(affine[:3, :3], axis=0)

@@ -135,6 +135,11 @@ def _write(
         )
     named = next((s for s in SUFFIXES if path.name.lower().endswith(s)), None)
     ids = array_ZYX.dtype.kind == "u"
+    if source is not None and path.resolve() in {at[0].resolve() for at in source.slices if at}:
+        raise ExportError(
+            f"{path.name} is a slice of the image, which the mask would replace; choose another "
+            "name"
+        )
     if named in ZARR and _is_zarr(path) and not _is_ours(path):
         raise ExportError(
             f"{path.name} is an image, which the labels would replace; choose another name"
