@@ -12,6 +12,8 @@ import torch
 
 from napari_attnseg.cards import Card
 from napari_attnseg.control import messages as m
+from napari_attnseg.control import questions as q
+from napari_attnseg.engine import forecast
 from napari_attnseg.engine.service import LIVE_WINDOWS, Engine
 from napari_attnseg.engine.session import Session
 from napari_attnseg.errors import InputError
@@ -100,3 +102,21 @@ def test_a_live_answer_of_many_windows_is_put_off(engine: Engine, work: m.Predic
     wide = replace(ask, tile=64, tuning=Tuning.of(level_1=0.5))
     assert any(isinstance(e, m.Retuned) for e in answers(engine, wide))
     assert LIVE_WINDOWS >= 1
+
+
+def test_a_forecast_counts_every_window_of_the_run_once(
+    work: m.Predict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, passes = Engine(), [0]
+    session = engine._sessions.open(work)
+    session.model.register_forward_hook(lambda *_: passes.__setitem__(0, passes[0] + 1))
+    monkeypatch.setattr(forecast.time, "perf_counter", lambda: float(passes[0]))
+    about = (work.image, work.checkpoint, "cpu", work.tuning, 3, SHAPE[0])
+    (told,) = (e for e in engine.handle(q.Forecast(7, *about)) if isinstance(e, q.Forecasted))
+    measured = passes[0]
+    assert measured > 0
+    answers(engine, work)
+    assert told.seconds == pytest.approx(passes[0]), "a window takes one tick of this clock"
+    assert measured < passes[0]
+    assert told.note.startswith("measured on slice 3:")
+    engine.close()

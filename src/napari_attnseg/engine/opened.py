@@ -184,6 +184,11 @@ class OpenImage:
         self._windows = None if flat else self._windowed()
         self._forget()
 
+    @property
+    def windows(self) -> int:
+        """Windows of a 3D model over the whole volume; 0 for models of slices."""
+        return self._windows.count if self._windows is not None else 0
+
     def missing(self, z: int, tuning: Tuning | None = None) -> int:
         """Windows that a 3D model must still compute for slice ``z``; 0 for models of slices."""
         if self._windows is None:
