@@ -109,10 +109,11 @@ def test_pixels_that_are_no_numbers_are_counted_and_the_rest_is_segmented(
 def test_no_memory_or_disk_while_reading_is_a_sentence(
     dock: SegmentWidget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def refuse(path: Path) -> None:
+    def refuse(path: Path, volume: object) -> None:
         raise error
 
-    monkeypatch.setattr("napari_attnseg.io.image.read_image", refuse)
+    monkeypatch.setattr("napari_attnseg.viewer.unpacking.read_image", refuse)
+    (tmp_path / "a.png").write_bytes(b"read by the function above")
     dock.choose.open_path(str(tmp_path / "a.png"))
     said = "Memory ran out" if isinstance(error, MemoryError) else "No space left on device (x)"
     assert said in dock.errors.message

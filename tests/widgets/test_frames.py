@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from psygnal import Signal
 from qtpy.QtCore import QEvent, QObject
 from qtpy.QtWidgets import QApplication, QProgressBar
 
+from napari_attnseg.control.messages import SliceDone
 from napari_attnseg.viewer import preferences
 from napari_attnseg.viewer.results import ResultLayers
 from napari_attnseg.widgets._bridge import Pulse, pulse_for
@@ -24,6 +24,7 @@ DEPTH = 60
 
 
 class Live:
+    started = Signal(object)
     slice_done = Signal(object)
 
 
@@ -45,7 +46,7 @@ def test_a_pulse_passes_on_the_first_the_last_and_few_between() -> None:
     pulse, heard = Pulse(live, seconds=60.0), []
     pulse.beat.connect(lambda event: heard.append(event.done))
     for done in range(1, 101):
-        live.slice_done.emit(SimpleNamespace(done=done, total=100))
+        live.slice_done.emit(SliceDone(done=done, total=100))
     assert heard == [1, 100]
     assert pulse_for(live) is pulse_for(live)
 
@@ -101,7 +102,7 @@ def test_sixty_slices_that_nobody_looks_at_are_few_frames(
 
     def came(z: int, done: int) -> None:
         layers.write_labels(z, np.full((32, 32), 1 + done % 2, np.uint8))
-        live.slice_done.emit(SimpleNamespace(z=z, done=done, total=DEPTH))
+        live.slice_done.emit(SliceDone(z=z, done=done, total=DEPTH, seconds=0.1))
         QApplication.processEvents()
 
     came(1, 1)  # slice 0 is on screen: it would be asked for its curves
