@@ -11,6 +11,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 from qtpy.QtWidgets import QInputDialog
 
 from napari_attnseg.cards import read_card
@@ -113,7 +114,7 @@ def test_no_memory_or_disk_while_reading_is_a_sentence(
         raise error
 
     monkeypatch.setattr("napari_attnseg.viewer.unpacking.read_image", refuse)
-    (tmp_path / "a.png").write_bytes(b"read by the function above")
+    Image.new("L", (9, 7)).save(tmp_path / "a.png")
     dock.choose.open_path(str(tmp_path / "a.png"))
     said = "Memory ran out" if isinstance(error, MemoryError) else "No space left on device (x)"
     assert said in dock.errors.message
