@@ -182,3 +182,12 @@ def test_slicing_reads_what_numpy_reads(tmp_path: Path) -> None:
     again = read_image(write(tmp_path / "one.zarr", one, levels=1))
     np.testing.assert_array_equal(np.asarray(again.data).ravel(), [7])
     np.testing.assert_array_equal(read_mask(tmp_path / "one.zarr").view, one)
+
+
+def test_a_mask_that_no_memory_holds_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    head = {"zarr_format": 2, "shape": [4096, 1 << 20, 1 << 20], "dtype": "<u2", "order": "C"}
+    head |= {"chunks": head["shape"], "compressor": None, "filters": None, "fill_value": 0}
+    (tmp_path / "m.zarr").mkdir()
+    (tmp_path / "m.zarr" / ".zarray").write_text(json.dumps(head))
+    with pytest.raises(InputError, match=r"m\.zarr needs 8192\.0 TB of memory"):
+        read_mask(tmp_path / "m.zarr")

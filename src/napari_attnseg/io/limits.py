@@ -71,8 +71,14 @@ def check_claim(path: Path, need: int, ratio: float = MAX_RATIO, memory: bool = 
             f"{readable_bytes(size)}: the file is truncated or its header is damaged; "
             "copy or download it again"
         )
+    if memory:
+        check_memory(path, need)
+
+
+def check_memory(path: Path, need: int) -> None:
+    """Raise ``InputError`` when ``need`` bytes do not fit into memory."""
     free = psutil.virtual_memory().available
-    if memory and need > free:
+    if need > free:
         raise InputError(
             f"{path.name} needs {readable_bytes(need)} of memory but only "
             f"{readable_bytes(free)} are free; cut or downsample it first"

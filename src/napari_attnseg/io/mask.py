@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_attnseg.errors import InputError
-from napari_attnseg.io.limits import check_numbers
+from napari_attnseg.io.limits import check_memory, check_numbers
 from napari_attnseg.io.sniff import SPACED, sniff
 from napari_attnseg.io.volume import Volume
 
@@ -111,6 +111,7 @@ def _from_spaced(path: Path, volume: int | None) -> Volume:
     from napari_attnseg.io.image import read_image
 
     source = read_image(path, volume)
+    check_memory(path, int(source.data.nbytes))  # of a zarr nothing was read so far
     return replace(source, data=np.asarray(source.data), levels=())
 
 
