@@ -68,6 +68,7 @@ class Asides:
         if isinstance(event, m.ObjectsDone):
             ids = np.load(event.out, mmap_mode="r", allow_pickle=False)
             self.objects_done.emit(event, ids)
+            self.scratch.drop(Path(event.out).parent)  # whoever shows them has a copy
         elif isinstance(event, m.Described):
             write_description(event.data)
             self.described.emit(event.data)
