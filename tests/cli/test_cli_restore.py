@@ -70,6 +70,20 @@ def test_a_missing_image_costs_only_the_space(journal: dict[str, Any], tmp_path:
     np.testing.assert_array_equal(tifffile.imread(told["written"]), journal["expected"])
 
 
+def test_a_layer_called_like_a_path_is_written_into_the_folder(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("NAPARI_ATTNSEG_JOURNALS", str(tmp_path / "journals"))
+    facts = {
+        "image": {"name": "../cells/9:1", "path": "", "shape": list(SHAPE), "part": None},
+        "model": "tiny",
+        "shape": list(SHAPE),
+    }
+    book = Journal(tmp_path / "journals" / "open-1-77" / "0-1.journal", facts)
+    book.tiles("paint", {(1, (3, 0, 0)): pack(np.full(SHAPE[1:], 257, np.uint16))})
+    book.close()
+    run("--to", str(tmp_path / "out"))
+    assert [p.name for p in (tmp_path / "out").iterdir()] == [".._cells_9_1_tiny_labels.tif"]
+
+
 def test_nothing_left_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NAPARI_ATTNSEG_JOURNALS", str(tmp_path))
     assert "nothing unsaved" in run()

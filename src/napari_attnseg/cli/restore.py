@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,7 +58,8 @@ def _write(left: Left, folder: Path) -> Path:
     space = volume is not None and volume.geometry is not None
     suffix = ".nii.gz" if space else ".tif"
     folder.mkdir(parents=True, exist_ok=True)
-    stem = f"{left.image}_{Path(str(left.facts['model'])).stem}_labels"
+    image = re.sub(r'[\\/:*?"<>|]', "_", left.image)  # a layer may be called anything
+    stem = f"{image}_{Path(str(left.facts['model'])).stem}_labels"
     path, number = folder / f"{stem}{suffix}", 1
     while path.exists():
         number += 1
