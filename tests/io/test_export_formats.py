@@ -210,3 +210,12 @@ def test_a_class_name_in_any_script_goes_into_nrrd(tmp_path: Path) -> None:
     told = [seen.GetMetaData(f"Segment{i}_Name") for i in (0, 1)]
     assert told == ["Wei?e Marz := x", "??"]
     np.testing.assert_array_equal(sitk.GetArrayFromImage(seen), labels_of())
+
+
+def test_words_of_another_program_are_no_tables_of_ours(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(labels_of().T.copy(), np.eye(4))
+    told = {"classes": ["liver"], "provenance": [1, 2], "colors": "red", "theirs": 3}
+    text = json.dumps(told).encode()
+    image.header.extensions.append(nib.nifti1.Nifti1Extension(6, text))
+    nib.save(image, tmp_path / "m.nii")
+    assert comment_of(tmp_path / "m.nii") == {"theirs": 3}

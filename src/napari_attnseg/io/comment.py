@@ -14,15 +14,18 @@ from napari_attnseg.io.ome_zarr import is_zarr
 TEXT = 6
 """Code of a NIfTI extension of plain text."""
 MINE = {"provenance", "classes"}
+TABLES = {*MINE, "colors"}
+"""Entries that are tables; another program may use the same words for something else."""
 
 
 def comment_of(mask: Path) -> dict[str, Any]:
     """The comment of a mask; ``{}`` for a file that is not ours or cannot be read. Of a DICOM-SEG
     of another maker the classes. ``provenance`` is there only where the maker told it."""
     try:
-        return _comment(mask)
+        found = _comment(mask)
     except (AttnSegError, OSError, ValueError, AttributeError, TypeError, KeyError):
         return {}
+    return {k: v for k, v in found.items() if k not in TABLES or isinstance(v, dict)}
 
 
 def _comment(mask: Path) -> dict[str, Any]:
