@@ -134,6 +134,8 @@ def test_a_full_disk_ends_keeping_and_nothing_else(
     tier = DiskTier(tmp_path, 1 << 20)
     tier.put(key(0, 0), thing(0))
 
+    there = module._write
+
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -143,6 +145,11 @@ def test_a_full_disk_ends_keeping_and_nothing_else(
     assert tier.get(key(0, 0))[0]
     assert not tier.get(key(1, 0))[0]
     assert len(list(tmp_path.rglob("*.raw"))) == 1
+    tier.clear()  # another image
+    monkeypatch.setattr(module, "_write", there)
+    tier.put(key(2, 0), thing(2))
+    assert not tier.problem, "there may be room again"
+    assert key(2, 0) in tier
 
 
 def test_a_file_that_was_tidied_away_is_a_miss(tmp_path: Path) -> None:

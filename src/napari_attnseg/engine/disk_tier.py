@@ -114,7 +114,8 @@ class DiskTier:
         self.used += size
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Forget everything, also that the disk was full."""
+        self.problem = ""
         for key in list(self._items):
             self._drop(key)
         self._values_now.clear()
