@@ -229,6 +229,21 @@ def test_a_full_disk_is_a_sentence_not_a_crash(
     assert not list(tmp_path.iterdir())
 
 
+def test_what_an_earlier_run_finished_is_not_lost_when_it_cannot_be_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_array(tmp_path / "a.npy", (2, 3), np.uint8)[:] = 7
+
+    def busy(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(results_module.np.lib.format, "open_memmap", busy)
+        with pytest.raises(EngineError, match="open files"):
+            open_array(tmp_path / "a.npy", (2, 3), np.uint8)
+    assert (open_array(tmp_path / "a.npy", (2, 3), np.uint8) == 7).all()
+
+
 def test_a_question_about_another_image_leaves_the_running_one_alone(
     engine: Engine, work: Predict, tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from napari_attnseg.errors import InputError
 from napari_attnseg.io import journal as j
+from napari_attnseg.io.journal_folder import close_folder
 from napari_attnseg.io.runs import pack, unpack
 
 BLOCKS = arrays(
@@ -209,3 +210,12 @@ def test_a_journal_that_somebody_removed_is_said_and_nobody_waits_for_it(
     book.close()
     assert len(said) == 1
     assert "would not come back" in said[0]
+
+
+def test_a_journal_that_this_version_cannot_read_is_kept_aside(tmp_path: Path) -> None:
+    folder = tmp_path / "window"
+    folder.mkdir()
+    (folder / "a.journal").write_bytes(b"of a later version")
+    close_folder(folder)
+    (kept,) = tmp_path.glob("closed-*/a.journal")
+    assert kept.read_bytes() == b"of a later version"

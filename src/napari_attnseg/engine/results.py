@@ -34,6 +34,7 @@ def open_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
 
     Raises ``EngineError`` when the disk is full or the folder is gone.
     """
+    begun = False
     try:
         if path.is_file():
             known = np.lib.format.open_memmap(path, mode="r+")
@@ -41,10 +42,12 @@ def open_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
                 return known
             del known
         path.parent.mkdir(parents=True, exist_ok=True)
+        begun = True
         made = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
         _reserve(path, made.offset + made.nbytes)
     except OSError as error:
-        path.unlink(missing_ok=True)
+        if begun:  # else it holds what an earlier run finished, and its marks say so
+            path.unlink(missing_ok=True)
         raise _unwritable(path, error, "press Run again") from error
     return made
 

@@ -151,8 +151,10 @@ def close_folder(folder: Path) -> None:
     with contextlib.suppress(OSError):
         keep = False
         for path in folder.glob("*.journal"):
-            with contextlib.suppress(InputError):
+            try:
                 keep |= _by_hand(replay(path))
+            except InputError:  # another version may read what this one cannot
+                keep = True
         if keep:
             folder.replace(folder.with_name(f"closed-{time.time_ns()}"))
         else:
