@@ -20,8 +20,8 @@ from napari_attnseg.control.scratch import Scratch, save_image
 from napari_attnseg.errors import InputError
 from napari_attnseg.io import nifti_mapped
 from napari_attnseg.io.image import read_image
+from napari_attnseg.io.many import ManyVolumes
 from napari_attnseg.io.mapped import FileMap, open_place, place_of
-from napari_attnseg.io.nifti import ManyVolumes
 from napari_attnseg.io.nifti_mapped import map_nifti
 from napari_attnseg.io.volume import Volume
 

@@ -12,7 +12,7 @@ import pytest
 
 from napari_attnseg.errors import InputError
 from napari_attnseg.io.image import image_size, read_image, read_mask
-from napari_attnseg.io.nifti import ManyVolumes
+from napari_attnseg.io.many import ManyVolumes
 
 SHAPE = (7, 11, 13)
 AFFINE = np.array(

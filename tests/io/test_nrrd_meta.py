@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from napari_attnseg.errors import InputError
 from napari_attnseg.io.image import image_size, read_image, read_mask
-from napari_attnseg.io.nifti import ManyVolumes
+from napari_attnseg.io.many import ManyVolumes
 from nifti_spaces import ALL_48, affine_of
 
 sitk = pytest.importorskip("SimpleITK", reason="the second library (SimpleITK) is absent")

@@ -12,7 +12,7 @@ import zarr
 
 from napari_attnseg.errors import InputError
 from napari_attnseg.io.image import image_size, read_image, read_mask
-from napari_attnseg.io.nifti import ManyVolumes
+from napari_attnseg.io.many import ManyVolumes
 from zarr_images import SHAPE, axes_of, ranks, write
 
 

@@ -113,7 +113,7 @@ def test_no_memory_or_disk_while_reading_is_a_sentence(
     def refuse(path: Path, volume: object) -> None:
         raise error
 
-    monkeypatch.setattr("napari_attnseg.viewer.unpacking.read_image", refuse)
+    monkeypatch.setattr("napari_attnseg.io.image.read_image", refuse)
     Image.new("L", (9, 7)).save(tmp_path / "a.png")
     dock.choose.open_path(str(tmp_path / "a.png"))
     said = "Memory ran out" if isinstance(error, MemoryError) else "No space left on device (x)"

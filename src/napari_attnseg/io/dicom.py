@@ -18,7 +18,7 @@ from napari_attnseg.io.dicom_pixels import pixels_of
 from napari_attnseg.io.dicom_scan import Frame, frames_in
 from napari_attnseg.io.dicom_seg import read_seg, seg_at
 from napari_attnseg.io.dicom_stack import Placed, Stack, place, stacks_of
-from napari_attnseg.io.nifti import ManyVolumes
+from napari_attnseg.io.many import ManyVolumes
 from napari_attnseg.io.volume import Volume
 
 SCANNER = 1

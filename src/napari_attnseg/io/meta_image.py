@@ -17,7 +17,7 @@ from napari_attnseg.errors import InputError
 from napari_attnseg.geometry import Geometry
 from napari_attnseg.io.directions import ras_affine
 from napari_attnseg.io.limits import MAX_RATIO, check_claim, check_numbers
-from napari_attnseg.io.nifti import ManyVolumes
+from napari_attnseg.io.many import ManyVolumes
 from napari_attnseg.io.volume import Volume
 
 TYPES = {

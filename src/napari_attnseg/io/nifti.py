@@ -17,6 +17,7 @@ from napari_attnseg.errors import InputError
 from napari_attnseg.geometry import Geometry
 from napari_attnseg.io.doubts import assumed_space, doubts_of, trailing_note
 from napari_attnseg.io.limits import check_claim, check_numbers
+from napari_attnseg.io.many import ManyVolumes
 from napari_attnseg.io.sniff import is_gzip
 from napari_attnseg.io.volume import Volume
 
@@ -33,18 +34,6 @@ DAMAGE = (
     OverflowError,
     np.linalg.LinAlgError,
 )
-
-
-class ManyVolumes(InputError):
-    """A source of several volumes was opened without saying which; ``count`` of them are there.
-
-    ``names`` tells them apart where the source says how (else empty).
-    """
-
-    def __init__(self, message: str, count: int, names: tuple[str, ...] = ()) -> None:
-        super().__init__(message)
-        self.count = count
-        self.names = names
 
 
 def open_stream(path: Path) -> IO[bytes]:

@@ -13,7 +13,7 @@ from napari_attnseg.errors import InputError
 from napari_attnseg.geometry import Geometry
 from napari_attnseg.io.directions import LPS, SHORT, SIGNS, ras_affine
 from napari_attnseg.io.limits import MAX_RATIO, check_claim, check_numbers
-from napari_attnseg.io.nifti import ManyVolumes
+from napari_attnseg.io.many import ManyVolumes
 from napari_attnseg.io.units import millimetres
 from napari_attnseg.io.volume import Volume
 

@@ -15,7 +15,7 @@ import numpy as np
 from napari_attnseg.errors import InputError
 from napari_attnseg.geometry import Geometry
 from napari_attnseg.io.lazy import lazy_array
-from napari_attnseg.io.nifti import ManyVolumes
+from napari_attnseg.io.many import ManyVolumes
 from napari_attnseg.io.ome_zarr_meta import (
     PRIMARY,
     Multiscale,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from napari_attnseg.errors import AttnSegError
-from napari_attnseg.io.nifti import ManyVolumes
+from napari_attnseg.io.many import ManyVolumes
 from napari_attnseg.viewer.layers import LayerData, volume_to_layer_data
 from napari_attnseg.viewer.unpacking import read_for_window
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import atexit
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from napari_attnseg.control.scratch import Scratch
-from napari_attnseg.io.image import read_image
-from napari_attnseg.io.nifti_mapped import map_nifti
-from napari_attnseg.io.volume import Volume
+
+if TYPE_CHECKING:
+    from napari_attnseg.io.volume import Volume
 
 _scratch: Scratch | None = None
 _ahead: dict[tuple[Path, int | str | None], Volume] = {}
@@ -19,6 +20,9 @@ def read_for_window(path: str | Path, volume: int | None = None) -> Volume:
 
     What must be unpacked for that lies in this process' scratch until its last array is gone.
     """
+    from napari_attnseg.io.image import read_image  # readers of all formats: half a second
+    from napari_attnseg.io.nifti_mapped import map_nifti
+
     ahead = _ahead.pop((Path(path).absolute(), volume), None)
     return ahead or map_nifti(path, _room, volume) or read_image(path, volume)
 

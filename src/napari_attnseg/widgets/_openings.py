@@ -16,7 +16,7 @@ from qtpy.compat import isalive
 from qtpy.QtCore import QThread
 
 from napari_attnseg.errors import plain_sentence
-from napari_attnseg.io.nifti import ManyVolumes
+from napari_attnseg.io.many import ManyVolumes
 from napari_attnseg.viewer import reader
 from napari_attnseg.viewer.hub import unwrapped
 from napari_attnseg.viewer.unpacking import forget_ahead, read_ahead

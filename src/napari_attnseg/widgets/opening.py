@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
     from napari.viewer import ViewerModel
 
-    from napari_attnseg.io.nifti import ManyVolumes
+    from napari_attnseg.io.many import ManyVolumes
 
 PLUGIN = "napari-attnseg"
 PATTERNS = ("*.nii", "*.nii.gz")
