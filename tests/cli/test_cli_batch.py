@@ -182,6 +182,11 @@ def test_durations_as_people_say_them(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
 
+def interruptible() -> None:
+    """Ctrl+C counts, though a shell that put the tests into the background has it ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_sample_killed_in_the_middle_it_goes_on_where_it_was(
@@ -192,7 +197,7 @@ def test_sample_killed_in_the_middle_it_goes_on_where_it_was(
     fill(folder, 40)
     words = ["predict", tiny_checkpoint, folder, "--device", "cpu", "--out"]
     command = [sys.executable, "-m", "napari_attnseg", *map(str, words), str(out)]
-    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible)
     while len(list(out.glob("*_mask.png"))) < 5:
         assert running.poll() is None
         time.sleep(0.005)
