@@ -18,11 +18,12 @@ from batches import SPACING, lines, pictures, recipe, scan, told
 from PIL import Image
 
 from napari_attnseg.engine import batch_make, batch_worker
-from napari_attnseg.engine.batch import Row, Task, tasks_of
+from napari_attnseg.engine.batch import Recipe, Row, Task, tasks_of
 from napari_attnseg.engine.batch_make import Maker, Stopped
 from napari_attnseg.engine.batch_table import Table
 from napari_attnseg.engine.batch_worker import Order, Unfit, work
 from napari_attnseg.errors import InputError
+from napari_attnseg.settings import Tuning
 
 
 @pytest.fixture(scope="module")
@@ -334,3 +335,17 @@ def test_a_worker_with_another_version_is_unfit(maker: Maker, task: Task) -> Non
     order = Order(maker.recipe, task, task.mask, "1", 1, version="0.0.1")
     with pytest.raises(Unfit, match=r"but here it is 0\.0\.1; install the same version"):
         work(order)
+
+
+def test_an_order_is_sent_as_words(tmp_path: Path) -> None:
+    tuning = Tuning.of(cut=0.1 + 0.2, threshold=1e-17, rule="authors")
+    asked = Recipe(
+        "m", tuning, "d", refine="r", refine_digest="e", own=Tuning.of(gamma=-2.5), tile=64,
+        axis="all", volume=3, save=("objects",), strict=True, overwrite=True, tidy=("a", "b"),
+    )  # fmt: skip
+    for recipe_, before in ((asked, (7, 11)), (Recipe("m", tuning), None)):
+        task = Task(tmp_path / "a b.nii", tmp_path / "ä_mask.nii", before)
+        order = Order(recipe_, task, tmp_path / "marker", "token", -1)
+        assert Order.from_json(order.to_json()) == order
+    with pytest.raises(Unfit, match=r"but here it is 0\.0\.1; install the same version"):
+        Order.from_json(replace(order, version="0.0.1").to_json())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import sys
 import time
 import uuid
@@ -117,7 +116,7 @@ class Cluster:
         order = Order(recipe, task, marker, marker.name.rpartition("-")[2], size)
         return self._client.submit(
             _there(),
-            pickle.dumps(order),
+            order.to_json(),
             key=f"attnseg-{task.mask.name}-{uuid.uuid4().hex}",
             pure=False,
         )
@@ -209,16 +208,14 @@ def _lost(scheduler: str) -> InputError:
     )
 
 
-def _there() -> Callable[[bytes], Row]:
+def _there() -> Callable[[str], Row]:
     """What workers are given to do. It is sent by value: one that lacks this package says so,
     where a reference to ``work`` would end its whole process."""
 
-    def attnseg_file(order: bytes) -> Row:
-        import pickle
+    def attnseg_file(order: str) -> Row:
+        from napari_attnseg.engine.batch_worker import Order, work
 
-        from napari_attnseg.engine.batch_worker import work
-
-        return work(pickle.loads(order))
+        return work(Order.from_json(order))
 
     return attnseg_file
 

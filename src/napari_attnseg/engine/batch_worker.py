@@ -6,17 +6,19 @@ that cannot read it does not share that folder, and one that finds it gone stops
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_attnseg import __version__
 from napari_attnseg.engine.batch import Recipe, Row, Task
 from napari_attnseg.errors import AttnSegError, EngineError
+from napari_attnseg.settings import Tuning
 
 if TYPE_CHECKING:
     from napari_attnseg.engine.batch_make import Maker
@@ -44,6 +46,28 @@ class Order:
     token: str
     size: int
     version: str = __version__
+
+    def to_json(self) -> str:
+        """As text: what is sent are words, never objects to be unpickled."""
+        recipe, task = self.recipe, self.task
+        own = recipe.own.to_json() if recipe.own is not None else None
+        told = asdict(recipe) | {"tuning": recipe.tuning.to_json(), "own": own}
+        places = {"image": str(task.image), "mask": str(task.mask), "before": task.before}
+        about = {"marker": str(self.marker), "token": self.token, "size": self.size}
+        return json.dumps({"version": self.version, "recipe": told, "task": places, **about})
+
+    @classmethod
+    def from_json(cls, text: str) -> Order:
+        """The order again. Raises :class:`Unfit` for one of another version."""
+        data = json.loads(text)
+        _check_version(data["version"])
+        told, places = data["recipe"], data["task"]
+        told["tuning"] = Tuning.from_json(told["tuning"])
+        told["own"] = Tuning.from_json(told["own"]) if told["own"] is not None else None
+        recipe = Recipe(**told | {name: tuple(told[name]) for name in ("save", "tidy")})
+        before = tuple(places["before"]) if places["before"] is not None else None
+        task = Task(Path(places["image"]), Path(places["mask"]), before)
+        return cls(recipe, task, Path(data["marker"]), data["token"], data["size"])
 
 
 class _Engine:
@@ -87,7 +111,7 @@ ENGINE = _Engine()
 
 def work(order: Order) -> Row:
     """One file of a batch. Raises :class:`Unfit` and ``Stopped``; all else is in the row."""
-    _check_version(order)
+    _check_version(order.version)
     _check_sight(order)
     with ENGINE.lock:
         try:
@@ -102,9 +126,9 @@ def work(order: Order) -> Row:
     return replace(row, device=f"{row.device} on {socket.gethostname()}")
 
 
-def _check_version(order: Order) -> None:
-    if order.version != __version__:
-        raise Unfit(unequal(socket.gethostname(), __version__, order.version))
+def _check_version(version: str) -> None:
+    if version != __version__:
+        raise Unfit(unequal(socket.gethostname(), __version__, version))
 
 
 def unequal(host: str, theirs: str | None, ours: str, what: str = "napari-attnseg") -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Hashable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,8 +20,8 @@ from napari_attnseg.engine import coarse_map
 from napari_attnseg.engine.device import one_thread
 from napari_attnseg.engine.opened import OpenImage
 from napari_attnseg.engine.refining import guided, refined_model
+from napari_attnseg.engine.results import open_scratch
 from napari_attnseg.engine.stages import ByteCache
-from napari_attnseg.errors import EngineError
 from napari_attnseg.models.guided import Guided
 from napari_attnseg.refinement import Refinement
 
@@ -40,17 +39,6 @@ class Start:
 
     key: Hashable
     guided: Guided
-
-
-def open_map(path: str) -> np.ndarray:
-    """An array handed over in scratch, as a read-only map."""
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise EngineError(
-            f"the scratch file {Path(path).name} cannot be read ({error}); "
-            "choose the layer again and repeat"
-        ) from error
 
 
 def thread_for(pixels: int) -> AbstractContextManager[None]:
@@ -83,7 +71,7 @@ class Iterates:
 
     def slice_of(self, path: str, z: int, what: str, advice: str) -> np.ndarray:
         """Slice ``z`` (Y, X) of an array in scratch; raises ``InputError`` for another size."""
-        return coarse_map.slice_of(open_map(path), z, self.session.shape, what, advice)
+        return coarse_map.slice_of(open_scratch(path), z, self.session.shape, what, advice)
 
     def key(self, work: Refine | Affinity, z: int) -> Hashable:
         """Names the guidance of slice ``z`` from the coarse map asked for, by its content."""

@@ -62,6 +62,17 @@ def save_array(path: Path, values: np.ndarray) -> str:
     return str(path)
 
 
+def open_scratch(path: str) -> np.ndarray:
+    """An array handed over in scratch, as a read-only map."""
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise EngineError(
+            f"the scratch file {Path(path).name} cannot be read ({error}); "
+            "select the layer again and repeat"
+        ) from error
+
+
 class SliceFile:
     """A ``.npy`` that is written a slice at a time, not through a map: the pages of a map would
     count as memory of this process, a whole volume of them.

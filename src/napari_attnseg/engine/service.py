@@ -17,8 +17,8 @@ from napari_attnseg.control.checks import Overfit
 from napari_attnseg.control.volumes import AXES
 from napari_attnseg.engine.forecast import Forecaster
 from napari_attnseg.engine.pace import LivePace
-from napari_attnseg.engine.results import LiveFiles, save_array
-from napari_attnseg.engine.sessions import Sessions, open_scratch
+from napari_attnseg.engine.results import LiveFiles, open_scratch, save_array
+from napari_attnseg.engine.sessions import Sessions
 from napari_attnseg.engine.volume_run import VolumeRun, place_of_maps
 from napari_attnseg.errors import EngineError, InputError
 from napari_attnseg.settings import PLAIN_THRESHOLD

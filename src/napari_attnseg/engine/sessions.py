@@ -33,17 +33,6 @@ class Work(Protocol):
     def device(self) -> str: ...
 
 
-def open_scratch(path: str) -> np.ndarray:
-    """An array handed over in scratch, as a read-only map."""
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise EngineError(
-            f"the scratch file {Path(path).name} cannot be read ({error}); "
-            "select the layer again and repeat"
-        ) from error
-
-
 def open_image(ref: ImageRef) -> np.ndarray:
     """The pixels of an image, as a read-only map."""
     try:

@@ -34,18 +34,18 @@ def steady(path: Path) -> Iterator[None]:
     name they would make a third. Raises ``InputError`` when the file was replaced, written to or
     removed, also where that made the reading itself fail.
     """
-    before = _identity(path)
+    before = identity(path)
     try:
         yield
     except (InputError, OSError) as error:
-        if _identity(path) != before:
+        if identity(path) != before:
             raise _changed(path) from error
         raise
-    if _identity(path) != before:
+    if identity(path) != before:
         raise _changed(path)
 
 
-def _identity(path: Path) -> tuple[int, ...] | None:
+def identity(path: Path) -> tuple[int, ...] | None:
     """What tells one file from its successor under the same name; ``None``: there is none."""
     try:
         now = path.stat()

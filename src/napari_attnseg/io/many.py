@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from napari_attnseg.errors import InputError
 
 
@@ -15,3 +17,18 @@ class ManyVolumes(InputError):
         super().__init__(message)
         self.count = count
         self.names = names
+
+
+def chosen(path: Path, count: int, volume: int | None) -> int:
+    """Which of ``count`` volumes; raises ``ManyVolumes`` or ``InputError``."""
+    if volume is None and count > 1:
+        raise ManyVolumes(
+            f"{path.name} is 4D with {count} volumes; choose one with --volume K "
+            f"(0 to {count - 1})",
+            count,
+        )
+    if volume is not None and not 0 <= volume < count:
+        raise InputError(
+            f"got volume {volume}, but {path.name} has {count}; expected 0 to {count - 1}"
+        )
+    return volume or 0

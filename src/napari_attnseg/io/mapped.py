@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_attnseg.errors import InputError
+from napari_attnseg.io.limits import identity
 
 PIECE_BYTES = 64 << 20
 """Parts up to this size come as copies, which no change of the file can hurt."""
@@ -43,9 +44,9 @@ class FileMap(np.memmap):
         cls, path: Path, dtype: Any, offset: int, shape: tuple[int, ...], order: str = "F"
     ) -> FileMap:
         """Map ``shape`` values that begin at byte ``offset``."""
-        before = _identity(path)
+        before = identity(path)
         made = super().__new__(cls, path, dtype, "r", offset, shape, order)  # type: ignore[call-overload]
-        made.identity = before if _identity(path) == before else None
+        made.identity = before if identity(path) == before else None
         return made
 
     def __array_finalize__(self, obj: Any) -> None:
@@ -76,7 +77,7 @@ def place_of(array: Any) -> Place | None:
     if not isinstance(array, FileMap) or array.identity is None or array.filename is None:
         return None
     path = Path(str(array.filename))
-    if _identity(path) != array.identity:
+    if identity(path) != array.identity:
         return None
     pages: mmap.mmap = array._mmap  # type: ignore[attr-defined]
     first = np.frombuffer(pages, np.uint8).ctypes.data
@@ -106,12 +107,3 @@ def open_place(place: Place) -> npt.NDArray[Any]:
 def _start(array: np.memmap) -> int:
     """Byte of the file at which its pages begin."""
     return array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
-
-
-def _identity(path: Path) -> tuple[int, ...] | None:
-    """What tells one file from its successor under the same name; ``None``: there is none."""
-    try:
-        now = path.stat()
-    except OSError:
-        return None
-    return now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns

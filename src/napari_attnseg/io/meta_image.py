@@ -17,7 +17,7 @@ from napari_attnseg.errors import InputError
 from napari_attnseg.geometry import Geometry
 from napari_attnseg.io.directions import ras_affine
 from napari_attnseg.io.limits import MAX_RATIO, check_claim, check_numbers
-from napari_attnseg.io.many import ManyVolumes
+from napari_attnseg.io.many import chosen
 from napari_attnseg.io.volume import Volume
 
 TYPES = {
@@ -46,7 +46,7 @@ def read_meta(path: str | Path, volume: int | None = None) -> Volume:
     fields, start = read_meta_header(path)
     try:
         shape, count, channels = _shape(path, fields)
-        index = _chosen(path, count, volume)
+        index = chosen(path, count, volume)
         data = _data(path, fields, start, (channels, *shape, count))[..., index]
         affine = _affine(fields, len(shape)) if len(shape) == 3 else None
         sizes = _numbers(fields, ("ElementSpacing", "ElementSize"), len(shape), 1.0)
@@ -106,20 +106,6 @@ def _shape(path: Path, fields: dict[str, str]) -> tuple[tuple[int, ...], int, in
             "volume or several, grey or RGB"
         )
     return tuple(sizes[:3]), math.prod(sizes[3:]), channels
-
-
-def _chosen(path: Path, count: int, volume: int | None) -> int:
-    if volume is None and count > 1:
-        raise ManyVolumes(
-            f"{path.name} is 4D with {count} volumes; choose one with --volume K "
-            f"(0 to {count - 1})",
-            count,
-        )
-    if volume is not None and not 0 <= volume < count:
-        raise InputError(
-            f"got volume {volume}, but {path.name} has {count}; expected 0 to {count - 1}"
-        )
-    return volume or 0
 
 
 def _data(path: Path, fields: dict[str, str], start: int, shape: tuple[int, ...]) -> np.ndarray:

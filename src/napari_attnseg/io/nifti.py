@@ -17,7 +17,7 @@ from napari_attnseg.errors import InputError
 from napari_attnseg.geometry import Geometry
 from napari_attnseg.io.doubts import assumed_space, doubts_of, trailing_note
 from napari_attnseg.io.limits import check_claim, check_numbers
-from napari_attnseg.io.many import ManyVolumes
+from napari_attnseg.io.many import chosen
 from napari_attnseg.io.sniff import is_gzip
 from napari_attnseg.io.volume import Volume
 
@@ -153,21 +153,6 @@ def read_nifti(path: str | Path, volume: int | None = None) -> Volume:
 def _words(error: Exception) -> str:
     text = str(error).strip().splitlines()
     return text[0].rstrip(".;") if text else type(error).__name__
-
-
-def chosen(path: Path, count: int, volume: int | None) -> int:
-    """Which of ``count`` volumes; raises ``ManyVolumes`` or ``InputError``."""
-    if volume is None and count > 1:
-        raise ManyVolumes(
-            f"{path.name} is 4D with {count} volumes; choose one with --volume K "
-            f"(0 to {count - 1})",
-            count,
-        )
-    if volume is not None and not 0 <= volume < count:
-        raise InputError(
-            f"got volume {volume}, but {path.name} has {count}; expected 0 to {count - 1}"
-        )
-    return volume or 0
 
 
 def _read_raw(

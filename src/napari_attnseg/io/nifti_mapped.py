@@ -17,6 +17,7 @@ from napari_attnseg.errors import InputError
 from napari_attnseg.io import nifti
 from napari_attnseg.io.doubts import assumed_space, doubts_of, trailing_note
 from napari_attnseg.io.limits import check_claim, not_numbers, steady
+from napari_attnseg.io.many import chosen
 from napari_attnseg.io.mapped import FileMap
 from napari_attnseg.io.sniff import is_gzip, sniff
 from napari_attnseg.io.volume import Volume
@@ -47,7 +48,7 @@ def map_nifti(path: str | Path, room: Room, volume: int | None = None) -> Volume
         plain = dtype.names is None and dtype.kind in "iuf" and dtype.itemsize <= 8
         if not plain or math.prod(shape) * dtype.itemsize < MAPPED_BYTES:
             return None
-        index = nifti.chosen(path, count, volume)
+        index = chosen(path, count, volume)
         data, left = _mapped(path, header, shape, count, index, room)
     notes = [f"repaired in the header: {words}" for words in notes]
     geometry = nifti.geometry_of(header)
