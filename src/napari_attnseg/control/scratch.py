@@ -22,7 +22,7 @@ import numpy as np
 from napari_attnseg.control.messages import ImageRef
 from napari_attnseg.errors import InputError
 from napari_attnseg.io.mapped import place_of
-from napari_attnseg.living import begun, lives
+from napari_attnseg.living import MARK, beat, mark, owned, rest
 
 CAP_BYTES = 16 << 30
 """Most bytes that one owner may keep in scratch."""
@@ -34,8 +34,11 @@ FREE_BYTES = 256 << 20
 KEPT_FOLDERS = 4
 """Folders with answers that are kept, the newest included."""
 PREFIX = "attnseg-scratch"
-OURS = re.compile(rf"{PREFIX}-(?P<pid>\d+)-(?P<start>\d+)-")
+OURS = re.compile(rf"{PREFIX}-{MARK}(?:-|@)")
 """Only folders of this name are ever swept: the root may hold other people's data."""
+SILENT_SECONDS = 7 * 86400.0
+"""Folders of a machine that was not heard of for so long are swept too: it may only sleep, and
+its window would lose the pixels of large layers."""
 ROOT_VARIABLE = "NAPARI_ATTNSEG_SCRATCH"
 
 
@@ -53,7 +56,7 @@ def sweep(root: Path) -> list[Path]:
     removed = []
     for folder in root.glob(f"{PREFIX}-*") if root.is_dir() else ():
         match = OURS.match(folder.name)
-        if match and folder.is_dir() and not lives(int(match["pid"]), int(match["start"])):
+        if match and folder.is_dir() and not owned(folder, match, SILENT_SECONDS):
             shutil.rmtree(folder, ignore_errors=True)
             removed.append(folder)
     return removed
@@ -67,13 +70,13 @@ class Scratch:
         try:
             base.mkdir(parents=True, exist_ok=True)
             sweep(base)
-            prefix = f"{PREFIX}-{os.getpid()}-{begun(os.getpid())}-"
-            self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=base))
+            self.path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}-{mark()}@", dir=base))
         except OSError as error:
             raise InputError(
                 f"cannot make a scratch folder in {base}: {error.strerror}; "
                 f"set {ROOT_VARIABLE} to a folder on a disk with free space"
             ) from error
+        beat(self.path)
         self.cap_bytes = cap_bytes
         self._numbers = itertools.count(1)
         self._rolling: list[Path] = []
@@ -179,6 +182,7 @@ class Scratch:
 
     def close(self) -> None:
         """Remove everything."""
+        rest(self.path)
         shutil.rmtree(self.path, ignore_errors=True)
 
 

@@ -1,7 +1,7 @@
 """Where the journals lie: one folder per window process, swept by nobody but their owner.
 
-``open-<pid>-<start>`` belongs to a living process, or to one that ended without closing it;
-``closed-...`` was closed in order and is kept for a while in case a person misses something.
+``open-<pid>-<start>@<machine>`` belongs to a living process, or to one that ended without closing
+it; ``closed-...`` was closed in order and is kept for a while in case a person misses something.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 
 from napari_attnseg.errors import InputError
 from napari_attnseg.io.journal import Replayed, happened, replay
-from napari_attnseg.living import begun, lives
+from napari_attnseg.living import MARK, beat, is_ours, mark, owned, rest
 
 FOLDER_VARIABLE = "NAPARI_ATTNSEG_JOURNALS"
 CLOSED_KEPT = 5
 """Folders of windows that were closed in order."""
-_OPEN = re.compile(r"open-(?P<pid>\d+)-(?P<start>\d+)(-\d+)?")
+_OPEN = re.compile(rf"open-{MARK}(?:[-@]\d+)?")
 _HAND = {"paint", "fill", "erase", "polygon", "code", "process", "reset", "travel", "restored"}
 
 
@@ -43,30 +43,33 @@ def new_folder() -> Path:
 
     Raises ``InputError`` when it cannot be made.
     """
-    path = journals_root() / f"open-{os.getpid()}-{begun(os.getpid())}"
+    first = path = journals_root() / f"open-{mark()}"
     for number in range(1, 1000):
         try:
             path.mkdir(parents=True)
         except FileExistsError:  # another window of the same process
-            path = path.with_name(f"open-{os.getpid()}-{begun(os.getpid())}-{number}")
+            path = first.with_name(f"{first.name}@{number}")
         except OSError as error:
             raise InputError(
                 f"cannot make {path} ({error.strerror or error}): what you paint would not come "
                 f"back after a crash; set {FOLDER_VARIABLE} to a folder that can be written"
             ) from error
         else:
+            beat(path)
             return path
     raise InputError(f"{path.parent} holds a thousand windows of this process; empty it")
 
 
 @dataclass(frozen=True, eq=False)
 class Left:
-    """A journal that a window left behind: ``crashed`` when it did not end in order."""
+    """A journal that a window left behind: ``crashed`` when it did not end in order; ``host``: the
+    machine that it ran on, if it was another one."""
 
     path: Path
     crashed: bool
     time: float
     state: Replayed
+    host: str = ""
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -95,8 +98,10 @@ class Left:
         hand = sum(n for what, n in counts.items() if what in _HAND)
         steps = f"{hand} {'step' if hand == 1 else 'steps'} by hand" if hand else "no hand edits"
         model = Path(str(self.facts.get("model", ""))).stem or "no model"
-        how = "ended without closing" if self.crashed else "was closed"
-        return f"{when}, {self.image} by {model}: {steps}; its window {how}"
+        how = "window ended without closing" if self.crashed else "window was closed"
+        if self.crashed and self.host:
+            how = f"window on {self.host} has not been heard of since"
+        return f"{when}, {self.image} by {model}: {steps}; its {how}"
 
 
 def left_behind(root: Path | None = None, closed: bool = False) -> list[Left]:
@@ -107,12 +112,13 @@ def left_behind(root: Path | None = None, closed: bool = False) -> list[Left]:
     found = []
     for path in sorted((root or journals_root()).glob("*/*.journal")):
         match = _OPEN.fullmatch(path.parent.name)
-        if match and lives(int(match["pid"]), int(match["start"])):
+        if match and owned(path.parent, match):
             continue  # its window lives
         if not match and not (closed and path.parent.name.startswith("closed-")):
             continue
         with contextlib.suppress(InputError, OSError):
-            left = Left(path, match is not None, path.stat().st_mtime, replay(path))
+            host = match["host"] if match and not is_ours(match) else ""
+            left = Left(path, match is not None, path.stat().st_mtime, replay(path), host)
             if left.unsaved:
                 found.append(left)
     return sorted(found, key=lambda left: -left.time)
@@ -125,7 +131,13 @@ def kept_file(left: Left) -> Path | None:
 
 
 def discard(left: Left) -> None:
-    """Forget one journal and the pixels that were kept for it."""
+    """Forget one journal and the pixels that were kept for it.
+
+    That of another machine is only put aside: its window may have slept, and go on.
+    """
+    if left.host:
+        set_aside(left)
+        return
     kept = kept_file(left)
     for path in (left.path, kept):
         if path is not None:
@@ -148,6 +160,7 @@ def set_aside(left: Left) -> None:
 
 def close_folder(folder: Path) -> None:
     """The window was closed in order: what is unsaved is kept for a while, the rest goes."""
+    rest(folder)
     with contextlib.suppress(OSError):
         keep = False
         for path in folder.glob("*.journal"):
