@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from plain_model import Plain, plain_of_test
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from napari_attnseg.cards import read_card
 from napari_attnseg.control.messages import EpochDone, Finished, ImageRef, Started
@@ -28,53 +29,14 @@ from napari_attnseg.engine.trainer_state import state_path
 from napari_attnseg.engine.validate import validate
 from napari_attnseg.errors import InputError
 from napari_attnseg.models import base
-from napari_attnseg.models.base import Encoded, SegmentationModel
 from napari_attnseg.settings import (
     IMAGENET_MEAN,
-    RECIPE_ALIASES,
-    RECIPE_WORDS,
-    RECIPES,
     Preprocessing,
     TrainSettings,
-    recipe,
     with_encoder_normalisation,
-    with_model,
 )
 
 CPU = torch.device("cpu")
-
-
-class Plain(SegmentationModel):
-    """Two convolutions with dropout between; its regulariser is the mean square of the features.
-    ``gamma`` is a weight of its own that nobody tunes."""
-
-    stride = 4
-
-    def __init__(self, in_channels: int, classes: int, channels: int) -> None:
-        super().__init__()
-        self.encoder = nn.Sequential(
-            nn.Conv2d(in_channels, channels, 4, 4), nn.BatchNorm2d(channels), nn.Dropout2d(0.2)
-        )
-        self.head = nn.ConvTranspose2d(channels, classes, 4, 4)
-        self.gamma = nn.Parameter(torch.tensor(0.7))
-
-    def encode(self, x_BCHW: Tensor) -> Encoded:
-        h, w = x_BCHW.shape[-2:]
-        return Encoded(self.encoder(base.pad_to_multiple(x_BCHW, 4)), (h, w))
-
-    def gate(self, encoded: Encoded, attended: Any, **values: Any) -> Tensor:
-        assert attended is None
-        assert not values
-        self.regulariser = encoded.features.square().mean() if self.training else None
-        return encoded.features * self.gamma
-
-    def decode(self, features: Tensor, size: tuple[int, int]) -> Tensor:
-        return self.head(features)[..., : size[0], : size[1]]
-
-
-def plain_of_test(in_channels: int = 3, classes: int = 1, channels: int = 6) -> Plain:
-    """See the class."""
-    return Plain(in_channels, classes, channels)
 
 
 @pytest.fixture(autouse=True)
@@ -444,38 +406,6 @@ def test_normalisation_that_is_given_stays() -> None:
 def test_a_model_without_such_an_encoder_says_so() -> None:
     with pytest.raises(InputError, match="plain_of_test, which has no encoder that takes"):
         build_model(replace(QUICK, encoder_weights="w.pth"))
-
-
-# --- recipes --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", [*RECIPES, *RECIPE_ALIASES])
-def test_every_recipe_travels_and_has_its_words(name: str) -> None:
-    settings = recipe(name)
-    assert TrainSettings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
-    assert RECIPE_WORDS[RECIPE_ALIASES.get(name, name)]
-    pre = settings.preprocessing
-    assert len(pre.mean) == len(pre.std) == pre.channels
-
-
-def test_recipes_say_what_the_papers_say() -> None:
-    pam, joint, smooth = (recipe(n) for n in ("pam-unet", "joint-attention", "smooth-attention"))
-    assert (pam.model, pam.optimizer, pam.lr, pam.momentum) == ("pam_unet", "sgd", 0.01, 0.9)
-    assert (pam.weight_decay, pam.batch, pam.preprocessing.size) == (1e-4, 8, 128)
-    assert (pam.regulariser_weight, pam.loss, pam.augmentation) == (0.01, "bce", "turns")
-    assert (joint.model, dict(joint.options)) == ("dense_unet", {"attention": "ja"})
-    assert (joint.lr, joint.momentum, joint.nesterov) == (1e-3, 0.9, True)
-    assert (joint.preprocessing.size, joint.preprocessing.clahe_clip) == (256, 2.0)
-    assert (smooth.lr, smooth.optimizer, smooth.epochs, smooth.batch) == (1e-4, "adam", 20, 8)
-    assert (smooth.preprocessing.size, smooth.threshold, smooth.rule) == (224, 0.2, "paper")
-    with pytest.raises(InputError, match="got recipe best, expected one of threshold-matters"):
-        recipe("best")
-
-
-def test_another_model_does_not_inherit_options() -> None:
-    start = recipe("threshold-matters")
-    assert dict(with_model(start, "unet", levels=3).options) == {"levels": 3}
-    assert with_model(start, "smooth_unet", width=0.25).options["stride"] == 8
 
 
 # --- the same pixels in training and in prediction ------------------------------------------------
