@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import tifffile
 from typer.testing import CliRunner
 
 from dicom_series import positions, turned, write_series
@@ -76,3 +77,29 @@ def test_several_series_are_listed_and_chosen_by_number(tmp_path, tiny_checkpoin
     assert "choose one with --volume K: 0: thin (CT, 3 slices of 41 x 33); 1: thick" in words
     done = predict(tiny_checkpoint, tmp_path / "s", "--out", tmp_path / "out", "--volume", 1)
     assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize("kind", ["imagej", "ome"])
+def test_a_stack_of_tiff_gets_a_stack_with_its_distances(tmp_path, tiny_checkpoint, kind) -> None:
+    """A PNG holds one slice: the mask of a stack is a TIFF, whose voxels are as large."""
+    stack = np.random.default_rng(0).integers(0, 255, (3, 33, 41), np.uint8)
+    path = tmp_path / "in" / ("a b.tif" if kind == "imagej" else "a b.ome.tif")
+    path.parent.mkdir()
+    if kind == "imagej":
+        size = {"spacing": 1.5, "unit": "um", "axes": "ZYX"}
+        tifffile.imwrite(path, stack, imagej=True, resolution=(4.0, 2.0), metadata=size)
+    else:
+        size = {"axes": "ZYX", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5, "PhysicalSizeZ": 1.5}
+        tifffile.imwrite(path, stack, metadata=size)
+    tifffile.imwrite(path.with_name("one.tif"), stack[0])
+    path.with_name("broken.tif").write_bytes(path.read_bytes()[:200])
+    done = predict(tiny_checkpoint, path.parent, "--out", tmp_path / "out")
+    assert "2 of 3 masks written and verified" in " ".join(done.output.split()), done.output
+    (made,) = (tmp_path / "out").glob("a b*_mask.tif")
+    assert (tmp_path / "out" / "one_mask.png").exists()
+    mask = read_mask(made)
+    assert mask.shape == stack.shape
+    np.testing.assert_allclose(mask.spacing_mm, (0.0015, 0.0005, 0.00025), rtol=1e-6)
+    arguments = ["reproduce", made, "--image", path, "--model", tiny_checkpoint]
+    again = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert again.exit_code == 0, again.output

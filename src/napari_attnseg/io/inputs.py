@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from napari_attnseg.errors import InputError
 from napari_attnseg.io.dicom_scan import holds_dicom, is_dicom
 from napari_attnseg.io.ome_zarr import is_zarr
-from napari_attnseg.io.sniff import SUFFIXES
+from napari_attnseg.io.sniff import SUFFIXES, sniff
 
 VOLUMES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 LOOKED_AT = 50
@@ -41,9 +42,23 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def mask_suffix(path: Path) -> str:
-    """The format of an image's mask: OME-Zarr for OME-Zarr, NIfTI for every other volume, PNG for
-    pictures. Told by the name and the kind of folder."""
+    """The format of an image's mask: OME-Zarr for OME-Zarr, TIFF for stacks of TIFF, NIfTI for
+    every other volume, PNG for pictures. Told by the name and the kind of folder, of TIFF by the
+    header (a PNG holds one slice)."""
     if is_zarr(path):
         return ".ome.zarr"
     named = path.name.lower().endswith((*VOLUMES, ".dcm"))
-    return ".nii.gz" if named or path.is_dir() or is_dicom(path) else ".png"
+    if named or path.is_dir() or is_dicom(path):
+        return ".nii.gz"
+    return ".tif" if _is_stack(path) else ".png"
+
+
+def _is_stack(path: Path) -> bool:
+    """Whether this is a readable TIFF of several slices; what is wrong with one that is not
+    readable is said when its turn comes."""
+    from napari_attnseg.io.tiff import size_of
+
+    try:
+        return sniff(path) == "tiff" and size_of(path)[0] > 1
+    except InputError:
+        return False
