@@ -36,9 +36,10 @@ class ImageRef:
         import numpy as np
 
         from napari_attnseg.io.mapped import Place, open_place
+        from napari_attnseg.io.pages import follow
 
         if not self.dtype:
-            return np.load(self.path, mmap_mode="r", allow_pickle=False)
+            return follow(np.load(self.path, mmap_mode="r", allow_pickle=False))
         where = self.path, self.dtype, self.offset, self.shape, self.strides, self.stamp
         return open_place(Place(*where))
 

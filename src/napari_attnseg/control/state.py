@@ -8,6 +8,7 @@ import numpy as np
 
 from napari_attnseg.control.messages import ImageRef
 from napari_attnseg.control.order import following
+from napari_attnseg.io.pages import follow
 from napari_attnseg.settings import TunableValue, Tuning
 
 
@@ -32,7 +33,7 @@ class Results:
     def array(self, name: str) -> np.ndarray | None:
         """The map called ``name``, or ``None`` when this model has none."""
         path = dict(self.files).get(name)
-        return None if path is None else np.load(path, mmap_mode="r", allow_pickle=False)
+        return None if path is None else follow(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
 @dataclass(frozen=True)

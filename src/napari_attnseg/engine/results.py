@@ -11,6 +11,7 @@ import numpy as np
 
 from napari_attnseg.control.volumes import FULL_PRECISION_VOXELS
 from napari_attnseg.errors import EngineError
+from napari_attnseg.io.pages import follow
 
 
 def _unwritable(path: Path, error: OSError, then: str) -> EngineError:
@@ -65,7 +66,7 @@ def save_array(path: Path, values: np.ndarray) -> str:
 def open_scratch(path: str) -> np.ndarray:
     """An array handed over in scratch, as a read-only map."""
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return follow(np.load(path, mmap_mode="r", allow_pickle=False))
     except (OSError, ValueError) as error:
         raise EngineError(
             f"the scratch file {Path(path).name} cannot be read ({error}); "

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from napari_attnseg.errors import InputError
 from napari_attnseg.io.limits import identity
+from napari_attnseg.io.pages import follow
 
 PIECE_BYTES = 64 << 20
 """Parts up to this size come as copies, which no change of the file can hurt."""
@@ -47,7 +48,7 @@ class FileMap(np.memmap):
         before = identity(path)
         made = super().__new__(cls, path, dtype, "r", offset, shape, order)  # type: ignore[call-overload]
         made.identity = before if identity(path) == before else None
-        return made
+        return follow(made)
 
     def __array_finalize__(self, obj: Any) -> None:
         super().__array_finalize__(obj)
@@ -98,7 +99,7 @@ def open_place(place: Place) -> npt.NDArray[Any]:
     state = os.stat(place.path)
     if (state.st_size, state.st_mtime_ns) != tuple(place.stamp):
         raise ValueError("it was changed since it was opened")
-    whole = np.memmap(place.path, np.uint8, "r")
+    whole = follow(np.memmap(place.path, np.uint8, "r"))
     return np.ndarray(
         tuple(place.shape), np.dtype(place.dtype), whole, place.offset, tuple(place.strides)
     )

@@ -1,23 +1,84 @@
-"""Memory that a mapped file takes in this process, given back while the map stays open."""
+"""Memory that mapped files take in this process, given back while the maps stay open."""
 
 from __future__ import annotations
 
 import contextlib
 import mmap
-from typing import Any
+import threading
+import weakref
+from typing import Any, TypeVar
 
 import numpy as np
 
+A = TypeVar("A")
+LARGE = 4 << 20
+"""Bytes from which on a map is worth looking after."""
+SECONDS = 0.5
+"""Between two returns of the pages of all maps that are followed."""
+SHARED = ("r", "r+", "w+")
+"""Modes of ``numpy.memmap`` whose pages are those of the file: what was written into them is the
+file's, also when this process lets them go. Pages of a map with mode ``"c"`` are its own."""
+
 
 def let_go(array: Any) -> bool:
-    """Give back the pages of a read-only file map (or a view of one) that were looked at.
+    """Give back the pages of a file map (or a view of one) that were looked at or written.
 
-    They are read again, mostly from the system's own cache, when they are looked at again.
-    Nothing happens to other arrays: those have no file to be read from again. Returns whether
-    pages were given back (Linux and macOS can).
+    They are read again, mostly from the system's own cache, when they are looked at again; what
+    was written into a shared map is in the system's hands already. Nothing happens to other
+    arrays: those have no file to be read from again. Returns whether pages were given back (Linux
+    and macOS can).
     """
     pages = _pages(array)
-    if pages is None or not hasattr(pages, "madvise"):
+    return pages is not None and _give_back(pages)
+
+
+def follow(array: A) -> A:
+    """From now on give the pages of a large file map back twice a second, whoever looks at them.
+
+    Without it a window that once showed a volume holds all of its pixels until it is closed: the
+    system takes them back only when memory is short. Other arrays are left alone. Returns
+    ``array``.
+    """
+    pages = _pages(array)
+    if pages is not None and hasattr(pages, "madvise") and len(pages) >= LARGE:
+        _keeper.add(pages)
+    return array
+
+
+class _Keeper:
+    """The maps that are followed, and the thread that looks after them while there are any."""
+
+    def __init__(self) -> None:
+        self._maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def add(self, pages: mmap.mmap) -> None:
+        with self._lock:
+            self._maps.add(pages)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._look, name="attnseg-pages")
+                self._thread.daemon = True
+                self._thread.start()
+
+    def _look(self) -> None:
+        pause = threading.Event()
+        while True:
+            pause.wait(SECONDS)
+            with self._lock:
+                maps = list(self._maps)
+                if not maps:
+                    self._thread = None
+                    return
+            while maps:  # none is held over the pause: the last array over it may be gone
+                _give_back(maps.pop())
+
+
+_keeper = _Keeper()
+
+
+def _give_back(pages: mmap.mmap) -> bool:
+    if not hasattr(pages, "madvise"):
         return False
     with contextlib.suppress(OSError, ValueError):
         pages.madvise(mmap.MADV_DONTNEED)
@@ -26,12 +87,12 @@ def let_go(array: Any) -> bool:
 
 
 def _pages(array: Any) -> mmap.mmap | None:
-    """The map under ``array`` if it is one of a file, opened for reading alone."""
-    read_only = False
+    """The map under ``array`` if it is one of a file that shares its pages with it."""
+    shared = False
     while array is not None and not isinstance(array, mmap.mmap):
         if isinstance(array, memoryview):
             array = array.obj
             continue
-        read_only |= isinstance(array, np.memmap) and getattr(array, "mode", "") == "r"
+        shared |= isinstance(array, np.memmap) and getattr(array, "mode", "") in SHARED
         array = getattr(array, "base", None)
-    return array if read_only else None
+    return array if shared else None

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from napari_attnseg.control.scratch import ROOT_VARIABLE
 from napari_attnseg.errors import InputError
+from napari_attnseg.io.pages import follow
 
 if TYPE_CHECKING:
     from napari_attnseg.control.scratch import Scratch
@@ -55,7 +56,7 @@ def volume_store(
     # the map itself: views of the array outlive the array
     gone = weakref.finalize(array._mmap, shutil.rmtree, folder, ignore_errors=True)  # type: ignore[attr-defined]
     gone.atexit = False  # what is left then goes with the whole scratch folder
-    return array
+    return follow(array)
 
 
 def store_bytes(shape: tuple[int, ...], dtype: Any) -> int:
