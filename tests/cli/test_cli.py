@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import subprocess
 import sys
@@ -12,28 +10,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from command_line import message, run
 from skimage.io import imread, imsave
-from typer.testing import CliRunner, Result
-
-from napari_attnseg.cli import app, main
 
 RNG = np.random.default_rng(3)
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
-
-
-def message(*arguments: object) -> tuple[int, str]:
-    """Exit code and standard error of the entry point: what a person sees."""
-    error = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(error):
-        patch.setattr(sys, "argv", ["napari-attnseg", *map(str, arguments)])
-        try:
-            main()
-        except SystemExit as end:
-            return int(end.code or 0), error.getvalue()
-    return 0, error.getvalue()
 
 
 def test_a_real_process_ends_with_the_sentence() -> None:

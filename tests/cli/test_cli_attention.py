@@ -7,17 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import run
 from skimage.io import imsave
-from typer.testing import CliRunner, Result
 
 from napari_attnseg.attention import list_attentions
-from napari_attnseg.cli import app
 
 SMALL = ["--option", "width=0.1", "--option", "levels=2", "--epochs", "1", "--set", "crop=32"]
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
 @pytest.fixture

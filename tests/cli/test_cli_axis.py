@@ -7,18 +7,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
+from command_line import run
 
-from napari_attnseg.cli import app
 from napari_attnseg.engine.axes import segment_along
 from napari_attnseg.engine.reproduce import reproduce
 from napari_attnseg.engine.session import Session
 from napari_attnseg.io.comment import comment_of
 from napari_attnseg.io.image import read_image
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import io
 import os
 import signal
 import subprocess
@@ -15,22 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import message
 from PIL import Image
 
-from napari_attnseg.cli import main
 from napari_attnseg.cli._batch import duration
-
-
-def said(*arguments: object) -> tuple[int, str]:
-    """Exit code and standard error of the entry point: what a person sees."""
-    error = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(error):
-        patch.setattr(sys, "argv", ["napari-attnseg", *map(str, arguments)])
-        try:
-            main()
-        except SystemExit as end:
-            return int(end.code or 0), error.getvalue()
-    return 0, error.getvalue()
 
 
 @pytest.fixture
@@ -57,7 +43,7 @@ def status(out: Path) -> Counter[str]:
 
 def test_a_folder_is_finished_and_then_kept(tiny_checkpoint, images, tmp_path) -> None:
     out = tmp_path / "out"
-    code, error = said("predict", tiny_checkpoint, images, "--out", out)
+    code, error = message("predict", tiny_checkpoint, images, "--out", out)
     assert code == 1, "one file failed"
     assert error.count("error: ") == 1
     assert "3 of 4 masks written and verified" in error
@@ -67,7 +53,7 @@ def test_a_folder_is_finished_and_then_kept(tiny_checkpoint, images, tmp_path) -
     assert " left]" in error
     assert status(out) == {"ok": 3, "failed": 1}
     stamps = {p.name: p.stat().st_mtime_ns for p in out.glob("*.png")}
-    code, error = said("predict", tiny_checkpoint, images, "--out", out)
+    code, error = message("predict", tiny_checkpoint, images, "--out", out)
     assert code == 1
     assert "cell01.png: kept, cell01_mask.png is finished with the same model" in error
     assert "3 of 4 masks written and verified" in error
@@ -75,13 +61,14 @@ def test_a_folder_is_finished_and_then_kept(tiny_checkpoint, images, tmp_path) -
     assert status(out) == {"kept": 3, "failed": 1}
     assert {p.name: p.stat().st_mtime_ns for p in out.glob("*.png")} == stamps
     (images / "broken.png").unlink()
-    assert said("predict", tiny_checkpoint, images, "--out", out, "--overwrite")[0] == 0
+    assert message("predict", tiny_checkpoint, images, "--out", out, "--overwrite")[0] == 0
     assert status(out) == {"ok": 3, "failed": 1}, "the line of the file that is gone stays"
     assert all(p.stat().st_mtime_ns != stamps[p.name] for p in out.glob("*.png"))
 
 
 def test_one_file_needs_no_table(tiny_checkpoint, images, tmp_path) -> None:
-    code, error = said("predict", tiny_checkpoint, images / "cell00.png", "--out", tmp_path / "o")
+    folder = tmp_path / "o"
+    code, error = message("predict", tiny_checkpoint, images / "cell00.png", "--out", folder)
     assert code == 0
     assert [p.name for p in (tmp_path / "o").iterdir()] == ["cell00_mask.png"]
     assert "table: " not in error
@@ -93,17 +80,17 @@ def test_doubts_are_noted_and_refused_when_strict(tiny_checkpoint, tmp_path) -> 
     folder.mkdir()
     fill(folder, 2)
     Image.fromarray(np.full((33, 35), 7, np.uint8)).save(folder / "flat.png")
-    code, error = said("predict", tiny_checkpoint, folder, "--out", out)
+    code, error = message("predict", tiny_checkpoint, folder, "--out", out)
     assert code == 0
     assert "note: flat.png: every value that was looked at is 7" in error
     common = ["predict", tiny_checkpoint, folder, "--out", out, "--strict"]
-    code, error = said(*common)
+    code, error = message(*common)
     assert code == 1
     assert "refused: " in error
     assert "every value that was looked at is 7" in error
     assert "2 of 3 masks" in error
     assert status(out) == {"kept": 2, "refused": 1}
-    code, _ = said("predict", tiny_checkpoint, folder, "--out", tmp_path / "p", "--strict")
+    code, _ = message("predict", tiny_checkpoint, folder, "--out", tmp_path / "p", "--strict")
     assert code == 1
     assert status(tmp_path / "p") == {"ok": 2, "refused": 1}
     assert not (tmp_path / "p" / "flat_mask.png").exists()
@@ -121,7 +108,7 @@ def test_ctrl_c_keeps_what_is_finished(tiny_checkpoint, images, tmp_path, monkey
         return real(self, task, *more)
 
     monkeypatch.setattr(Maker, "make", make)
-    code, error = said("predict", tiny_checkpoint, images, "--out", tmp_path / "o")
+    code, error = message("predict", tiny_checkpoint, images, "--out", tmp_path / "o")
     assert code == 130
     assert "stopped; what was finished is kept" in error
     assert "2 not begun or not finished" in error
@@ -131,7 +118,7 @@ def test_ctrl_c_keeps_what_is_finished(tiny_checkpoint, images, tmp_path, monkey
 def test_without_dask_the_extra_is_named(tiny_checkpoint, images, tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
     there = ["--scheduler", "tcp://127.0.0.1:1"]
-    code, error = said("predict", tiny_checkpoint, images, "--out", tmp_path / "o", *there)
+    code, error = message("predict", tiny_checkpoint, images, "--out", tmp_path / "o", *there)
     assert code == 1
     assert "pip install 'napari-attnseg[cluster]'" in error
     assert error.count("\n") == 1
@@ -143,7 +130,7 @@ def test_nobody_answers(tiny_checkpoint, images, tmp_path, monkeypatch, address)
     pytest.importorskip("distributed")
     monkeypatch.setattr("napari_attnseg.engine.batch_cluster.CONNECT_SECONDS", 0.3)
     there = ["--scheduler", address]
-    code, error = said("predict", tiny_checkpoint, images, "--out", tmp_path / "o", *there)
+    code, error = message("predict", tiny_checkpoint, images, "--out", tmp_path / "o", *there)
     assert code == 1
     assert f"no Dask scheduler answers at {address}" in error
     assert "Traceback" not in error
@@ -154,11 +141,11 @@ def test_tls_without_certificates(tiny_checkpoint, images, tmp_path) -> None:
     dask = pytest.importorskip("dask")
     pytest.importorskip("distributed")
     there = ["--scheduler", "tls://127.0.0.1:9", "--out", tmp_path / "o"]
-    code, error = said("predict", tiny_checkpoint, images, *there)
+    code, error = message("predict", tiny_checkpoint, images, *there)
     assert code == 1
     assert "names no certificates for a client; set distributed.comm.tls" in error
     with dask.config.set({"distributed.comm.tls.ca-file": str(tmp_path / "none.pem")}):
-        code, error = said("predict", tiny_checkpoint, images, *there)
+        code, error = message("predict", tiny_checkpoint, images, *there)
     assert code == 1
     assert "names no certificates" in error or "cannot be read" in error
 
@@ -169,7 +156,7 @@ def test_old_drafts_go_and_young_ones_stay(tiny_checkpoint, images, tmp_path) ->
     for name, age in ((".attnseg-old.png", 4000), (".attnseg-young.png", 60), ("mine.png", 9000)):
         (out / name).write_bytes(b"x")
         os.utime(out / name, (time.time() - age,) * 2)
-    said("predict", tiny_checkpoint, images / "cell00.png", "--out", out)
+    message("predict", tiny_checkpoint, images / "cell00.png", "--out", out)
     names = {p.name for p in out.iterdir()}
     assert names == {".attnseg-young.png", "mine.png", "cell00_mask.png"}
 
@@ -213,11 +200,11 @@ def test_sample_killed_in_the_middle_it_goes_on_where_it_was(
         assert "Traceback" not in error
         assert not list(out.glob(".attnseg*"))
         assert sum(status(out).values()) in (len(before), len(before) - 1)
-    code, error = said(*words, out)
+    code, error = message(*words, out)
     assert code == 0
     assert f"({len(before)} of them before)" in error
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert status(out) == {"kept": len(before), "ok": 40 - len(before)}
-    assert said(*words, whole)[0] == 0
+    assert message(*words, whole)[0] == 0
     for mask in whole.glob("*_mask.png"):
         assert np.array_equal(Image.open(mask), Image.open(out / mask.name))

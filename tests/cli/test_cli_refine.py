@@ -9,19 +9,14 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from command_line import run
 from PIL import Image
 from skimage.io import imread, imsave
-from typer.testing import CliRunner, Result
 
-from napari_attnseg.cli import app
 from refined_models import refined_checkpoint
 
 RNG = np.random.default_rng(5)
 SMALL = ["--option", "width=0.125", "--option", "levels=2", "--option", "iterations=2"]
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
 @pytest.fixture
