@@ -15,9 +15,14 @@ SHAPE = (5, 7, 9)
 ALL_48 = [
     (order, signs) for order in permutations(range(3)) for signs in product((1, -1), repeat=3)
 ]
-TYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "float32", "float64")
+TYPES = (
+    *("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"),
+    *("float32", "float64"),
+)
 RGB = "rgb"
-CODES = (0, 1, 2, 3, 4)
+CODES = (0, 1, 2, 3, 4, 5)
+MILLIMETRES = {"mm": 1.0, "unknown": 1.0, "micron": 1e-3, "meter": 1e3}
+"""In one unit of length of a header."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class Space:
     order: str = "<"
     two: bool = False
     seed: int = 0
+    unit: str = "mm"
 
 
 def affine_of(
@@ -98,12 +104,13 @@ def spaces(draw: st.DrawFn) -> Space:
         qform=draw(st.sampled_from(CODES)),
         shape=draw(st.sampled_from((SHAPE, SHAPE, (5, 7), (*SHAPE, 3), (5, 7, 1, 2), (5, 1, 9)))),
         dtype=dtype,
-        slope=draw(st.sampled_from((2.0, -1.0, 0.5, 0.37))) if scaled else 1.0,
+        slope=draw(st.sampled_from((2.0, -1.0, 0.5, 0.37, 0.0, np.nan))) if scaled else 1.0,
         inter=draw(st.sampled_from((0.0, -1024.0, 0.25))) if scaled else 0.0,
         pixdim=draw(st.none() | sizes),
         order=draw(st.sampled_from("<>")),
         two=draw(st.booleans()),
         seed=draw(st.integers(0, 99)),
+        unit=draw(st.sampled_from((*MILLIMETRES, "mm", "mm"))),
     )
 
 
@@ -129,6 +136,7 @@ def write(path: Path, space: Space) -> np.ndarray:
     header.set_sform(space.affine, space.sform)
     header["magic"] = b"n+2" if space.two else b"n+1"
     header["vox_offset"] = 544 if space.two else 352
+    header.set_xyzt_units(space.unit, "sec")
     header["scl_slope"], header["scl_inter"] = space.slope, space.inter
     header["descrip"], header["aux_file"] = b"scanner 7", b"session 3"
     if space.pixdim is not None:
@@ -136,6 +144,12 @@ def write(path: Path, space: Space) -> np.ndarray:
     body = stored.tobytes(order="F")
     path.write_bytes(header.binaryblock + bytes(4) + body)
     return values
+
+
+def mm_affine(image: nib.Nifti1Image) -> np.ndarray:
+    """nibabel's affine, which is in the unit of the header, in millimetres."""
+    unit, _ = image.header.get_xyzt_units()
+    return np.diag([*[MILLIMETRES[unit]] * 3, 1.0]) @ image.affine
 
 
 def sform_of(raw: bytes) -> np.ndarray:

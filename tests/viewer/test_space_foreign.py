@@ -101,13 +101,14 @@ def test_micrometres_become_millimetres(tmp_path) -> None:
     image = Image(np.arange(60).reshape(3, 4, 5), scale=(500, 250, 250), units=("um",) * 3)
     mask, _ = exported(tmp_path, image)
     np.testing.assert_allclose(mask.header.get_zooms(), (0.25, 0.25, 0.5))
+    assert layer_source(image).spacing == (0.5, 0.25, 0.25)
 
 
 def test_a_tiff_with_a_scale_keeps_its_pixel_size(tmp_path) -> None:
     path = tmp_path / "cells.tif"
     tifffile.imwrite(path, np.arange(77, dtype=np.uint8).reshape(7, 11))
     image = layer_of(path, tifffile.imread(path), scale=(0.5, 0.25), units=("um", "um"))
-    assert layer_source(image).spacing == (1.0, 0.5, 0.25)
+    assert layer_source(image).spacing == (1.0, 0.0005, 0.00025)
     assert space_words(image) == OWN
     assert space_words(layer_of(path, tifffile.imread(path))) == ""
     write_labels(str(tmp_path / "m.tif"), np.asarray(image.data), image.as_layer_data_tuple()[1])

@@ -9,12 +9,11 @@ import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
 from napari_attnseg.io.limits import readable_bytes
+from napari_attnseg.io.units import nifti_unit
 
 APART = 0.1
 """Share of the smallest voxel edge by which two placements may differ before it is said."""
 SIZE_DIFFERS = 0.01
-LENGTHS = {1: "metres, a thousand times longer", 3: "micrometres, a thousand times shorter"}
-"""Codes of units of length that are not the millimetre."""
 UNSTATED = (
     "the header has neither an sform nor a qform code, so where left, right and the origin are is "
     "assumed: first axis to the left, second to the front, third up, centre at the origin"
@@ -27,29 +26,30 @@ def assumed_space(header: nib.Nifti1Header) -> str:
     return "" if stated else UNSTATED
 
 
-def doubts_of(header: nib.Nifti1Header, affine: np.ndarray, shape: tuple[int, ...]) -> list[str]:
-    """Where qform or voxel sizes contradict the sform ``affine`` that is used (RAS+ mm), and where
-    the header's unit of length is not the millimetre that it is taken for (nibabel has it so)."""
-    told = LENGTHS.get(int(header["xyzt_units"]) & 7)
-    words = f"its header gives lengths in {told}; they are read as millimetres" if told else ""
-    return [*filter(None, [words]), *_contradictions(header, affine, shape)]
+def doubts_of(header: nib.Nifti1Header, shape: tuple[int, ...]) -> list[str]:
+    """Where qform or voxel sizes contradict the sform that is used, and the unit of length where it
+    is not the millimetre."""
+    name, factor = nifti_unit(header["xyzt_units"])
+    words = f"its header gives lengths in {name}: measured and shown in millimetres"
+    return [*([words] if factor != 1 else []), *_contradictions(header, shape, factor)]
 
 
-def _contradictions(
-    header: nib.Nifti1Header, affine: np.ndarray, shape: tuple[int, ...]
-) -> list[str]:
+def _contradictions(header: nib.Nifti1Header, shape: tuple[int, ...], factor: float) -> list[str]:
     if int(header["sform_code"]) <= 0:
         return []
+    affine = header.get_best_affine()
     size = np.linalg.norm(affine[:3, :3], axis=0)
     if int(header["qform_code"]) > 0:
         apart = _apart(affine, header, shape)
         if not apart <= APART * size.min():
+            apart *= factor
             return [f"sform and qform place it up to {apart:.3g} mm apart; the sform is used"]
     told = np.abs(np.asarray(header["pixdim"][1:4], float))[: len(shape)]
     with np.errstate(all="ignore"):
         differs = ~(np.abs(told - size[: len(shape)]) <= SIZE_DIFFERS * size[: len(shape)])
     if differs.any():
-        words = [" x ".join(f"{v:.4g}" for v in sizes) for sizes in (told, size[: len(shape)])]
+        both = (sizes * factor for sizes in (told, size[: len(shape)]))
+        words = [" x ".join(f"{v:.4g}" for v in sizes) for sizes in both]
         return [f"voxel size {words[0]} in the header, {words[1]} by the sform; the sform is used"]
     return []
 
@@ -63,7 +63,7 @@ def trailing_note(count: int) -> list[str]:
 
 
 def _apart(affine: np.ndarray, header: nib.Nifti1Header, shape: tuple[int, ...]) -> float:
-    """Largest distance in mm between the places of a corner by sform and by qform."""
+    """Largest distance, in the unit of the header, between the places of a corner by sform and by qform."""
     try:
         other = header.get_qform()
     except (HeaderDataError, ValueError):

@@ -13,6 +13,7 @@ from nibabel.nifti1 import Nifti1Extension
 from napari_attnseg.errors import ExportError
 from napari_attnseg.geometry import Geometry
 from napari_attnseg.io.export import Job
+from napari_attnseg.io.nifti import affine_mm
 from napari_attnseg.io.volume import Volume
 
 COMMENT = 6
@@ -28,7 +29,7 @@ def prepare(suffix: str, array_ZYX: np.ndarray, source: Volume | None, text: str
     data, affine = placed(array_ZYX, source)
     header = _header(data, affine, source, text)
     expected = header.get_best_affine()
-    exact = bool(np.array_equal(expected, affine))
+    exact = bool(np.array_equal(affine_mm(header), affine))
     codes = int(header["qform_code"]), int(header["sform_code"])
 
     def write(path: Path) -> None:

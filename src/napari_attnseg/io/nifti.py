@@ -19,6 +19,7 @@ from napari_attnseg.io.doubts import assumed_space, doubts_of, trailing_note
 from napari_attnseg.io.limits import check_claim, check_numbers
 from napari_attnseg.io.many import chosen
 from napari_attnseg.io.sniff import is_gzip
+from napari_attnseg.io.units import nifti_unit
 from napari_attnseg.io.volume import Volume
 
 Header: TypeAlias = nib.Nifti1Header  # Nifti2Header is a subclass
@@ -108,14 +109,22 @@ def spatial_shape(header: Header) -> tuple[tuple[int, ...], int]:
 
 
 def geometry_of(header: Header) -> Geometry:
-    """The best affine of the header (sform, else qform, else voxel sizes) as a ``Geometry``."""
+    """The best affine of the header (sform, else qform, else voxel sizes) as a ``Geometry``, in
+    millimetres whatever the header's unit of length is."""
     shape, _ = spatial_shape(header)
     return Geometry(
-        header.get_best_affine(),
+        affine_mm(header),
         (*shape, 1)[:3],  # type: ignore[arg-type]
         int(header["qform_code"]),
         int(header["sform_code"]),
     )
+
+
+def affine_mm(header: Header) -> np.ndarray:
+    """The best affine of the header (4, 4), metres and micrometres put into millimetres."""
+    affine = np.array(header.get_best_affine(), np.float64)
+    affine[:3] *= nifti_unit(header["xyzt_units"])[1]
+    return affine
 
 
 def read_nifti(path: str | Path, volume: int | None = None) -> Volume:
@@ -140,7 +149,7 @@ def read_nifti(path: str | Path, volume: int | None = None) -> Volume:
         data = scaled(raw, *header.get_slope_inter())
         check_numbers(path, data)
     notes = [f"repaired in the header: {words}" for words in notes]
-    notes += doubts_of(header, geometry.affine, shape) + trailing_note(left)
+    notes += doubts_of(header, shape) + trailing_note(left)
     if count > 1:
         notes.append(f"volume {index} of {count}")
     words = "; ".join(notes)

@@ -52,7 +52,7 @@ def map_nifti(path: str | Path, room: Room, volume: int | None = None) -> Volume
         data, left = _mapped(path, header, shape, count, index, room)
     notes = [f"repaired in the header: {words}" for words in notes]
     geometry = nifti.geometry_of(header)
-    notes += doubts_of(header, geometry.affine, shape) + trailing_note(left)
+    notes += doubts_of(header, shape) + trailing_note(left)
     if count > 1:
         notes.append(f"volume {index} of {count}")
     return Volume(

@@ -29,6 +29,13 @@ _SHORT = {
     "in": 25.4,
     "inch": 25.4,
 }
+_NIFTI = {1: ("metres", 1e3), 3: ("micrometres", 1e-3)}
+"""Codes of ``xyzt_units`` that are not the millimetre. Nothing stated (0) counts as one."""
+
+
+def nifti_unit(code: int) -> tuple[str, float]:
+    """Name and millimetres of the unit of length in a NIfTI header's ``xyzt_units``."""
+    return _NIFTI.get(int(code) & 7, ("millimetres", 1.0))
 
 
 def millimetres(unit: str) -> float | None:

@@ -35,8 +35,8 @@ class LayerSource(NamedTuple):
     """What the engine needs of an image layer.
 
     ``array`` (Z, Y, X) or (Z, Y, X, 3); ``flips``: view axes to reverse to run S+, P+, L+;
-    ``spacing`` in mm (or the layer's own unit) per view axis, empty when unknown; ``volume`` if
-    the layer has one.
+    ``spacing`` in mm (or in what the layer is scaled in, if that is no length) per view axis,
+    empty when unknown; ``volume`` if the layer has one.
     """
 
     array: npt.NDArray[Any]
@@ -169,10 +169,12 @@ def layer_source(layer: Layer) -> LayerSource:
 
 
 def _spacing(layer: Layer) -> tuple[float, ...]:
-    """A scale that nobody set says nothing about the size of a pixel."""
-    from napari_attnseg.viewer.space import linear_of
+    """In mm where the layer has a unit of length, else in whatever its scale is in. A scale that
+    nobody set says nothing about the size of a pixel."""
+    from napari_attnseg.viewer.space import linear_of, millimetres_of
 
-    scale = tuple(float(s) for s in np.linalg.norm(linear_of(layer), axis=0))
+    edges = linear_of(layer) * millimetres_of(layer)[:, None]
+    scale = tuple(float(s) for s in np.linalg.norm(edges, axis=0))
     if all(s == 1 for s in scale):
         return ()
     return scale if len(scale) == 3 else (1.0, *scale)

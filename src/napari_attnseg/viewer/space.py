@@ -80,7 +80,7 @@ def volume_of_transform(pixels: npt.NDArray[Any], layer: Layer) -> Volume | None
         return None
     n = layer.ndim
     start, edges = np.asarray(layer.data_to_world(np.zeros(n)), float), linear_of(layer)
-    unit = np.array([_millimetres(u) for u in layer.units])
+    unit = millimetres_of(layer)
     start, edges = start * unit, edges * unit[:, None]
     if n != 3:
         y, x = (float(v) for v in np.linalg.norm(edges[-2:, -2:], axis=0))
@@ -165,6 +165,8 @@ def _says_nothing(layer: Layer) -> bool:
     return np.array_equal(linear_of(layer), np.eye(n)) and not placed
 
 
-def _millimetres(unit: Any) -> float:
-    """Millimetres in one unit of a layer's axis; pixels count as millimetres."""
-    return float((1 * unit).to("mm").magnitude) if unit.is_compatible_with("mm") else 1.0
+def millimetres_of(layer: Layer) -> npt.NDArray[np.float64]:
+    """Millimetres in one unit of each axis of a layer; pixels count as millimetres."""
+    lengths = (u.is_compatible_with("mm") for u in layer.units)
+    found = zip(layer.units, lengths, strict=True)
+    return np.array([(1 * u).to("mm").magnitude if length else 1.0 for u, length in found], float)
