@@ -68,7 +68,7 @@ def _write(left: Left, folder: Path) -> Path:
     return path
 
 
-def _labels(left: Left) -> npt.NDArray[np.uint8]:
+def _labels(left: Left) -> npt.NDArray[np.integer]:
     import numpy as np
 
     from napari_attnseg.viewer.journal_planes import Planes
@@ -80,7 +80,9 @@ def _labels(left: Left) -> npt.NDArray[np.uint8]:
             planes.put_packed(page, data)
     except ValueError as error:
         raise InputError(f"{left.path} does not fit its own image: {error}") from error
-    return np.stack([planes.shown(k) for k in range(z)])
+    labels = np.stack([planes.shown(k) for k in range(z)])
+    ends = (np.min_scalar_type(int(end)) for end in (labels.min(initial=0), labels.max(initial=0)))
+    return labels.astype(np.result_type(*ends), copy=False)
 
 
 def _volume(left: Left) -> Volume | None:

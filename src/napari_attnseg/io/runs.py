@@ -46,6 +46,16 @@ def unpack(data: bytes, shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
     return flat.reshape(shape).astype(np.dtype(dtype), copy=True)
 
 
+def item_bytes(data: bytes, shape: tuple[int, ...]) -> int:
+    """Bytes of one number in a packed block of ``shape``; 0 when it is none."""
+    if data[:1] == _PLAIN:
+        count, rest = math.prod(shape), len(data) - 1
+    else:
+        count = int.from_bytes(data[1:5], "little")
+        rest = len(data) - 5 - 4 * count
+    return rest // count if count and rest > 0 and rest % count == 0 else 0
+
+
 def _count(number: int) -> bytes:
     return number.to_bytes(4, "little")
 

@@ -56,7 +56,8 @@ class Recorder(Protocol):
 class HandEdits:
     """Keeps the labels layer of one image: the model's answer under the person's edits.
 
-    ``layer`` holds uint8 class ids of shape (Y, X) or (Z, Y, X); ``shape`` is (Z, Y, X).
+    ``layer`` holds uint8 class ids of shape (Y, X) or (Z, Y, X), or whole numbers of another type
+    once a person has converted it; ``shape`` is (Z, Y, X).
     ``visible`` says which slices a stroke can have touched when napari does not tell (all, unless
     given); ``empty`` that the layer holds nothing yet (a volume of zeros takes no memory until it
     is written). ``model``: a writable array (Z, Y, X) uint8 of zeros for what the model says, for
@@ -99,7 +100,7 @@ class HandEdits:
         layer.redo = lambda: self.travel(back=False)
 
     @property
-    def data(self) -> npt.NDArray[np.uint8]:
+    def data(self) -> npt.NDArray[Any]:
         """The layer's pixels as (Z, Y, X), a view."""
         return np.asarray(self.layer.data).reshape(self.shape)
 
@@ -197,12 +198,12 @@ class HandEdits:
         self._finish(step, keys)
         return dropped
 
-    def apply(self, name: str, change: Callable[[npt.NDArray[np.uint8]], npt.NDArray[Any]]) -> int:
+    def apply(self, name: str, change: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> int:
         """Let ``change`` make other labels (Z, Y, X) of those that are shown; pixels changed.
 
         It is one step called ``name``; changed pixels are held like painted ones. ``change`` gets
-        a read-only view. Raises ``InputError`` for labels of another shape or beyond 0 to 255;
-        nothing is changed then.
+        a read-only view. Raises ``InputError`` for labels of another shape or that the layer's
+        type does not hold; nothing is changed then.
         """
         self._close_stroke()
         self._settle_pending()
@@ -212,7 +213,7 @@ class HandEdits:
         with _waiting():
             return self._process(name, new)
 
-    def _process(self, name: str, new: npt.NDArray[np.uint8]) -> int:
+    def _process(self, name: str, new: npt.NDArray[Any]) -> int:
         view = self.data
         step, keys, total = Step("process", name), [], 0
         for z in range(self.shape[0]):
@@ -295,6 +296,8 @@ class HandEdits:
         place, shown = box(key, self.shape), self.planes.tile(key)
         if np.array_equal(self.data[place], shown):
             return False
+        if shown.dtype != np.uint8 and not _holds(self.data.dtype, shown):
+            self.layer.data = self.layer.data.astype(_type_for(shown))
         self.data[place] = shown
         return True
 
@@ -309,7 +312,7 @@ class HandEdits:
                 self._hold(self._pending, key, where, now)
 
     def _hold(
-        self, step: Step, key: Key, where: npt.NDArray[np.bool_], values: npt.NDArray[np.uint8]
+        self, step: Step, key: Key, where: npt.NDArray[np.bool_], values: npt.NDArray[Any]
     ) -> int:
         step.keep((HELD, key), self._held.packed(key))
         return self.planes.hold(key, where, values)
@@ -376,12 +379,25 @@ class HandEdits:
         finally:
             self._telling = False
 
-    def _checked(self, labels: Any) -> npt.NDArray[np.uint8]:
-        new = np.asarray(labels)
-        fits = new.shape == self.shape and new.dtype.kind in "bui"
-        if not fits or (new.dtype.itemsize > 1 and new.size and (new.min() < 0 or new.max() > 255)):
+    def _checked(self, labels: Any) -> npt.NDArray[Any]:
+        new, kind = np.asarray(labels), self.data.dtype
+        if new.shape != self.shape or new.dtype.kind not in "bui" or not _holds(kind, new):
+            top = np.iinfo(kind).max
             raise InputError(
                 f"got labels of shape {new.shape} and type {new.dtype}, expected {self.shape} of "
-                "whole numbers from 0 to 255; nothing was changed"
+                f"whole numbers from 0 to {top}; nothing was changed"
             )
-        return new.astype(np.uint8, copy=False)
+        return new.astype(kind, copy=False)
+
+
+def _holds(kind: np.dtype[Any], ids: npt.NDArray[Any]) -> bool:
+    """Whether all ``ids`` are numbers of this type."""
+    if ids.dtype in (kind, np.bool_) or not ids.size:
+        return True
+    limits = np.iinfo(kind)
+    return bool(limits.min <= ids.min() and ids.max() <= limits.max)
+
+
+def _type_for(ids: npt.NDArray[Any]) -> np.dtype[Any]:
+    """The smallest type that napari converts labels to and that holds ``ids``."""
+    return next(k for k in map(np.dtype, ("uint16", "int32", "int64")) if _holds(k, ids))

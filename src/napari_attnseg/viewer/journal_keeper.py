@@ -200,6 +200,7 @@ class Book:
             pixels = data
         self.journal = Journal(folder / f"{name}.journal", facts, failed)
         self._saved = bool(facts.get("saved"))
+        self._kind = facts["dtype"]
         self.changes = 0
         self.edits.recorder = self
         pages = self.edits.planes.pages()
@@ -213,6 +214,10 @@ class Book:
         """See :class:`napari_attnseg.viewer.edits.Recorder`."""
         self.changes += 1
         self.saved(False)
+        kind = self.edits.data.dtype.str
+        if kind != self._kind:  # a person has converted the layer
+            self._kind = kind
+            self.journal.facts(dtype=kind)
         self.journal.tiles(what, {page: self.edits.planes.packed(page) for page in pages})
 
     def saved(self, on: bool) -> None:
@@ -244,6 +249,7 @@ def facts_of(hub: Hub, results: ResultLayers) -> dict[str, Any]:
         "provenance": dict(results.provenance),
         "z": hub.visible_z() if mine else 0,
         "shape": list(results.shape),
+        "dtype": np.dtype(labels.data.dtype).str if labels is not None else "|u1",
         "labels": labels.name if labels is not None else "",
     }
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from napari_attnseg.io.journal import Page
 from napari_attnseg.io.runs import pack, unpack
-from napari_attnseg.viewer.journal_tiles import HOLDS, HeldTiles, Key, box, tiles_of
+from napari_attnseg.viewer.journal_tiles import (
+    HeldTiles,
+    Key,
+    box,
+    ids_of,
+    is_held,
+    tiles_of,
+    with_held,
+)
 
 MODEL, HELD = 0, 1
 """The two planes in a page."""
@@ -27,30 +37,31 @@ class Planes:
         """Where slice ``z`` is held by hand, (Y, X)."""
         found = np.zeros(self.shape[1:], bool)
         for key in self.held.keys_of(z):
-            found[box(key, self.shape)[1:]] = self.held.codes(key) >= HOLDS
+            found[box(key, self.shape)[1:]] = is_held(self.held.codes(key))
         return found
 
-    def shown(self, z: int) -> npt.NDArray[np.uint8]:
-        """Slice ``z`` as it is to be seen (a view of the model where nothing is held)."""
+    def shown(self, z: int) -> npt.NDArray[Any]:
+        """Slice ``z`` as it is to be seen (a view of the model where nothing is held); int64
+        where ids beyond 255 are held, else uint8."""
         keys = tuple(self.held.keys_of(z))
         if not keys:
             return self.model[z]
         seen = np.array(self.model[z])
         for key in keys:
             place = box(key, self.shape)[1:]
-            seen[place] = over(seen[place], self.held.codes(key))
+            tile = over(seen[place], self.held.codes(key))
+            seen = seen.astype(np.promote_types(seen.dtype, tile.dtype), copy=False)
+            seen[place] = tile
         return seen
 
-    def tile(self, key: Key) -> npt.NDArray[np.uint8]:
+    def tile(self, key: Key) -> npt.NDArray[Any]:
         """A tile as it is to be seen."""
         under = self.model[box(key, self.shape)]
         return over(under, self.held.codes(key)) if self.held.packed(key) else under
 
-    def hold(self, key: Key, where: npt.NDArray[np.bool_], values: npt.NDArray[np.uint8]) -> int:
+    def hold(self, key: Key, where: npt.NDArray[np.bool_], values: npt.NDArray[Any]) -> int:
         """Hold ``values`` in a tile ``where`` they are true; how many pixels these are."""
-        codes = self.held.codes(key)
-        codes[where] = values[where].astype(np.uint16) + HOLDS
-        self.held.put(key, codes)
+        self.held.put(key, with_held(self.held.codes(key), where, values))
         return int(np.count_nonzero(where))
 
     def packed(self, page: Page) -> bytes:
@@ -81,6 +92,6 @@ class Planes:
         return found
 
 
-def over(model: npt.NDArray[np.uint8], codes: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
+def over(model: npt.NDArray[Any], codes: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The held pixels over what the model says."""
-    return np.where(codes >= HOLDS, codes.astype(np.uint8), model)  # the low byte is the class
+    return np.where(is_held(codes), ids_of(codes), model)

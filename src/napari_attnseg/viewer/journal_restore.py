@@ -16,7 +16,7 @@ from napari_attnseg.settings import Tuning
 from napari_attnseg.viewer.session_image import ImageGone, bring_image
 
 if TYPE_CHECKING:
-    from napari.layers import Image
+    from napari.layers import Image, Labels
 
     from napari_attnseg.viewer.hub import Hub
     from napari_attnseg.viewer.results import ResultLayers
@@ -86,8 +86,9 @@ def take_up(
     labels = results.ensure_labels()
     assert results.edits is not None
     try:
+        _convert(labels, str(facts.get("dtype", "")))
         results.edits.restore(pages)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         hub.viewer.layers.remove(labels)
         raise InputError(f"the kept labels do not fit the image: {error}") from error
     results.edits.tuning = tuning
@@ -98,6 +99,16 @@ def take_up(
         hub.viewer.dims.set_point(0, layer.data_to_world((int(facts.get("z", 0)), 0, 0))[0])
     hub.results_changed.emit(hub.results)
     return results, note
+
+
+def _convert(labels: Labels, kind: str) -> None:
+    """Give a layer the type that a person had converted it to; ``TypeError`` for one that is
+    none of labels."""
+    dtype = np.dtype(kind or np.uint8)
+    if dtype.kind not in "ui":
+        raise TypeError(f"labels of type {dtype}")
+    if dtype != labels.data.dtype:
+        labels.data = labels.data.astype(dtype)
 
 
 def _choose_model(hub: Hub, model: str, digest: str) -> str:

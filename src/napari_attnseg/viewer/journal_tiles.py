@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_attnseg.io.runs import pack, unpack
+from napari_attnseg.io.runs import item_bytes, pack, unpack
 
 TILE = 256
 """Side of a tile in pixels; the last ones of a row or column are smaller."""
 HOLDS = 256
 """A held pixel's code is this plus its class id; 0 is a pixel that is not held."""
+_WIDE, _SIGN = np.uint64(1 << 63), np.uint64(1 << 62)
+"""A tile with an id outside 0 to 255 has codes of 64 bits: the highest one is that of a held pixel,
+the others are its id (two's complement)."""
 
 Key = tuple[int, int, int]
 """Slice, row and column of a tile."""
@@ -95,11 +98,11 @@ class HeldTiles:
         """A tile as it is kept; empty when nothing in it is held."""
         return self._slices.get(key[0], {}).get(key, (b"", 0))[0]
 
-    def codes(self, key: Key) -> npt.NDArray[np.uint16]:
+    def codes(self, key: Key) -> npt.NDArray[Any]:
         """The codes of a tile (see ``HOLDS``), a copy."""
         return codes_of(self.packed(key), key, self.shape)
 
-    def put(self, key: Key, codes: npt.NDArray[np.uint16]) -> None:
+    def put(self, key: Key, codes: npt.NDArray[Any]) -> None:
         """Replace a tile."""
         held = int(np.count_nonzero(codes))
         self.put_packed(key, pack(codes) if held else b"", held)
@@ -121,8 +124,38 @@ class HeldTiles:
         self.count = 0
 
 
-def codes_of(data: bytes, key: Key, shape: tuple[int, int, int]) -> npt.NDArray[np.uint16]:
-    """The codes of a packed tile; raises ``ValueError`` when they do not fit."""
+def codes_of(data: bytes, key: Key, shape: tuple[int, int, int]) -> npt.NDArray[Any]:
+    """The codes of a packed tile, uint16 or uint64; raises ``ValueError`` when they do not fit."""
     _, rows, columns = box(key, shape)
     size = (rows.stop - rows.start, columns.stop - columns.start)
-    return unpack(data, size, np.uint16) if data else np.zeros(size, np.uint16)
+    if not data:
+        return np.zeros(size, np.uint16)
+    return unpack(data, size, np.uint64 if item_bytes(data, size) == 8 else np.uint16)
+
+
+def is_held(codes: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Where pixels are held."""
+    return codes >= (HOLDS if codes.dtype == np.uint16 else _WIDE)
+
+
+def ids_of(codes: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The class ids of held pixels, uint8 or int64; others are anything."""
+    if codes.dtype == np.uint16:
+        return codes.astype(np.uint8)  # the low byte is the class
+    low = codes & ~_WIDE
+    return np.where(low & _SIGN, low | _WIDE, low).view(np.int64)
+
+
+def with_held(
+    codes: npt.NDArray[Any], where: npt.NDArray[np.bool_], ids: npt.NDArray[Any]
+) -> npt.NDArray[Any]:
+    """The codes with ``ids`` held ``where`` they are true; may be ``codes`` itself, changed."""
+    new = ids[where]
+    if codes.dtype == np.uint16:
+        if ids.dtype == np.uint8 or not new.size or (new.min() >= 0 and new.max() < HOLDS):
+            codes[where] = new.astype(np.uint16) + HOLDS
+            return codes
+        held = is_held(codes)
+        codes = np.where(held, codes.astype(np.uint64) - HOLDS | _WIDE, np.uint64(0))
+    codes[where] = new.astype(np.int64).view(np.uint64) | _WIDE
+    return codes
