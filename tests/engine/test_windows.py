@@ -208,7 +208,7 @@ def test_what_a_3d_model_lacks_is_said() -> None:
     with pytest.raises(InputError, match="3D model"):
         session.look_along(1)
     with pytest.raises(InputError, match="3D model"):
-        session.maps(0)
+        session.fingerprint(0)
     assert session.received(0) is None
 
 

@@ -98,11 +98,13 @@ class Record:
 
 @dataclass
 class Tape:
-    """What was seen. ``queries``: the asked positions, each as fractions (row, column) in [0, 1)
-    of the model's padded input; none when nobody asked for rows."""
+    """What was seen. ``queries``: the asked positions, each as fractions (row, column), in a volume
+    (slice, row, column), in [0, 1) of the model's padded input; none when nobody asked for rows.
+    ``ndim``: spatial axes of that input."""
 
     queries: tuple[Query, ...] = ()
     records: list[Record] = field(default_factory=list)
+    ndim: int = 2
 
     @property
     def query(self) -> Query | None:
@@ -160,7 +162,7 @@ class Probe:
     ) -> None:
         """Keep a copy (a later in-place activation must not change what was seen)."""
         kept = values.detach().clone()
-        where = geometry or Geometry()
+        where = geometry or Geometry(self.tape.ndim)
         self.tape.records.append(
             Record(self.place, name, kind, kept, where, query, axis, step, labels)
         )
@@ -178,7 +180,8 @@ def recording(
     from napari_attnseg.attention.module import AttentionModule
 
     asked = (query, *queries) if query is not None else tuple(queries)
-    tape = Tape(asked)
+    ndim = getattr(model, "ndim", 2)
+    tape = Tape(asked, ndim=len(asked[0]) if asked else ndim if isinstance(ndim, int) else 2)
     modules = [(n, m) for n, m in model.named_modules() if isinstance(m, AttentionModule)]
     try:
         for name, module in modules:

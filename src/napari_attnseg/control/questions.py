@@ -18,6 +18,8 @@ class LevelMaps(Request):
     With ``y >= 0`` also what pixel (z, y, x) attends to at every place that has rows, and what
     the ``others`` (y, x) do. Maps named in ``stacks`` (place, name) come with all their channels.
     Written into ``out``, one float32 ``.npy`` in view orientation each. Event: ``LevelMapsDone``.
+    Of a 3D model the maps are volumes over the window that answers for the pixel or, without one,
+    for ``near`` (y, x; empty: the middle of the slice).
     """
 
     image: ImageRef = field(default_factory=lambda: ImageRef("", ""))
@@ -31,12 +33,14 @@ class LevelMaps(Request):
     tile: int = 0
     others: tuple[tuple[int, int], ...] = ()
     stacks: tuple[tuple[str, str], ...] = ()
+    near: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class LevelMapFile:
     """One map: ``path`` of its values; everything else as in ``engine.levels.LevelMap``. Cell
-    (i, j) of a picture has its centre at pixel ``offset + scale*(i, j)``."""
+    (i, j) of a picture has its centre at pixel ``offset + scale*(i, j)``; ``depth``: scale and
+    offset along the slices of a map that is a volume, empty of one that lies on a slice."""
 
     path: str = ""
     place: str = ""
@@ -50,16 +54,19 @@ class LevelMapFile:
     axis: int = 0
     channels: int = 0
     query: int = 0
+    depth: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class LevelMapsDone(Event):
-    """The ``maps`` of slice ``z``, finest grid first; rows are those of pixel (y, x)."""
+    """The ``maps`` of slice ``z``, finest grid first; rows are those of pixel (y, x). ``about``:
+    of a 3D model, which part of the scan they are of, in words."""
 
     z: int = 0
     y: int = -1
     x: int = -1
     maps: tuple[LevelMapFile, ...] = ()
+    about: str = ""
 
 
 @dataclass(frozen=True)

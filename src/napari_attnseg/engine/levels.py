@@ -33,6 +33,7 @@ LEVEL = r"level_\d+"
 @dataclass(frozen=True, eq=False)
 class LevelMap:
     """One map in view orientation: ``values`` float32, placed by ``scale`` if it is over the image.
+    Of a 3D model a picture (h, w) is a volume (d, h, w), placed by ``depth`` along the slices.
 
     ``place``: the module's name inside the model; ``title``: the same for people ("skip 1, 1/2
     resolution"); ``level``: the tunable that scales it ("level_1"), or empty. ``name``: the
@@ -43,9 +44,11 @@ class LevelMap:
       or, when these were asked for, all of them (channels, h, w)
     - pictures (K, h, w): ``"branch"``, ``"region"``, ``"propagation"``
     - a figure beside the image: ``"channel"`` (C,), ``"kernel"`` (n,), ``"branch"`` (K,) or
-      (K, C), ``"matrix"`` (m, n), ``"axes"`` (C, n) along ``axis`` (0 rows, 1 columns)
+      (K, C), ``"matrix"`` (m, n), ``"axes"`` (C, n) along ``axis`` (0 rows, 1 columns; of volumes
+      slices first)
 
-    ``query``: the number of the asked pixel that a row belongs to.
+    ``query``: the number of the asked pixel that a row belongs to. ``depth``: distance between
+    the cells along the slices and the centre of the first, in slices; ``None`` for a slice.
     """
 
     place: str
@@ -59,6 +62,7 @@ class LevelMap:
     axis: int = 0
     channels: int = 0
     query: int = 0
+    depth: tuple[float, float] | None = None
 
 
 Key = tuple[str, str]
@@ -69,8 +73,8 @@ def record(
     model: SegmentationModel,
     x_BCHW: torch.Tensor,
     values: Mapping[str, Any],
-    query: tuple[float, float] | None = None,
-    others: Sequence[tuple[float, float]] = (),
+    query: tuple[float, ...] | None = None,
+    others: Sequence[tuple[float, ...]] = (),
 ) -> list[Record]:
     """The records of one forward, ordered by the model's places (unknown ones last).
 
@@ -82,7 +86,7 @@ def record(
         model(x_BCHW, **values)
     last = {(r.place, r.name, r.query): r for r in map(_named, tape.records)}
     places = model.places
-    return sorted(last.values(), key=lambda r: _rank(r.place, places))
+    return sorted(last.values(), key=lambda r: rank(r.place, places))
 
 
 def _named(found: Record) -> Record:
@@ -134,21 +138,7 @@ def level_of(place: Place, model: SegmentationModel) -> str:
     return names[places.index(place)] if len(names) == len(places) else ""
 
 
-def _rank(module: str, places: tuple[Place, ...]) -> int:
+def rank(module: str, places: tuple[Place, ...]) -> int:
+    """Where a module comes in the order of the places (unknown ones last)."""
     found = place_of(module, places)
     return len(places) if found is None else places.index(found)
-
-
-def fraction_of(
-    at: tuple[int, int],
-    size: tuple[int, int],
-    work: tuple[int, int],
-    padded: tuple[int, int],
-    flips: tuple[bool, bool],
-) -> tuple[float, float]:
-    """Centre of view pixel ``at`` (row, column) as fractions of the network's padded input."""
-    y, x = ((n - 1 - p if flipped else p) for p, n, flipped in zip(at, size, flips, strict=True))
-    rows, cols = (
-        (p + 0.5) / n * w / full for p, n, w, full in zip((y, x), size, work, padded, strict=True)
-    )
-    return rows, cols

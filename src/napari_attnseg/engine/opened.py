@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,6 +35,7 @@ from napari_attnseg.engine.preprocess import (
     normalize,
     resize,
 )
+from napari_attnseg.engine.seen import Seen
 from napari_attnseg.engine.stages import ByteCache, bytes_of
 from napari_attnseg.engine.turned import Turned, depth_along, in_order, size_along, standing
 from napari_attnseg.engine.values import checked_values
@@ -302,11 +303,35 @@ class OpenImage:
         logits = yield from self._windows.logits(key, at, net)
         return cut_logits(logits, values["cut"]), new
 
+    def seen(self, z: int, near: tuple[int, int] | None = None) -> Seen:
+        """What one forward sees: slice ``z`` or, of a 3D model, the window that weighs most in the
+        answer of voxel (z, *near) (default: in the middle of the slice)."""
+        shape, work = self.shape, self._working_size()
+        if self._windows is None:
+            padded = self.model.padded_size(work)
+            return Seen.slice(z, shape[1:], work, padded, self._flips[1:])
+        windows = self._windows
+        at = (z, *(near or (shape[1] // 2, shape[2] // 2)))
+        whole = Seen((), shape, windows.working, (0, 0, 0), *(windows.working,) * 2, self._flips)
+        first = windows.nearest(whole.working(at))
+        padded = self.model.padded_size(windows.window)
+        return replace(whole, key=first, first=first, sides=windows.window, padded=padded)
+
+    def _pixels(self, seen: Seen) -> torch.Tensor:
+        """The same as the network gets it: (1, C, H, W) or (1, C, d, h, w)."""
+        if self._windows is None:
+            return self._prepare(seen.key)  # type: ignore[arg-type]
+        return self._windows.pixels(seen.first).to(self.device)  # type: ignore[arg-type]
+
     def _need_whole(self, what: str) -> None:
         if self.model.ndim == 3:
             raise InputError(
-                f"there is no {what} of a 3D model yet; choose a model of slices to look inside"
+                f"there is no {what} of a 3D model: it sees windows of a volume, no single slice; "
+                "choose a model of slices for it"
             )
+        self._need_uncut(what)
+
+    def _need_uncut(self, what: str) -> None:
         if self.tiled:
             raise InputError(
                 f"there is no {what} of a slice that is cut into tiles; "

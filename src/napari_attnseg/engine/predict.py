@@ -116,15 +116,23 @@ def place_map(
     grid: tuple[int, int],
     flips: tuple[bool, bool],
 ) -> MapScale:
-    """Lay a map of ``grid`` (h, w) that covers the ``padded`` input over a slice of ``size``.
+    """Lay a map of ``grid`` (h, w) that covers the ``padded`` input over a slice of ``size``."""
+    (rows, top), (cols, left) = (
+        place_axis(*of) for of in zip(size, work, padded, grid, flips, strict=True)
+    )
+    return MapScale((rows, cols), (top, left), grid)
 
-    The network fills its input up behind the last pixel (from ``work`` to ``padded``); on a
-    flipped axis that is before the first pixel of the view, so the offset becomes smaller,
-    possibly negative.
+
+def place_axis(
+    size: int, work: int, padded: int, grid: int, flipped: bool, first: int = 0
+) -> tuple[float, float]:
+    """Along one axis of ``size`` positions, of which the network saw ``work``: distance between
+    the ``grid`` cells of a map, and the centre of its first one.
+
+    The map covers ``padded`` working positions from number ``first`` on. The network fills its
+    input up behind the last position; on a flipped axis that is before the first one of the view,
+    so the centre becomes smaller, possibly negative.
     """
-    rows, cols = (p / g * n / w for p, g, n, w in zip(padded, grid, size, work, strict=True))
-    first = [
-        (n - g * s if flipped else 0.0) + (s - 1) / 2
-        for n, g, s, flipped in zip(size, grid, (rows, cols), flips, strict=True)
-    ]
-    return MapScale((rows, cols), (first[0], first[1]), grid)
+    step = padded / grid * size / work
+    centre = first * size / work + (step - 1) / 2
+    return step, size - 1 - centre - step * (grid - 1) if flipped else centre

@@ -35,12 +35,14 @@ LEAST = 4
 def level_maps(session: Session, work: LevelMaps) -> Iterator[Event]:
     """The maps of one slice and, of a pixel, its rows, as files."""
     rows: tuple[LevelMap, ...] = ()
+    near = (work.near[0], work.near[1]) if work.near else None
     if work.y >= 0:
-        at = (work.z, work.y, work.x)
-        rows = session.rows(*at, work.tuning, work.others, work.stacks)
-    maps = session.maps(work.z, work.tuning, work.stacks)
+        near = (work.y, work.x)
+        rows = session.rows(work.z, *near, work.tuning, work.others, work.stacks)
+    maps = session.maps(work.z, work.tuning, work.stacks, near)
     files = tuple(_written(m, Path(work.out)) for m in (*maps, *rows))
-    yield LevelMapsDone(work.id, work.z, work.y, work.x, files)
+    about = session.seen(work.z, near).words
+    yield LevelMapsDone(work.id, work.z, work.y, work.x, files, about)
 
 
 def _written(found: LevelMap, out: Path) -> LevelMapFile:
@@ -61,6 +63,7 @@ def _written(found: LevelMap, out: Path) -> LevelMapFile:
         found.axis,
         found.channels,
         found.query,
+        found.depth or (),
     )
 
 

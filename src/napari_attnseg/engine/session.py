@@ -23,9 +23,9 @@ from napari_attnseg.engine.predict import (
     MapScale,
     Prediction,
     place_grid,
-    place_map,
 )
 from napari_attnseg.engine.refining import Step, iterate, refined_model
+from napari_attnseg.engine.seen import Seen
 from napari_attnseg.errors import InputError
 from napari_attnseg.settings import PLAIN_THRESHOLD, Tuning
 
@@ -186,12 +186,19 @@ class Session(OpenImage):
         return not self.tiled and self._values(tuning).get("rule") == "authors"
 
     def maps(
-        self, z: int = 0, tuning: Tuning | None = None, stacks: Collection[levels.Key] = ()
+        self,
+        z: int = 0,
+        tuning: Tuning | None = None,
+        stacks: Collection[levels.Key] = (),
+        near: tuple[int, int] | None = None,
     ) -> tuple[LevelMap, ...]:
         """The attention maps of every place of the model, finest grid first, from one full
         forward at ``tuning`` (kept); none for a model without attention. Maps that ``stacks``
-        names (place, name) come with all their channels, the others as the mean of theirs."""
-        return self._recorded(z, tuning, (), stacks)
+        names (place, name) come with all their channels, the others as the mean of theirs.
+
+        Of a 3D model: volumes over the one window that weighs most in the answer of voxel
+        ``(z, *near)``, ``near`` (row, column) being the middle of the slice by default."""
+        return self._recorded(z, tuning, (), stacks, near)
 
     def rows(
         self,
@@ -204,7 +211,8 @@ class Session(OpenImage):
     ) -> tuple[LevelMap, ...]:
         """What pixel (z, y, x) attends to at every place that has such a row (it may have signs:
         dot-product attention is no share of a whole); so too for ``others`` (y, x) of the slice,
-        told apart by ``query`` (1, 2, ...). ``stacks``: see :meth:`maps`."""
+        told apart by ``query`` (1, 2, ...). ``stacks``: see :meth:`maps`. Of a 3D model each is a
+        volume over the window that weighs most in the voxel's answer."""
         height, width = self.shape[1:]
         for row, column in ((y, x), *others):
             if not (0 <= row < height and 0 <= column < width):
@@ -246,60 +254,82 @@ class Session(OpenImage):
         tuning: Tuning | None,
         at: tuple[tuple[int, int], ...],
         stacks: Collection[levels.Key],
+        near: tuple[int, int] | None = None,
     ) -> tuple[LevelMap, ...]:
         """Maps, or rows of the pixels ``at``; one forward with a question gives both."""
         values = self._values(tuning)
         self._check_slice(z)
-        self._need_whole("attention map")
+        self._need_uncut("attention map")
+        if not at:
+            return self._seen_maps(self.seen(z, near), values, (), stacks)
+        found: list[LevelMap] = []
+        for seen, numbers in self._asked_parts(z, at).items():
+            asked = tuple((n, (z, *at[n])[-len(seen.size) :]) for n in numbers)
+            found += self._seen_maps(seen, values, asked, stacks)
+        found.sort(key=lambda m: levels.rank(m.place, self.model.places))
+        return tuple(found)
+
+    def _asked_parts(self, z: int, at: tuple[tuple[int, int], ...]) -> dict[Seen, list[int]]:
+        """The parts of the image that answer for pixels ``at``, with the numbers of theirs."""
+        parts: dict[Seen, list[int]] = {}
+        for number, pixel in enumerate(at):
+            parts.setdefault(self.seen(z, pixel), []).append(number)
+        return parts
+
+    def _seen_maps(
+        self,
+        seen: Seen,
+        values: dict[str, Any],
+        asked: tuple[tuple[int, tuple[int, ...]], ...],
+        stacks: Collection[levels.Key],
+    ) -> tuple[LevelMap, ...]:
+        """Maps of one part of the image, or the rows of positions ``asked`` (number, position)."""
         whole = frozenset(stacks)
-        root = (z, whole, *((k, v) for k, v in sorted(values.items()) if k != "cut"))
-        found, kept = self._levels.get((root, at))
+        root = (seen.key, whole, *((k, v) for k, v in sorted(values.items()) if k != "cut"))
+        found, kept = self._levels.get((root, asked))
         if found:
             return tuple(kept)
         wanted = {t.name: values[t.name] for t in self.model.tunables if t.stage == "gate"}
-        asked = [self._fraction(pixel) for pixel in at]
-        query, others = (asked[0], asked[1:]) if asked else (None, [])
+        queries = [seen.fraction(at) for _, at in asked]
+        query = queries[0] if queries else None
         records = self._guarded(
-            lambda: levels.record(self.model, self._prepare(z), wanted, query, others)
+            lambda: levels.record(self.model, self._pixels(seen), wanted, query, queries[1:])
         )
-        made = [self._level_map(record, whole) for record in records]
+        made = [self._level_map(record, whole, seen, asked) for record in records]
         maps = tuple(m for m in made if m.kind != "row")
         rows = tuple(m for m in made if m.kind == "row")
         self._levels.put((root, ()), maps)
-        if at:
-            self._levels.put((root, at), rows)
-        return rows if at else maps
+        if asked:
+            self._levels.put((root, asked), rows)
+        return rows if asked else maps
 
-    def _level_map(self, record: levels.Record, stacks: Collection[levels.Key]) -> LevelMap:
+    def _level_map(
+        self,
+        record: levels.Record,
+        stacks: Collection[levels.Key],
+        seen: Seen,
+        asked: tuple[tuple[int, tuple[int, ...]], ...],
+    ) -> LevelMap:
         place = levels.place_of(record.place, self.model.places)
         title = place.title if place else record.place
         level = levels.level_of(place, self.model) if place else ""
-        values, scale = self._placed(record, levels.pictured(record, stacks))
+        values, scale, depth = self._placed(record, levels.pictured(record, stacks), seen)
         about = (record.place, record.name, title, record.kind)
         count = levels.channels_of(record)
+        query = asked[record.query][0] if record.query < len(asked) else 0
         return LevelMap(
-            *about, values, scale, level, record.labels, record.axis, count, record.query
+            *about, values, scale, level, record.labels, record.axis, count, query, depth
         )
 
-    def _placed(self, record: levels.Record, values: torch.Tensor) -> tuple[np.ndarray, MapScale]:
-        """A record's values in view orientation, and where they lie on the slice."""
+    def _placed(
+        self, record: levels.Record, values: torch.Tensor, seen: Seen
+    ) -> tuple[np.ndarray, MapScale, tuple[float, float] | None]:
+        """A record's values in view orientation, and where they lie on the image."""
         if levels.over_image(record):
-            back = self._back(values)
-            sizes = (self.shape[1:], self._working_size(), self._padded_size())
-            return back, place_map(*sizes, back.shape[-2:], self._flips[1:])
-        turned = record.kind == "axes" and self._flips[1 + record.axis]
-        return (values.flip(-1) if turned else values).cpu().numpy(), levels.BESIDE
-
-    def _fraction(self, at: tuple[int, int]) -> tuple[float, float]:
-        return levels.fraction_of(
-            at, self.shape[1:], self._working_size(), self._padded_size(), self._flips[1:]
-        )
-
-    def _padded_size(self) -> tuple[int, int]:
-        """The working size filled up to whole cells of the deepest grid."""
-        stride = self.model.stride
-        h, w = (-(-n // stride) * stride for n in self._working_size())
-        return h, w
+            back = seen.back(values)
+            return back, *seen.place(back.shape[-len(seen.size) :])
+        turned = record.kind == "axes" and seen.flips[record.axis]
+        return (values.flip(-1) if turned else values).cpu().numpy(), levels.BESIDE, None
 
 
 def _last(steps: Generator[None, None, Prediction]) -> Prediction:

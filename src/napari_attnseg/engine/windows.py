@@ -76,6 +76,7 @@ class Windows:
         self._plane = plane
         tops, *across = (starts(n, side) for n, side in zip(working, self.window, strict=True))
         self.layers = tops
+        self._starts = (tops, *across)
         self._across = list(product(*across))
         self._weights = window_weights(self.window)
         self._total: torch.Tensor | None = None
@@ -127,6 +128,20 @@ class Windows:
             found = torch.lerp(found, self._joined(held, second), share)
         return resize(found[None], self.shape[1:], antialias=False)[0]
 
+    def nearest(self, at: tuple[float, ...]) -> Size:
+        """First voxel of the window that weighs most in the answer at working position ``at``: the
+        one whose middle is nearest."""
+        top, row, column = (
+            min(firsts, key=lambda first: abs(first + side / 2 - centre))
+            for firsts, side, centre in zip(self._starts, self.window, at, strict=True)
+        )
+        return top, row, column
+
+    def pixels(self, first: Size) -> torch.Tensor:
+        """What the network sees of the window that begins at ``first``: (1, C, d, h, w)."""
+        rows, columns = (slice(a, a + n) for a, n in zip(first[1:], self.window[1:], strict=True))
+        return self._slab(first[0], rows, columns)
+
     def clear(self) -> None:
         """Forget what was computed."""
         self._sums.clear()
@@ -150,11 +165,14 @@ class Windows:
         assert total is not None
         self._sums[(key, number)] = total
 
-    def _slab(self, top: int) -> torch.Tensor:
-        """Planes ``top`` and on, (1, C, d, H, W): one layer's share of the volume."""
+    def _slab(
+        self, top: int, rows: slice = slice(None), columns: slice = slice(None)
+    ) -> torch.Tensor:
+        """Planes ``top`` and on, (1, C, d, H, W): one layer's share of the volume, or these rows
+        and columns of it."""
         slab: torch.Tensor | None = None
         for i in range(self.window[0]):
-            plane = self._working_plane(top + i)
+            plane = self._working_plane(top + i)[..., rows, columns]
             if slab is None:
                 slab = torch.empty(1, plane.shape[1], self.window[0], *plane.shape[2:])
             slab[:, :, i] = plane

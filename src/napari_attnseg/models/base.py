@@ -148,6 +148,11 @@ class SegmentationModel(nn.Module):
     def forget(self) -> None:
         """Let go of what is kept of the last image."""
 
+    def padded_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        """The sides to which ``encode`` fills an input of ``size`` up, behind its last positions:
+        what maps of attention cover."""
+        return tuple(n + -n % self.stride for n in size)
+
     @abstractmethod
     def encode(self, x_BCHW: Tensor) -> Encoded:
         """Features of any input size (padded inside)."""

@@ -106,6 +106,9 @@ class RefinedModel(SegmentationModel):
         self._kept.clear()
         self.coarse.forget()
 
+    def padded_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        return self.coarse.padded_size(size)
+
     def encode(self, x_BCHW: Tensor) -> RefinedEncoded:
         coarse = self.coarse.encode(x_BCHW)
         return RefinedEncoded(coarse.features, coarse.size, (), coarse, x_BCHW)

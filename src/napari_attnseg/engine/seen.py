@@ -1,0 +1,106 @@
+"""What one forward of a network sees of an image: a slice, or one window of a volume.
+
+Axes are (rows, columns) of a slice and (slices, rows, columns) of a window. A position counts in
+*view* order, as the image lies; a working position in the standing and at the size in which the
+network works on the whole image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from napari_attnseg.engine.predict import MapScale, place_axis
+
+
+@dataclass(frozen=True)
+class Seen:
+    """``key`` names the part; ``size`` of the image, ``work``: the same in working positions;
+    ``first`` working position of the part and its ``sides``, ``padded`` the sides that the network
+    fills them up to; ``flips``: axes that are reversed before the network."""
+
+    key: Hashable
+    size: tuple[int, ...]
+    work: tuple[int, ...]
+    first: tuple[int, ...]
+    sides: tuple[int, ...]
+    padded: tuple[int, ...]
+    flips: tuple[bool, ...]
+
+    @classmethod
+    def slice(
+        cls,
+        z: int,
+        size: tuple[int, ...],
+        work: tuple[int, ...],
+        padded: tuple[int, ...],
+        flips: tuple[bool, ...],
+    ) -> Seen:
+        """All of slice ``z``."""
+        return cls(z, size, work, (0,) * len(size), work, padded, flips)
+
+    def working(self, at: Sequence[int]) -> tuple[float, ...]:
+        """Centre of view position ``at`` in working positions."""
+        return tuple(self._working(axis, position) for axis, position in enumerate(at))
+
+    def fraction(self, at: Sequence[int]) -> tuple[float, ...]:
+        """Centre of view position ``at`` as fractions of the network's padded input."""
+        return tuple(
+            (centre - first) / padded
+            for centre, first, padded in zip(self.working(at), self.first, self.padded, strict=True)
+        )
+
+    def place(self, grid: Sequence[int]) -> tuple[MapScale, tuple[float, float] | None]:
+        """Where a map of ``grid`` that covers the padded input lies on the image: on its slices,
+        and along them (``None`` for a part that is a slice)."""
+        found = [
+            place_axis(*of)
+            for of in zip(
+                self.size, self.work, self.padded, grid, self.flips, self.first, strict=True
+            )
+        ]
+        (rows, top), (cols, left) = found[-2:]
+        on_slice = MapScale((rows, cols), (top, left), (grid[-2], grid[-1]))
+        return on_slice, found[0] if len(found) == 3 else None
+
+    def back(self, values: torch.Tensor) -> np.ndarray:
+        """A map (..., *grid) as a contiguous array in view order."""
+        turns = (slice(None, None, -1 if flipped else 1) for flipped in self.flips)
+        return np.ascontiguousarray(values.detach().cpu().numpy()[(..., *turns)])
+
+    @property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """Positions of the image, along each axis (first, after the last), whose centres lie in
+        the part."""
+        found = []
+        for n, w, first, side, flipped in zip(
+            self.size, self.work, self.first, self.sides, self.flips, strict=True
+        ):
+            ends = [int(np.ceil(edge * n / w - 0.5)) for edge in (first, first + side)]
+            low, high = (min(max(end, 0), n) for end in ends)
+            found.append((n - high, n - low) if flipped else (low, high))
+        return tuple(found)
+
+    @property
+    def words(self) -> str:
+        """Of a window, for people: what its maps are of; empty of a slice."""
+        if len(self.size) == 2:
+            return ""
+        sides = " x ".join(map(str, self.sides))
+        (z, z_end), (y, y_end), (x, x_end) = self.spans
+        if self.sides == self.work:
+            return f"The maps are volumes: the 3D model sees this scan whole ({sides} voxels)."
+        return (
+            f"The maps are volumes over one window of the 3D model ({sides} voxels): slices {z} to "
+            f"{z_end - 1}, rows {y} to {y_end - 1}, columns {x} to {x_end - 1}. It is the window "
+            "that weighs most where you look; elsewhere no attention was computed."
+        )
+
+    def _working(self, axis: int, position: int) -> float:
+        """Centre of a view position in working positions."""
+        n, w = self.size[axis], self.work[axis]
+        at = n - 1 - position if self.flips[axis] else position
+        return (at + 0.5) * w / n
