@@ -133,6 +133,23 @@ def test_another_model_is_refused(folder: Path, tmp_path: Path, tiny_checkpoint:
     assert reproduce(folder / "coins_mask.png", model=str(renamed)).equal
 
 
+def test_the_right_voxels_in_another_place_are_refused(folder: Path, tmp_path: Path) -> None:
+    """Another program moved the mask by 5 mm; or it stored the same mask the other way round."""
+    import nibabel as nib
+
+    mask: Any = nib.load(folder / "scan_mask.nii.gz")
+    ids, moved = np.asarray(mask.dataobj), mask.affine.copy()
+    moved[0, 3] += 5
+    nib.save(nib.Nifti1Image(ids, moved, mask.header), tmp_path / "moved.nii.gz")
+    with pytest.raises(InputError, match=r"moved\.nii\.gz does not lie where its image lies"):
+        reproduce(tmp_path / "moved.nii.gz", image=folder / "scan.nii.gz")
+    turn = np.diag([-1.0, 1, 1, 1])
+    turn[0, 3] = len(ids) - 1
+    turned = nib.Nifti1Image(ids[::-1], mask.affine @ turn, mask.header)
+    nib.save(turned, tmp_path / "turned.nii.gz")
+    assert reproduce(tmp_path / "turned.nii.gz", image=folder / "scan.nii.gz").equal
+
+
 def test_masks_that_say_nothing_are_refused(folder: Path, tmp_path: Path) -> None:
     for name in ("m.png", "m.tif"):
         ids = np.ones((5, 7), np.uint8)

@@ -14,7 +14,8 @@ from napari_attnseg.control.volumes import AXES
 from napari_attnseg.engine.made_from import Told, image_of, model_of, source_of
 from napari_attnseg.errors import DeviceError, InputError
 from napari_attnseg.io.comment import comment_of
-from napari_attnseg.io.image import mask_of, read_mask
+from napari_attnseg.io.image import read_mask
+from napari_attnseg.io.measure_files import in_place
 from napari_attnseg.io.provenance import unpacked, versions
 from napari_attnseg.io.tidying import tidy
 from napari_attnseg.settings import Tuning
@@ -22,6 +23,7 @@ from napari_attnseg.settings import Tuning
 if TYPE_CHECKING:
     from napari_attnseg.engine.on_top import OnTop
     from napari_attnseg.engine.session import Session
+    from napari_attnseg.io.volume import Volume
 
 
 @dataclass(frozen=True)
@@ -70,12 +72,7 @@ def reproduce(
     source = source_of(path, told)
     session, tuning, notes = _session(mask, told, name, device)
     session.set_image(source)
-    stored = mask_of(mask, source)
-    if stored.shape != source.shape:
-        raise InputError(
-            f"{mask.name} is {stored.shape} (Z, Y, X) but its image is {source.shape}; "
-            "the mask was cropped or resampled since it was written"
-        )
+    stored = _stored(mask, source)
     again = np.zeros(source.shape, np.uint8)
     for z, answer in _answers(session, str(told.get("axis", AXES[0])), tuning, progress):
         again[z] = answer.labels
@@ -83,6 +80,17 @@ def reproduce(
     notes += _with_moved_values(again, stored, session, tuning, told)
     where = (mask.name, path.name, Path(name).name)
     return _compared(where, stored, again, told, str(_device_of(session)), notes)
+
+
+def _stored(mask: Path, source: Volume) -> np.ndarray:
+    """Ids (Z, Y, X) as the image is stored. The right voxels in another place are another mask."""
+    ours = read_mask(mask)
+    if ours.shape != source.shape and not ours.part_of_grid:
+        raise InputError(
+            f"{mask.name} is {ours.shape} (Z, Y, X) but its image is {source.shape}; "
+            "the mask was cropped or resampled since it was written"
+        )
+    return np.asarray(in_place(source, ours, mask, "its image"))
 
 
 def _answers(

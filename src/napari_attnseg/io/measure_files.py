@@ -71,8 +71,9 @@ def measure_file(
     return FileMeasures(mask, found, agreement(ours.view, theirs, space, names, tolerance))
 
 
-def in_place(mask: Volume, other: Volume, path: Path) -> Any:
-    """``other``'s voxels (Z, Y, X[, C]) turned to run as the mask's do.
+def in_place(mask: Volume, other: Volume, path: Path, called: str = "the mask") -> Any:
+    """``other``'s voxels (Z, Y, X[, C]) turned to run as the mask's do. ``path``: of ``other``;
+    ``called``: what a sentence calls the first.
 
     Raises ``InputError`` when the two do not have the same voxels in the same places.
     """
@@ -80,7 +81,7 @@ def in_place(mask: Volume, other: Volume, path: Path) -> Any:
         other = on_grid(other, mask)
     if mask.shape != other.shape:
         raise InputError(
-            f"the mask is {mask.shape} but {path.name} is {other.shape} (Z, Y, X); "
+            f"{called} is {mask.shape} but {path.name} is {other.shape} (Z, Y, X); "
             "take files of the same image, or resample one first"
         )
     if mask.geometry is None or other.geometry is None:
@@ -89,7 +90,7 @@ def in_place(mask: Volume, other: Volume, path: Path) -> Any:
     apart = _apart(space_of(mask), space_of(other), other.shape, axes)
     if apart > APART:
         raise InputError(
-            f"{path.name} does not lie where the mask lies: up to {apart:.3g} voxels apart; "
+            f"{path.name} does not lie where {called} lies: up to {apart:.3g} voxels apart; "
             "take files of the same scan, or resample one first"
         )
     return np.flip(other.view, axes) if axes else other.view
