@@ -22,7 +22,7 @@ from napari_attnseg.widgets.segment import SegmentWidget
 
 pytestmark = pytest.mark.gui
 HERE = Path(__file__).resolve().parent
-PATIENCE_SECONDS = 90
+PATIENCE_SECONDS = 240
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from qtpy.QtGui import QMouseEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
-PATIENCE_SECONDS = 90
+PATIENCE_SECONDS = 240
 
 
 def until(true: Callable[[], bool], what: str) -> None:

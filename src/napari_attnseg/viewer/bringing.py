@@ -39,6 +39,10 @@ class Bringing:
         """Whether :meth:`now` takes no time to speak of."""
         return self._knows(layer) or pixels_of(layer).nbytes <= AT_ONCE_BYTES
 
+    def handed(self, layer: Image) -> ImageRef | None:
+        """What the engine was handed of ``layer``, if that is the image of the live lane."""
+        return self._live.state.image if self._knows(layer) else None
+
     def forget(self) -> None:
         """Look at the pixels again next time: they may have been changed in place."""
         self._opened = None

@@ -17,8 +17,9 @@ from napari_attnseg.io.journal import Journal, Page
 from napari_attnseg.io.journal_folder import close_folder, new_folder
 from napari_attnseg.settings import Tuning
 from napari_attnseg.viewer.edits import HandEdits
+from napari_attnseg.viewer.image_changes import digest_in
 from napari_attnseg.viewer.journal_steps import Step
-from napari_attnseg.viewer.session_image import KEPT_BYTES, image_facts, image_path
+from napari_attnseg.viewer.session_image import KEPT_BYTES, image_facts
 
 if TYPE_CHECKING:
     from napari_attnseg.control.state import LiveState
@@ -238,10 +239,10 @@ def facts_of(hub: Hub, results: ResultLayers) -> dict[str, Any]:
 
     mine, labels = hub.results is results, results.labels
     tuning = hub.tuning if mine else (results.edits.tuning if results.edits else None)
-    path, _ = image_path(results.source)
+    digest = digest_in(hub._bringing.handed(results.source))
     return {
         "program": f"napari-attnseg {__version__}",
-        "image": image_facts(results.source) | {"size": _size(path)},
+        "image": image_facts(results.source) | {"digest": digest},
         "model": next((name for name, known in hub.every_result if known is results), ""),
         "model_digest": results.card.digest if results.card else "",
         "device": hub.device,
@@ -287,7 +288,3 @@ def _keep(path: Path, data: Any) -> None:
         part.replace(path)
     except OSError:
         part.unlink(missing_ok=True)
-
-
-def _size(path: Path | None) -> int:
-    return path.stat().st_size if path is not None and path.is_file() else 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,8 @@ from napari_attnseg.errors import AttnSegError, InputError
 from napari_attnseg.io.journal import Page
 from napari_attnseg.io.journal_folder import Left, discard, kept_file
 from napari_attnseg.settings import Tuning
-from napari_attnseg.viewer.session_image import ImageGone, bring_image
+from napari_attnseg.viewer.image_changes import changes
+from napari_attnseg.viewer.session_image import ImageGone, bring_image, image_path
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels
@@ -22,16 +23,24 @@ if TYPE_CHECKING:
     from napari_attnseg.viewer.results import ResultLayers
 
 
-def restore(hub: Hub, left: Left, path: Path | None = None) -> str:
+Later = Callable[[Callable[[], str]], None]
+"""Is given a check that takes seconds and answers a sentence, or nothing."""
+
+
+def restore(hub: Hub, left: Left, path: Path | None = None, later: Later | None = None) -> str:
     """Bring back one journal; what it was and what is missing, in words.
 
-    ``path``: where the image is now. The journal goes once the new window's own is on the disk.
+    ``path``: where the image is now; ``later`` is given the check whether it is still the same
+    one (without it the answer has its words). The journal goes once the new window's own is on
+    the disk.
     Raises :class:`ImageGone` when the image is not where it was, ``InputError`` when its labels
     stand in the window already or do not fit; then the journal stays.
     """
     facts = left.facts
     layer = bring_image(hub.viewer, facts["image"], path, kept_image(left))
-    notes = [_changed_file(facts, path)]
+    notes: list[str] = []
+    where = image_path(layer)[0] if facts["image"].get("path") or path else None
+    (later or (lambda check: notes.append(check())))(lambda: changes(facts["image"], layer, where))
     results, note = take_up(hub, layer, facts, left.state.pages)
     if hub.keeper.kept(results):
         discard(left)  # else it is the only one: it stays
@@ -119,13 +128,3 @@ def _choose_model(hub: Hub, model: str, digest: str) -> str:
     if card is not None and digest and card.digest and card.digest != digest:
         return f"{Path(model).name} is another model than then: a new run may differ."
     return ""
-
-
-def _changed_file(facts: Mapping[str, Any], path: Path | None) -> str:
-    image = facts["image"]
-    where = path or (Path(image["path"]) if image.get("path") else None)
-    if where is None or not where.is_file() or not image.get("size"):
-        return ""
-    if where.stat().st_size == image["size"]:
-        return ""
-    return f"{where.name} has changed since: look whether the labels still lie on it."

@@ -13,13 +13,13 @@ import numpy as np
 
 from napari_attnseg.errors import InputError
 from napari_attnseg.io.session_file import Session, pages_array, read_session, write_session
+from napari_attnseg.viewer.image_changes import changes, digest_of
 from napari_attnseg.viewer.journal_keeper import facts_of, kept_pixels
 from napari_attnseg.viewer.journal_restore import take_up
 from napari_attnseg.viewer.layers import METADATA
 from napari_attnseg.viewer.session_image import (
     ImageGone,
     bring_image,
-    digest_of,
     image_facts,
     image_path,
     transform_facts,
@@ -272,14 +272,8 @@ def _bring_labels(hub: Hub, session: Session, facts: dict[str, Any]) -> Layer:
 
 
 def _changes(pairs: list[tuple[dict[str, Any], Image]]) -> str:
-    return " ".join(words for facts, layer in pairs if (words := _changed(facts, layer)))
-
-
-def _changed(facts: Mapping[str, Any], layer: Image) -> str:
-    """A sentence when the pixels are not those that were saved."""
-    if not facts.get("digest") or digest_of(layer) == facts["digest"]:
-        return ""
-    return f"The pixels of {facts['name']} have changed since: look whether its labels still fit."
+    told = (changes(facts, layer, image_path(layer)[0]) for facts, layer in pairs)
+    return " ".join(words for words in told if words)
 
 
 def _relative(path: str, folder: Path) -> str:

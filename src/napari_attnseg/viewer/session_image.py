@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_attnseg.errors import AttnSegError, InputError
-from napari_attnseg.viewer.layers import METADATA, layer_source, volume_to_layer_data
+from napari_attnseg.viewer.image_changes import known_of, moved
+from napari_attnseg.viewer.layers import METADATA, volume_to_layer_data
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer
@@ -39,6 +40,7 @@ def image_facts(layer: Layer) -> dict[str, Any]:
         "colormap": layer.colormap.name,
         "visible": bool(layer.visible),
         "opacity": float(layer.opacity),
+        **known_of(layer, path),
     }
 
 
@@ -63,13 +65,6 @@ def transform_facts(layer: Layer) -> dict[str, Any]:
         "units": [str(unit) for unit in layer.units],
         "axis_labels": list(layer.axis_labels),
     }
-
-
-def digest_of(layer: Layer) -> str:
-    """A digest of the pixels, as the engine knows them."""
-    from napari_attnseg.control.scratch import pixel_key
-
-    return pixel_key(layer_source(layer).array)
 
 
 def bring_image(
@@ -142,8 +137,8 @@ def _from_file(facts: dict[str, Any], where: Path | None) -> Any:
 
 
 def _dress(layer: Any, facts: dict[str, Any]) -> None:
-    """Transform and looks as they were."""
-    for name, value in facts["transform"].items():
+    """Transform and looks as they were; a file whose voxels lie elsewhere now is shown there."""
+    for name, value in facts["transform"].items() if not moved(facts, layer) else ():
         setattr(layer, name, tuple(value) if name in ("units", "axis_labels") else np.array(value))
     low, high = facts["contrast_limits"]
     if not facts["rgb"] and high > low:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtpy.compat import isalive
-from qtpy.QtWidgets import QFileDialog, QFrame, QVBoxLayout
+from qtpy.QtWidgets import QFileDialog, QFrame, QVBoxLayout, QWidget
 
-from napari_attnseg.errors import AttnSegError
+from napari_attnseg.errors import AttnSegError, plain_sentence
 from napari_attnseg.io.journal_folder import Left, left_behind, set_aside
 from napari_attnseg.viewer.journal_restore import restore
 from napari_attnseg.viewer.session_image import ImageGone
@@ -20,6 +20,21 @@ from napari_attnseg.widgets._parts import button, hint, row
 
 if TYPE_CHECKING:
     from napari_attnseg.viewer.hub import Hub
+
+
+def check_behind(owner: QWidget, check: Callable[[], str], tell: Callable[[str], None]) -> None:
+    """``check`` in a thread: hashing an image takes seconds; ``tell`` its words, if any, while
+    ``owner`` lives."""
+
+    def work() -> None:
+        try:
+            words = check()
+        except Exception as error:  # a lazy image may raise anything while it is read
+            words = plain_sentence(error) or ""
+        if words:
+            to_main_thread(lambda: tell(words) if isalive(owner) else None)
+
+    threading.Thread(target=work, name="attnseg-digest", daemon=True).start()
 
 
 class RestoreOffer(QFrame):
@@ -79,7 +94,7 @@ class RestoreOffer(QFrame):
             return
         try:
             with busy_pointer():
-                words = restore(self.hub, self.found[0], path)
+                words = restore(self.hub, self.found[0], path, self._check_later)
         except ImageGone as error:
             self.where.show()
             self._complain(str(error))
@@ -88,6 +103,9 @@ class RestoreOffer(QFrame):
         else:
             self._told(words)
             self._show(self.found[1:])
+
+    def _check_later(self, check: Callable[[], str]) -> None:
+        check_behind(self, check, self._complain)
 
     def discard(self) -> None:
         """Put the first one aside."""

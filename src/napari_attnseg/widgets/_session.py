@@ -17,6 +17,7 @@ from napari_attnseg.viewer.session import draft_of, image_places, open_session
 from napari_attnseg.widgets._bridge import busy_pointer, to_main_thread
 from napari_attnseg.widgets._openings import openings_for
 from napari_attnseg.widgets._parts import button, hint, row
+from napari_attnseg.widgets._restore import check_behind
 
 if TYPE_CHECKING:
     from napari_attnseg.viewer.hub import Hub
@@ -110,16 +111,7 @@ class SessionPart(QWidget):
 
     def _check_later(self, check: Callable[[], str]) -> None:
         """Hash the images behind the window; what has changed is told when it is known."""
-
-        def work() -> None:
-            try:
-                words = check()
-            except Exception as error:  # a lazy image may raise anything while it is read
-                words = plain_sentence(error) or ""
-            if words:
-                to_main_thread(lambda: self._complain(words) if isalive(self) else None)
-
-        threading.Thread(target=work, name="attnseg-digest", daemon=True).start()
+        check_behind(self, check, self._complain)
 
     # --- inside ---------------------------------------------------------------------------------
 
