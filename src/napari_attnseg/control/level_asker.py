@@ -42,9 +42,11 @@ class LevelAsker:
         x: int = -1,
         others: Sequence[tuple[int, int]] = (),
         stacks: Collection[tuple[str, str]] = (),
+        near: tuple[int, ...] = (),
     ) -> None:
         """Maps of the seen slice at the present values; ``y >= 0``: rows of pixel (y, x) too, and
-        of ``others``. ``stacks``: maps (place, name) wanted with all their channels."""
+        of ``others``. ``stacks``: maps (place, name) wanted with all their channels. ``near``:
+        pixel (y, x) about which a 3D model is asked."""
         s = self.live.state
         if not s.ready or s.image is None:
             return
@@ -64,6 +66,7 @@ class LevelAsker:
                     tile=s.tile,
                     others=tuple(others),
                     stacks=tuple(sorted(stacks)),
+                    near=near,
                 )
             )
 

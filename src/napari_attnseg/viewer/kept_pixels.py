@@ -17,8 +17,8 @@ from psygnal import Signal
 from napari_attnseg.control.level_asker import LevelAsker
 from napari_attnseg.control.questions import LevelMapFile, LevelMapsDone
 from napari_attnseg.viewer.layers import METADATA, transform_of
-from napari_attnseg.viewer.level_maps import ROW, fit_colours, word
-from napari_attnseg.viewer.results import MapGrid
+from napari_attnseg.viewer.level_maps import ROW, fit_colours, show_picture, word
+from napari_attnseg.viewer.level_volumes import on_image
 
 if TYPE_CHECKING:
     from napari.layers import Points
@@ -121,8 +121,8 @@ class KeptPixels:
     ) -> None:
         what = f"{word(found)} {number}"
         made = results.layer(what) is None
-        layer = results.ensure_map(what, MapGrid(values.shape, found.scale, found.offset))
-        results.write(what, z, values)
+        values = on_image(results, found, values)
+        layer = show_picture(results, what, found, z, values)
         signed = float(values.min()) < 0
         colour = colour_of(number)
         if made:

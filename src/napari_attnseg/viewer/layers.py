@@ -206,15 +206,20 @@ def transform_of(layer: Layer) -> dict[str, Any]:
 
 
 def map_transform(
-    layer: Layer, scale: tuple[float, float], offset: tuple[float, float]
+    layer: Layer,
+    scale: tuple[float, float],
+    offset: tuple[float, float],
+    depth: tuple[float, float] = (1.0, 0.0),
 ) -> dict[str, Any]:
     """The transform of a coarse map over ``layer``.
 
     Cell (i, j) of the map is centred on the layer's pixel ``offset + scale * (i, j)`` (rows and
-    columns; napari's pixel centres are whole numbers).
+    columns; napari's pixel centres are whole numbers). ``depth``: scale and offset along slices.
     """
     factor, first = np.ones(layer.ndim), np.zeros(layer.ndim)
     factor[-2:], first[-2:] = scale, offset
+    if layer.ndim == 3:
+        factor[0], first[0] = depth
     world = np.asarray(layer.data_to_world(first))
     return transform_of(layer) | {
         "scale": np.asarray(layer.scale) * factor,

@@ -20,14 +20,15 @@ from psygnal import Signal
 from napari_attnseg.control.level_asker import LevelAsker
 from napari_attnseg.control.messages import Failed
 from napari_attnseg.control.questions import LevelMapFile, LevelMapsDone
+from napari_attnseg.viewer.attention3d import camera_of
 from napari_attnseg.viewer.level_stacks import (
     FIRST,
     Key,
     Stacks,
-    ensure_winner,
     mean_of,
-    winner_ids,
+    show_winner,
 )
+from napari_attnseg.viewer.level_volumes import is_volume, on_image, show_volume
 from napari_attnseg.viewer.results import MapGrid
 
 if TYPE_CHECKING:
@@ -50,8 +51,8 @@ class LevelLayers:
     ``known``: all maps that the model has shown (rows only after a pixel was asked). ``ranges``:
     lowest and highest value of each on the slice seen last. ``chosen``: those in sight; the eye
     in the layer list chooses too. ``entries``: names of the pictures of those that are several;
-    ``figures``: the values of those that are no picture. ``changed`` tells that one of these is
-    new.
+    ``figures``: the values of those that are no picture. ``about``: of a 3D model, which part of
+    the scan they are of, in words. ``changed`` tells that one of these is new.
     """
 
     changed = Signal()
@@ -65,6 +66,7 @@ class LevelLayers:
         self.stacks = Stacks()
         self.figures: dict[Key, npt.NDArray[Any]] = {}
         self.at: tuple[int, int] | None = None
+        self.about = ""
         self._shown: set[Key] = set()
         self._eyes: weakref.WeakKeyDictionary[Any, Key] = weakref.WeakKeyDictionary()
         self.asker.done.connect(self._on_done)
@@ -151,7 +153,8 @@ class LevelLayers:
 
     def _ask(self) -> None:
         y, x = self.at or (-1, -1)
-        self.asker.ask(y, x, stacks=self.stacks.wanted(self.known, self.chosen))
+        wanted = self.stacks.wanted(self.known, self.chosen)
+        self.asker.ask(y, x, stacks=wanted, near=looked_at(self.hub))
 
     def _file(self, key: Key) -> LevelMapFile | None:
         return next((m for m in self.known if (m.place, m.name) == key), None)
@@ -160,7 +163,7 @@ class LevelLayers:
         self.refresh()
 
     def _forget(self, *_: Any) -> None:
-        self.known, self.at = (), None
+        self.known, self.at, self.about = (), None, ""
         self.chosen.clear()
         self.ranges.clear()
         self.stacks.clear()
@@ -175,7 +178,8 @@ class LevelLayers:
         results = self.hub.answered
         if results is None:
             return
-        before = dict(self.ranges)
+        before = dict(self.ranges), self.about
+        self.about = event.about
         rows = [m for m in event.maps if m.kind == ROW]
         kept = [m for m in self.known if m.kind == ROW] if event.y < 0 else []
         self.known = (*event.maps, *kept)
@@ -190,7 +194,7 @@ class LevelLayers:
             self.ranges[found.place, found.name] = ends
             self._adopt(found)
             self._update(results, found, event.z, values)
-        if before != self.ranges or event.y >= 0:
+        if before != (self.ranges, self.about) or event.y >= 0:
             self.changed.emit()
 
     def _sort(self, event: LevelMapsDone, maps: Sequence[npt.NDArray[Any]]) -> None:
@@ -253,14 +257,12 @@ class LevelLayers:
     ) -> Any:
         """The layer of a map with these values in it."""
         key, what = (found.place, found.name), self._what(found)
+        values = on_image(results, found, values)
         if self.stacks.wins(key, found):
-            labels = ensure_winner(results, what, found, values.shape)
-            results.write(what, z, winner_ids(values))
-            return labels
+            return show_winner(results, what, found, z, values)
         seen = self.stacks.picture(key, found, values)
         signed = found.kind == "signed" or (found.kind == ROW and float(seen.min()) < 0)
-        layer = results.ensure_map(what, MapGrid(seen.shape, found.scale, found.offset))
-        results.write(what, z, seen)
+        layer = show_picture(results, what, found, z, seen)
         if layer not in self._eyes:
             _paint(layer, found.kind, signed)
         # one range for all pictures, so that they can be compared
@@ -273,10 +275,37 @@ class LevelLayers:
             layer.visible = True
 
 
+def looked_at(hub: Hub) -> tuple[int, ...]:
+    """Pixel (y, x) of the visible slice in the middle of the view, or empty for one outside of the
+    image."""
+    results = hub.results
+    if results is None:
+        return ()
+    centre = np.asarray(hub.viewer.dims.point, float)
+    shown = list(hub.viewer.dims.displayed)
+    middle = np.asarray(camera_of(hub.viewer).center, float)[-len(shown) :]
+    centre[shown] = middle
+    *_, y, x = np.asarray(results.source.world_to_data(centre[-results.source.ndim :]))
+    rows, columns = results.shape[1:]
+    inside = 0 <= round(y) < rows and 0 <= round(x) < columns
+    return (round(y), round(x)) if inside else ()
+
+
 def word(found: LevelMapFile) -> str:
     """How a map is called in the layer list: ``"level 2 received"``, ``"head scale weights"``."""
     place = found.level.replace("_", " ") or found.title.split(",")[0].replace(":", "")
     return f"{place} {found.name}"
+
+
+def show_picture(
+    results: ResultLayers, what: str, found: LevelMapFile, z: int, values: npt.NDArray[Any]
+) -> Any:
+    """The layer called ``what`` with one picture of slice ``z`` in it, or of a window about it."""
+    if is_volume(results, found):
+        return show_volume(results, what, found, values)
+    layer = results.ensure_map(what, MapGrid(values.shape, found.scale, found.offset))
+    results.write(what, z, values)
+    return layer
 
 
 def fit_colours(layer: Any, values: npt.NDArray[Any], signed: bool) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_attnseg.viewer.layers import METADATA, map_transform
+from napari_attnseg.viewer.level_volumes import axes_of, is_volume, show_volume
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -41,8 +42,9 @@ def overview(found: LevelMapFile) -> str:
 
 
 def mean_of(found: LevelMapFile, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Channels or heads (C, h, w) as their mean (h, w); anything else as it is."""
-    several = found.channels and values.ndim == 3
+    """Channels or heads (C, h, w) as their mean (h, w); anything else as it is. Of a 3D model a
+    picture (h, w) is a volume (d, h, w), here and below."""
+    several = found.channels and values.ndim == 1 + axes_of(found)
     return values.mean(0, dtype=np.float32) if several else values
 
 
@@ -74,7 +76,8 @@ class Stacks:
     def take(self, found: LevelMapFile, z: int, values: npt.NDArray[Any]) -> bool:
         """Keep an answer's pictures of slice ``z``; whether the map is several."""
         key = (found.place, found.name)
-        whole = values.ndim == 3 and (found.kind in KINDS or found.channels > 0)
+        stack = values.ndim == 1 + axes_of(found)
+        whole = stack and (found.kind in KINDS or found.channels > 0)
         if whole:
             self._held[key] = (found, z, values)
             self.names[key] = entry_names(found, max(len(values), found.channels))[: len(values)]
@@ -101,13 +104,31 @@ class Stacks:
     def picture(self, key: Key, found: LevelMapFile, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The picture (h, w) that is looked at."""
         entry = self.entry(key)
-        several = values.ndim == 3 and entry != FIRST
+        several = values.ndim == 1 + axes_of(found) and entry != FIRST
         return values[min(entry, len(values) - 1)] if several else mean_of(found, values)
 
 
 def winner_ids(values_KHW: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     """The number (from 1) of the picture with the largest value at every position."""
     return (np.argmax(values_KHW, axis=0) + 1).astype(np.uint8)
+
+
+def show_winner(
+    results: ResultLayers, what: str, found: LevelMapFile, z: int, values: npt.NDArray[Any]
+) -> Labels:
+    """The labels layer called ``what`` with the winners among the pictures of slice ``z``."""
+    ids = winner_ids(values)
+    if is_volume(results, found):
+        return show_volume(results, what, found, ids, features=_classes(found, len(values)))
+    layer = ensure_winner(results, what, found, values.shape)
+    results.write(what, z, ids)
+    return layer
+
+
+def _classes(found: LevelMapFile, count: int) -> dict[str, list[Any]]:
+    """What the status bar says of each id."""
+    names = entry_names(found, count)
+    return {"index": list(range(count + 1)), "class": ["", *names]}
 
 
 def ensure_winner(
@@ -124,13 +145,12 @@ def ensure_winner(
         return old
     if old is not None:
         results.viewer.layers.remove(old)
-    names = entry_names(found, count)
     layer = Labels(
         np.zeros(shape, np.uint8),
         name=results.name(what),
         opacity=0.5,
         visible=False,
-        features={"index": list(range(count + 1)), "class": ["", *names]},
+        features=_classes(found, count),
         metadata={METADATA: {"result_of": results.source.name, "what": what}},
         **map_transform(results.source, found.scale, found.offset),
     )

@@ -214,11 +214,9 @@ class LevelsPanel(QWidget):
             box.setText(words)
             box.setToolTip(f"{tip_of(known[key])}\nHere: {words}")
             self._fill_part(known[key], key)
-        self.words.setText(
-            "Tick a map to see it over the image, on its own grid; weights are drawn here."
-            if known
-            else "This model has shown no attention map."
-        )
+        words = "Tick a map to see it over the image, on its own grid; weights are drawn here."
+        words = f"{words} {self.maps.about}".strip()
+        self.words.setText(words if known else "This model has shown no attention map.")
         self._name_levels(self.maps.known)
 
     def _fill_part(self, found: LevelMapFile, key: Key) -> None:
