@@ -1,13 +1,29 @@
-"""Files that are there whole or not at all: written beside their place, then renamed."""
+"""Files that are there whole or not at all: written beside their place, then renamed.
+
+A draft's name says which process writes it. What a killed one left behind goes when the next file
+is written into that folder.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from napari_attnseg.living import MARK, mark, owned
+
+PREFIX = ".attnseg-"
+DRAFT = re.compile(rf"\.attnseg-{MARK}@(?:was-(?P<of>.+)|.+)$")
+"""A draft, or (``of``) a folder that has stepped aside for its successor."""
+STALE_SECONDS = 3600.0
+"""Drafts of other machines, and those whose name tells no process, that nobody has written to for
+so long belong to a program that was killed."""
 
 
 @contextlib.contextmanager
@@ -16,10 +32,12 @@ def whole(path: Path, suffix: str = "") -> Iterator[Path]:
     block ends well.
 
     Its bytes are brought to the disk before. Whatever is raised, and whenever the program is
-    killed, an older file stays as it was. ``OSError`` is raised as it comes. The new file ends in
-    ``suffix`` (as ``path`` does, unless given: libraries choose by it); one that ends in ``.zarr``
-    is a folder.
+    killed, an older file stays as it was. A link stays a link: what it leads to is replaced.
+    ``OSError`` is raised as it comes. The new file ends in ``suffix`` (as ``path`` does, unless
+    given: libraries choose by it); one that ends in ``.zarr`` is a folder.
     """
+    path = through(path)
+    sweep(path.parent)
     draft = _draft(path, suffix or ".nii" * path.name.lower().endswith(".nii.gz") + path.suffix)
     try:
         yield draft
@@ -52,7 +70,7 @@ def move(draft: Path, path: Path) -> None:
     if not draft.is_dir() or not path.is_dir():
         os.replace(draft, path)
         return
-    aside = draft.with_name(f"{draft.name}-old")
+    aside = path.with_name(f"{PREFIX}{mark()}@was-{path.name}")
     os.replace(path, aside)
     try:
         os.replace(draft, path)
@@ -72,12 +90,52 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def through(path: Path) -> Path:
+    """The place that a link leads to, which need not exist; any other path as it is. Raises
+    ``OSError`` for links in a circle."""
+    if not path.is_symlink():
+        return path
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return target
+
+
+def sweep(folder: Path) -> None:
+    """Remove the drafts of killed programs from ``folder``; what had stepped aside for one of them
+    comes back if nothing is in its place. Whatever cannot be removed stays."""
+    with contextlib.suppress(OSError):
+        left = [entry for entry in os.scandir(folder) if entry.name.startswith(PREFIX)]
+        for path in (folder / entry.name for entry in left):
+            with contextlib.suppress(OSError):
+                _clear(path)
+
+
+def _clear(path: Path) -> None:
+    found = DRAFT.match(path.name)
+    if found is None:
+        inside = list(path.iterdir()) if path.is_dir() else []
+        written = max(p.stat().st_mtime for p in (path, *inside))
+        if time.time() - written < STALE_SECONDS:
+            return
+    elif owned(path, found, STALE_SECONDS):
+        return
+    elif found["of"] and not os.path.lexists(path.with_name(found["of"])):
+        os.replace(path, path.with_name(found["of"]))
+        return
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _draft(path: Path, suffix: str) -> Path:
+    prefix = f"{PREFIX}{mark()}@"
     if suffix.endswith(".zarr"):
-        draft = Path(tempfile.mkdtemp(prefix=".attnseg-", suffix=suffix, dir=path.parent))
+        draft = Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=path.parent))
         draft.chmod(0o777 & ~_umask())
         return draft
-    handle, name = tempfile.mkstemp(prefix=".attnseg-", suffix=suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=path.parent)
     os.close(handle)
     draft = Path(name)
     draft.chmod(0o666 & ~_umask())

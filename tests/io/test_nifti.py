@@ -254,4 +254,6 @@ def test_a_unit_that_is_no_millimetre_is_said(tmp_path: Path, unit: str, said: s
     image.header.set_xyzt_units(unit, "sec")
     nib.save(image, tmp_path / "a.nii")
     note = read_image(tmp_path / "a.nii").note
-    assert note == "" if not said else f"lengths in {said}: measured and shown in millimetres" in note
+    assert (
+        note == "" if not said else f"lengths in {said}: measured and shown in millimetres" in note
+    )

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_attnseg.atomic import sweep
 from napari_attnseg.cli._common import ensure_folder, say
 from napari_attnseg.errors import AttnSegError
 
@@ -30,8 +30,6 @@ Scheduler = Annotated[
         "scheduler file. Images, masks and model must lie where all machines see them.",
     ),
 ]
-STALE_SECONDS = 3600
-"""Drafts that nobody has written to for so long belong to a program that was killed."""
 
 
 class Report:
@@ -140,20 +138,6 @@ def ended_like_a_key() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def sweep_drafts(out: Path) -> None:
-    """Remove what killed programs left half-written in ``out``."""
-    for draft in out.glob(".attnseg-*"):
-        with suppress(OSError):
-            inside = list(draft.iterdir()) if draft.is_dir() else []
-            written = max(path.stat().st_mtime for path in (draft, *inside))
-            if time.time() - written < STALE_SECONDS:
-                continue
-            if draft.is_dir():
-                shutil.rmtree(draft, ignore_errors=True)
-            else:
-                draft.unlink()
-
-
 def run_batch(
     recipe: Recipe,
     card: Card,
@@ -173,7 +157,7 @@ def run_batch(
     begin = _begun_here(recipe) if scheduler is None else _begun_there(recipe, scheduler)
     with begin as rows_of:
         ensure_folder(out)
-        sweep_drafts(out)
+        sweep(out)
         names = card.class_names
         table = Table(out, names, [m.name for m in places.values()]) if many else None
         report = Report(out, len(places), len(names) - 1, table)
