@@ -206,7 +206,7 @@ def test_a_run_that_was_left_goes_on(stop: int, tmp_path: Path) -> None:
     steps = [s for s in again.steps() if s is not None]
     assert steps[-1].done == again.total == sum(SHAPE)
     assert len(steps) <= sum(SHAPE) - (stop - 2)
-    got = np.stack([again.answer(z)[0] for z in range(SHAPE[0])])
+    got = np.stack([again.answer(z).labels for z in range(SHAPE[0])])
     np.testing.assert_array_equal(got, whole)
     again.close()
 
@@ -232,7 +232,7 @@ def test_who_dies_while_adding_begins_again(tmp_path: Path, monkeypatch: Any) ->
     monkeypatch.setattr(Planes, "write", real)
     again = AlongAxes(session, (0, 1, 2), None, tmp_path / "r", question, 4 * 7 * 11)
     assert len([s for s in again.steps() if s is not None]) == sum(SHAPE)
-    got = np.stack([again.answer(z)[0] for z in range(SHAPE[0])])
+    got = np.stack([again.answer(z).labels for z in range(SHAPE[0])])
     np.testing.assert_array_equal(got, whole)
     again.close()
 

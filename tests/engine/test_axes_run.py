@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from asking import TUNING, answers, done, ended, image_of, noise, only, run_of, seen_first
 
 from napari_attnseg.control import messages as m
 from napari_attnseg.control.questions import StepDone
@@ -15,31 +15,19 @@ from napari_attnseg.engine.axes import segment_along
 from napari_attnseg.engine.service import Engine
 from napari_attnseg.engine.session import Session
 from napari_attnseg.errors import InputError
-from napari_attnseg.settings import Tuning
 
-TUNING = Tuning.of(threshold=0.1, rule="authors", gamma=1.0)
 SHAPE = (7, 33, 41)
 
 
 @pytest.fixture
-def engine() -> Iterator[Engine]:
-    made = Engine()
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def image() -> np.ndarray:
-    return np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+    return noise(*SHAPE)
 
 
 @pytest.fixture
 def work(tmp_path: Path, tiny_checkpoint: Path, image: np.ndarray) -> m.Predict:
-    np.save(tmp_path / "image.npy", image)
-    ref = m.ImageRef("k", str(tmp_path / "image.npy"), spacing_mm=(2.0, 1.0, 1.0))
-    order = (3, *(z for z in range(SHAPE[0]) if z != 3))
-    out = str(tmp_path / "out")
-    return m.Predict(1, ref, str(tiny_checkpoint), "cpu", TUNING, order, out, axis="all")
+    ref = image_of(tmp_path, image, spacing_mm=(2.0, 1.0, 1.0))
+    return run_of(tmp_path, ref, tiny_checkpoint, seen_first(3, SHAPE[0]), axis="all")
 
 
 @pytest.fixture
@@ -50,28 +38,16 @@ def expected(tiny_checkpoint: Path, image: np.ndarray, tmp_path: Path) -> np.nda
     return np.stack([answer.probability for _, answer in found])
 
 
-def answers(engine: Engine, request: m.Request, until: int = 10**6) -> list[m.Event]:
-    """Events; after so many computed slices the run is stopped."""
-    found: list[m.Event] = []
-    for event in engine.handle(request):
-        if event is not None:
-            found.append(event)
-        if sum(isinstance(e, StepDone) for e in found) == until:
-            engine.stop(request.id)
-    return found
-
-
 def test_every_step_is_told_and_the_seen_slice_comes_first(
     engine: Engine, work: m.Predict, expected: np.ndarray
 ) -> None:
     events = answers(engine, work)
     kinds = [type(e) for e in events]
-    steps = [e for e in events if isinstance(e, StepDone)]
+    steps = only(StepDone, events)
     assert [(e.done, e.total) for e in steps] == [(i + 1, 81) for i in range(81)]
     assert kinds[0] is m.Started
-    assert [e.z for e in events if isinstance(e, m.SliceDone)] == list(work.order)
-    last = events[-1]
-    assert isinstance(last, m.Finished)
+    assert done(events) == list(work.order)
+    last = ended(events)
     assert last.summary["provenance"]["axis"] == "all"
     assert last.summary["computed"] == SHAPE[0]
     np.testing.assert_array_equal(np.load(last.outputs["probability"]), expected)
@@ -82,18 +58,14 @@ def test_every_step_is_told_and_the_seen_slice_comes_first(
 def test_a_stopped_run_goes_on_and_a_finished_one_is_known(
     engine: Engine, work: m.Predict, expected: np.ndarray
 ) -> None:
-    stopped = answers(engine, work, until=20)
-    end = stopped[-1]
-    assert isinstance(end, m.Finished)
-    assert end.reason == "cancelled"
-    assert not any(isinstance(e, m.SliceDone) for e in stopped)
-    rest = answers(engine, replace(work, id=2))
-    assert isinstance(rest[-1], m.Finished)
-    np.testing.assert_array_equal(np.load(rest[-1].outputs["probability"]), expected)
+    stopped = answers(engine, work, 20, StepDone)
+    assert ended(stopped).reason == "cancelled"
+    assert not done(stopped)
+    rest = ended(answers(engine, replace(work, id=2)))
+    np.testing.assert_array_equal(np.load(rest.outputs["probability"]), expected)
     again = answers(engine, replace(work, id=3))
-    assert not any(isinstance(e, StepDone) for e in again)
-    assert isinstance(again[-1], m.Finished)
-    assert again[-1].summary["computed"] == 0
+    assert not only(StepDone, again)
+    assert ended(again).summary["computed"] == 0
 
 
 def test_live_answers_meanwhile_are_of_axial_slices(
@@ -114,7 +86,6 @@ def test_live_answers_meanwhile_are_of_axial_slices(
 
 
 def test_one_slice_has_no_other_axis(engine: Engine, work: m.Predict, tmp_path: Path) -> None:
-    np.save(tmp_path / "flat.npy", np.zeros((1, 33, 41), np.float32))
-    ref = m.ImageRef("f", str(tmp_path / "flat.npy"))
+    ref = image_of(tmp_path, np.zeros((1, 33, 41), np.float32), "flat")
     with pytest.raises(InputError, match="one slice"):
         answers(engine, replace(work, image=ref, order=(0,), axis="coronal"))

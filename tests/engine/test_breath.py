@@ -5,21 +5,21 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from asking import TUNING, answers, done, ended, image_of, noise, only, run_of
 
 from napari_attnseg.attention import functional
 from napari_attnseg.breath import Interrupted, breathe, interrupt, interruptible, settled
 from napari_attnseg.control import messages as m
 from napari_attnseg.control.child import ChildClient
+from napari_attnseg.control.questions import StepDone
 from napari_attnseg.engine.service import Engine
 from napari_attnseg.engine.session import Session
-from napari_attnseg.settings import Tuning
-
-TUNING = Tuning.of(threshold=0.1, rule="authors", gamma=1.0)
 
 
 def test_only_the_named_work_of_this_thread_is_ended() -> None:
@@ -60,19 +60,17 @@ def test_an_attention_is_left_between_two_blocks_of_rows(monkeypatch: pytest.Mon
     assert len(rows) == 3
 
 
-def work_on(folder: Path, image: np.ndarray, checkpoint: Path, number: int) -> m.Predict:
-    np.save(folder / "image.npy", image)
-    ref = m.ImageRef("k", str(folder / "image.npy"))
-    out = str(folder / "out")
-    return m.Predict(number, ref, str(checkpoint), "cpu", TUNING, tuple(range(len(image))), out)
+def work_on(
+    folder: Path, image: np.ndarray, checkpoint: Path, number: int, **more: object
+) -> m.Predict:
+    ref = image_of(folder, image)
+    return run_of(folder, ref, checkpoint, range(len(image)), id=number, **more)
 
 
 def test_a_run_ends_within_its_slice_and_the_next_one_is_whole(
-    tmp_path: Path, tiny_checkpoint: Path
+    engine: Engine, tmp_path: Path, tiny_checkpoint: Path
 ) -> None:
-    image = np.random.default_rng(0).normal(size=(3, 33, 41)).astype(np.float32)
-    engine = Engine()
-    events: list[m.Event] = []
+    image = noise(3, 33, 41)
     layers: list[str] = []
 
     def on_layer(module: torch.nn.Module, inputs: object) -> None:
@@ -82,24 +80,47 @@ def test_a_run_ends_within_its_slice_and_the_next_one_is_whole(
 
     hook = torch.nn.modules.module.register_module_forward_pre_hook(on_layer)
     try:
-        for event in engine.handle(work_on(tmp_path, image, tiny_checkpoint, 3)):
-            if event is not None:
-                events.append(event)
+        events = answers(engine, work_on(tmp_path, image, tiny_checkpoint, 3))
     finally:
         hook.remove()
-    assert isinstance(events[-1], m.Finished)
-    assert events[-1].reason == "cancelled"
+    assert ended(events).reason == "cancelled"
     assert layers[-1] == "MaxPool2d"  # the layers behind it were left out
-    assert sum(isinstance(e, m.SliceDone) for e in events) == 1
-    again = [e for e in engine.handle(work_on(tmp_path, image, tiny_checkpoint, 4)) if e]
-    assert isinstance(again[-1], m.Finished)
-    assert again[-1].reason == "done"
-    engine.close()
+    assert len(done(events)) == 1
+    again = answers(engine, work_on(tmp_path, image, tiny_checkpoint, 4))
+    assert ended(again).reason == "done"
     session = Session(tiny_checkpoint, device="cpu")
     session.set_image(image)
     labels = np.load(tmp_path / "out" / "labels.npy")
     for z in range(3):
         assert np.array_equal(labels[z], session.predict(z, TUNING).labels)
+
+
+def test_a_run_along_another_axis_ends_within_its_slice_and_goes_on(
+    engine: Engine, tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    work = work_on(tmp_path, noise(3, 33, 41), tiny_checkpoint, 3, axis="coronal")
+    layers: list[str] = []
+
+    def on_layer(module: torch.nn.Module, inputs: object) -> None:
+        layers.append(type(module).__name__)
+        if layers.count("MaxPool2d") == 5:  # there is one a slice
+            interrupt(3)
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(on_layer)
+    try:
+        events = answers(engine, work)
+    finally:
+        hook.remove()
+    assert ended(events).reason == "cancelled"
+    assert layers[-1] == "MaxPool2d"
+    assert [e.done for e in only(StepDone, events)] == [1, 2, 3, 4]
+    again = ended(
+        answers(engine, work)
+    )  # of the same number, and nobody interrupts it
+    assert again.reason == "done"
+    whole = ended(answers(Engine(), replace(work, id=4, out=str(tmp_path / "whole"))))
+    for name in ("labels", "probability"):
+        assert np.array_equal(np.load(again.outputs[name]), np.load(whole.outputs[name]))
 
 
 @pytest.fixture
@@ -119,7 +140,7 @@ def soon(found: Callable[[], bool], seconds: float = 60.0) -> bool:
 def test_cancel_within_a_long_slice_leaves_the_engine_process_alive(
     tmp_path: Path, tiny_checkpoint: Path, client: ChildClient
 ) -> None:
-    image = np.random.default_rng(0).normal(size=(2, 2200, 2200)).astype(np.float32)
+    image = noise(2, 2200, 2200)
     events: list[m.Event] = []
     client.subscribe(events.append)
     number = client.send(work_on(tmp_path, image, tiny_checkpoint, client.new_id()))

@@ -6,12 +6,12 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from asking import TUNING, image_of, noise, only, run_of
 
 from napari_attnseg.control import messages as m
 from napari_attnseg.control import questions as q
@@ -20,27 +20,18 @@ from napari_attnseg.engine.forecast import resident, watched_memory
 from napari_attnseg.engine.service import Engine
 from napari_attnseg.settings import Tuning
 
-TUNING = Tuning.of(threshold=0.1, rule="authors", gamma=1.0)
 SHAPE = (9, 33, 41)
 
 
 @pytest.fixture
-def engine() -> Iterator[Engine]:
-    made = Engine()
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def work(tmp_path: Path, tiny_checkpoint: Path) -> q.Forecast:
-    np.save(tmp_path / "image.npy", np.random.default_rng(0).normal(size=SHAPE).astype(np.float32))
-    ref = m.ImageRef("k", str(tmp_path / "image.npy"))
+    ref = image_of(tmp_path, noise(*SHAPE))
     about = {"z": 2, "slices": SHAPE[0], "out": str(tmp_path), "stage_bytes": 1 << 20}
     return q.Forecast(1, ref, str(tiny_checkpoint), "cpu", TUNING, **about)  # type: ignore[arg-type]
 
 
 def told(engine: Engine, work: q.Forecast) -> q.Forecasted:
-    (found,) = (e for e in engine.handle(work) if isinstance(e, q.Forecasted))
+    (found,) = only(q.Forecasted, engine.handle(work))
     return found
 
 
@@ -53,7 +44,7 @@ def test_a_forecast_is_measured_and_its_slice_is_kept(engine: Engine, work: q.Fo
     assert found.disk_free > 0
     (session,) = engine._sessions.kept.values()
     assert session.pipeline.chain.counts["encode"] == 2
-    run = m.Predict(2, work.image, work.checkpoint, "cpu", TUNING, (2,), work.out + "/out")
+    run = run_of(Path(work.out), work.image, work.checkpoint, (2,))
     list(engine.handle(run))
     assert session.pipeline.chain.counts["encode"] == 2, "the run has its first slice at once"
 
@@ -69,8 +60,7 @@ def test_the_second_question_measures_nothing(engine: Engine, work: q.Forecast) 
 
 def test_a_run_makes_the_pace_more_exact(engine: Engine, work: q.Forecast) -> None:
     told(engine, work)
-    order = tuple(range(SHAPE[0]))
-    run = m.Predict(2, work.image, work.checkpoint, "cpu", TUNING, order, work.out + "/out")
+    run = run_of(Path(work.out), work.image, work.checkpoint, range(SHAPE[0]))
     events = [e for e in engine.handle(run) if isinstance(e, m.SliceDone)]
     heavy = [e.seconds for e in events if e.z not in (0, 2, 3)]  # waited for; known before
     found = told(engine, work)
@@ -82,16 +72,13 @@ def test_a_run_makes_the_pace_more_exact(engine: Engine, work: q.Forecast) -> No
 
 def test_the_disk_is_what_a_run_writes(engine: Engine, work: q.Forecast, tmp_path: Path) -> None:
     found = told(engine, work)
-    out = tmp_path / "out"
-    run = m.Predict(2, work.image, work.checkpoint, "cpu", TUNING, tuple(range(SHAPE[0])), str(out))
-    list(engine.handle(run))
-    written = sum(f.stat().st_size for f in out.iterdir())
+    list(engine.handle(run_of(tmp_path, work.image, work.checkpoint, range(SHAPE[0]))))
+    written = sum(f.stat().st_size for f in (tmp_path / "out").iterdir())
     assert found.disk_bytes == pytest.approx(written, rel=0.15)
 
 
 def test_one_slice_is_forecast_too(engine: Engine, work: q.Forecast, tmp_path: Path) -> None:
-    np.save(tmp_path / "one.npy", np.zeros((1, 33, 41), np.float32))
-    ref = m.ImageRef("one", str(tmp_path / "one.npy"))
+    ref = image_of(tmp_path, np.zeros((1, 33, 41), np.float32), "one")
     found = told(engine, replace(work, image=ref, z=0, slices=1, out=""))
     assert "measured on slice 0" in found.note
     assert found.disk_free == 0
@@ -157,9 +144,7 @@ def test_memory_of_a_run_is_within_half_of_the_forecast(
     model = create_model(name, in_channels=1, classes=1, width=0.25)
     path = tmp_path / "model.safetensors"
     save_checkpoint(path, model, Card(spec=model.spec.to_json(), preprocessing=Preprocessing()))
-    image = np.random.default_rng(0).normal(size=(12, size, size)).astype(np.float32)
-    np.save(tmp_path / "image.npy", image)
-    ref = m.ImageRef("k", str(tmp_path / "image.npy"))
+    ref = image_of(tmp_path, noise(12, size, size))
     about = (ref, str(path), "cpu", Tuning())
     ask = q.Forecast(1, *about, z=6, slices=12, stage_bytes=1 << 30)
     stages = {"stages": str(tmp_path / "stages"), "stage_bytes": 1 << 30}

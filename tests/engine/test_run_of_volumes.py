@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from asking import answers, done, ended, image_of, noise, only, run_of, seen_first
 
 from napari_attnseg.cards import Card
 from napari_attnseg.control import messages as m
@@ -25,13 +25,6 @@ SHAPE = (11, 17, 13)
 
 
 @pytest.fixture
-def engine() -> Iterator[Engine]:
-    made = Engine()
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def work(tmp_path: Path) -> m.Predict:
     torch.manual_seed(0)
     wish = {"attention": "bottleneck=se", "width": 0.07, "levels": 1, "ndim": 3}
@@ -43,21 +36,8 @@ def work(tmp_path: Path) -> m.Predict:
         tuning=model.tuning(),
     )
     save_checkpoint(tmp_path / "net.safetensors", model, card)
-    np.save(tmp_path / "image.npy", np.random.default_rng(0).normal(size=SHAPE))
-    ref = m.ImageRef("k", str(tmp_path / "image.npy"))
-    order = (5, *(z for z in range(SHAPE[0]) if z != 5))
-    out, net = str(tmp_path / "out"), str(tmp_path / "net.safetensors")
-    return m.Predict(1, ref, net, "cpu", Tuning(), order, out)
-
-
-def answers(engine: Engine, request: m.Request, until: int = 10**6) -> list[m.Event]:
-    found: list[m.Event] = []
-    for event in engine.handle(request):
-        if event is not None:
-            found.append(event)
-        if sum(isinstance(e, m.SliceDone) for e in found) == until:
-            engine.stop(request.id)
-    return found
+    ref, order = image_of(tmp_path, noise(*SHAPE)), seen_first(5, SHAPE[0])
+    return run_of(tmp_path, ref, tmp_path / "net.safetensors", order, tuning=Tuning())
 
 
 def expected(work: m.Predict) -> np.ndarray:
@@ -68,11 +48,10 @@ def expected(work: m.Predict) -> np.ndarray:
 
 def test_a_run_writes_what_a_session_answers(engine: Engine, work: m.Predict) -> None:
     events = answers(engine, work)
-    done = [e.z for e in events if isinstance(e, m.SliceDone)]
-    assert done[0] == 5
-    assert sorted(done) == list(range(SHAPE[0]))
-    last = events[-1]
-    assert isinstance(last, m.Finished)
+    slices = done(events)
+    assert slices[0] == 5
+    assert sorted(slices) == list(range(SHAPE[0]))
+    last = ended(events)
     np.testing.assert_array_equal(np.load(last.outputs["probability"]), expected(work))
     assert last.summary["provenance"]["window"] == [4, 8, 8]
     assert set(last.outputs) == {"labels", "probability"}
@@ -82,12 +61,10 @@ def test_a_run_writes_what_a_session_answers(engine: Engine, work: m.Predict) ->
 
 
 def test_a_stopped_run_goes_on(engine: Engine, work: m.Predict) -> None:
-    stopped = answers(engine, work, until=3)
-    assert isinstance(stopped[-1], m.Finished)
-    assert stopped[-1].reason == "cancelled"
+    assert ended(answers(engine, work, until=3)).reason == "cancelled"
     rest = answers(engine, replace(work, id=2))
-    assert any(isinstance(e, m.Note) and "3 of 11 slices" in e.text for e in rest)
-    found = np.load(rest[-1].outputs["probability"])  # type: ignore[attr-defined]
+    assert any("3 of 11 slices" in e.text for e in only(m.Note, rest))
+    found = np.load(ended(rest).outputs["probability"])
     np.testing.assert_array_equal(found, expected(work))
 
 
@@ -97,10 +74,9 @@ def test_a_live_answer_of_many_windows_is_put_off(engine: Engine, work: m.Predic
         answers(engine, ask)
     answers(engine, work)
     cut = replace(ask, tuning=Tuning.of(cut=0.4), z=10)
-    found = [e for e in answers(engine, cut) if isinstance(e, m.Retuned)]
-    assert found[0].woken == ("cut",)
+    assert only(m.Retuned, answers(engine, cut))[0].woken == ("cut",)
     wide = replace(ask, tile=64, tuning=Tuning.of(level_1=0.5))
-    assert any(isinstance(e, m.Retuned) for e in answers(engine, wide))
+    assert only(m.Retuned, answers(engine, wide))
     assert LIVE_WINDOWS >= 1
 
 

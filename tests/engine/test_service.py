@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from asking import TUNING, answers, image_of, noise, only, run_of
 
 from napari_attnseg.control.messages import (
     Event,
@@ -29,29 +29,11 @@ from napari_attnseg.engine import sessions as module
 from napari_attnseg.engine.results import ResultFiles, open_array, save_array
 from napari_attnseg.engine.service import Engine
 from napari_attnseg.errors import EngineError
-from napari_attnseg.settings import Tuning
-
-TUNING = Tuning.of(threshold=0.1, rule="authors", gamma=1.0)
-
-
-@pytest.fixture
-def engine() -> Iterator[Engine]:
-    made = Engine()
-    yield made
-    made.close()
 
 
 @pytest.fixture
 def work(tmp_path: Path, tiny_checkpoint: Path) -> Predict:
-    image = np.random.default_rng(0).normal(size=(4, 33, 41)).astype(np.float32)
-    np.save(tmp_path / "image.npy", image)
-    ref = ImageRef("k", str(tmp_path / "image.npy"))
-    out = str(tmp_path / "out")
-    return Predict(1, ref, str(tiny_checkpoint), "cpu", TUNING, (2, 0), out)
-
-
-def answers(engine: Engine, request: Request) -> list[Event]:
-    return [e for e in engine.handle(request) if e is not None]
+    return run_of(tmp_path, image_of(tmp_path, noise(4, 33, 41)), tiny_checkpoint, (2, 0))
 
 
 def test_only_the_asked_slices_are_written(engine: Engine, work: Predict) -> None:
@@ -86,14 +68,10 @@ def test_received_may_be_left_to_the_first_slice(engine: Engine, work: Predict) 
 
 
 def test_stop_ends_after_the_running_slice(engine: Engine, work: Predict) -> None:
-    events: list[Event | None] = []
-    for event in engine.handle(replace(work, order=(0, 1, 2, 3))):
-        events.append(event)
-        if isinstance(event, SliceDone):
-            engine.stop(work.id)
+    events = answers(engine, replace(work, order=(0, 1, 2, 3)), until=1)
     assert isinstance(events[-1], Finished)
     assert events[-1].reason == "cancelled"
-    assert sum(isinstance(e, SliceDone) for e in events) == 1
+    assert len(only(SliceDone, events)) == 1
 
 
 def test_one_session_serves_all_requests_of_a_model(
@@ -154,8 +132,7 @@ def test_notes_of_the_session_reach_the_person(
     engine: Engine, work: Predict, tmp_path: Path
 ) -> None:
     colour = np.random.default_rng(0).integers(0, 255, (1, 20, 20, 3), np.uint8)
-    np.save(tmp_path / "rgb.npy", colour)
-    ref = ImageRef("c", str(tmp_path / "rgb.npy"), rgb=True)
+    ref = image_of(tmp_path, colour, "rgb", rgb=True)
     started = answers(engine, replace(work, image=ref, order=(0,)))[0]
     assert isinstance(started, Started)
     assert any("luminance" in note for note in started.notes)
@@ -168,8 +145,9 @@ def test_a_note_made_on_the_way_is_told_on_the_way(
     next(iter(events))
     (session,) = engine._sessions.kept.values()
     session._device_notes.append("memory ran out: smaller row blocks")
-    rest = [e for e in events if isinstance(e, Note)]
-    assert [n.text for n in rest] == ["memory ran out: smaller row blocks"]
+    assert [n.text for n in only(Note, (e for e in events if e))] == [
+        "memory ran out: smaller row blocks"
+    ]
 
 
 def test_stop_while_files_are_read_saves_nothing(engine: Engine, tmp_path: Path) -> None:
@@ -247,9 +225,7 @@ def test_what_an_earlier_run_finished_is_not_lost_when_it_cannot_be_opened(
 def test_a_question_about_another_image_leaves_the_running_one_alone(
     engine: Engine, work: Predict, tmp_path: Path
 ) -> None:
-    other = np.random.default_rng(1).normal(size=(2, 17, 23)).astype(np.float32)
-    np.save(tmp_path / "other.npy", other)
-    ref = ImageRef("o", str(tmp_path / "other.npy"))
+    ref = image_of(tmp_path, noise(2, 17, 23, seed=1), "other")
     ask = Retune(2, ref, work.checkpoint, "cpu", TUNING, 1, str(tmp_path / "live"))
     undisturbed = probability_of(answers(engine, work))
     fields: dict[str, Any] = {"seconds": 0.0, "woken": ()}
@@ -264,7 +240,7 @@ def test_a_question_about_another_image_leaves_the_running_one_alone(
 
 
 def probability_of(events: list[Event]) -> np.ndarray:
-    (started,) = (e for e in events if isinstance(e, Started))
+    (started,) = only(Started, events)
     return np.array(np.load(started.files["probability"]))
 
 

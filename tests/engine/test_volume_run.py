@@ -6,61 +6,30 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from asking import TUNING, answers, done, ended, image_of, noise, run_of
 
 from napari_attnseg.control import messages as m
 from napari_attnseg.engine import results as results_module
 from napari_attnseg.engine.results import SliceFile, probability_type
 from napari_attnseg.engine.service import Engine
 from napari_attnseg.engine.session import Session
-from napari_attnseg.settings import Tuning
 
-TUNING = Tuning.of(threshold=0.1, rule="authors", gamma=1.0)
 SLICES = 13
 
 
 @pytest.fixture
-def engine() -> Iterator[Engine]:
-    made = Engine()
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def image() -> np.ndarray:
-    return np.random.default_rng(0).normal(size=(SLICES, 33, 41)).astype(np.float32)
+    return noise(SLICES, 33, 41)
 
 
 @pytest.fixture
 def work(tmp_path: Path, tiny_checkpoint: Path, image: np.ndarray) -> m.Predict:
-    np.save(tmp_path / "image.npy", image)
-    ref = m.ImageRef("k", str(tmp_path / "image.npy"))
-    order = tuple(range(SLICES))
-    return m.Predict(1, ref, str(tiny_checkpoint), "cpu", TUNING, order, str(tmp_path / "out"))
-
-
-def answers(engine: Engine, request: m.Request) -> list[m.Event]:
-    return [e for e in engine.handle(request) if e is not None]
-
-
-def done(events: list[m.Event]) -> list[int]:
-    return [e.z for e in events if isinstance(e, m.SliceDone)]
-
-
-def stopped_after(engine: Engine, work: m.Predict, slices: int) -> list[m.Event]:
-    """The events of a run that is stopped after so many slices."""
-    events: list[m.Event] = []
-    for event in engine.handle(work):
-        if event is not None:
-            events.append(event)
-        if isinstance(event, m.SliceDone) and event.done == slices:
-            engine.stop(work.id)
-    return events
+    return run_of(tmp_path, image_of(tmp_path, image), tiny_checkpoint, range(SLICES))
 
 
 def test_after_a_scroll_the_new_slice_is_the_next_one(engine: Engine, work: m.Predict) -> None:
@@ -90,13 +59,12 @@ def test_the_slice_scrolled_to_gets_its_maps_at_once(engine: Engine, work: m.Pre
 def test_a_stopped_run_goes_on_and_equals_an_unbroken_one(
     engine: Engine, work: m.Predict, tiny_checkpoint: Path, image: np.ndarray
 ) -> None:
-    stopped_after(engine, work, 5)
+    answers(engine, work, until=5)
     events = answers(Engine(), replace(work, id=2))
     assert done(events) == list(work.order), "those ready are told again, for a window anew"
     (note,) = (e for e in events if isinstance(e, m.Note))
     assert note.text.startswith("5 of 13 slices were finished before")
-    last = events[-1]
-    assert isinstance(last, m.Finished)
+    last = ended(events)
     assert (last.summary["done"], last.summary["computed"]) == (SLICES, SLICES - 5)
     session = Session(tiny_checkpoint, device="cpu")
     session.set_image(image)
@@ -120,24 +88,21 @@ def test_a_stopped_run_goes_on_and_equals_an_unbroken_one(
 def test_another_question_starts_anew(
     engine: Engine, work: m.Predict, change: dict[str, object]
 ) -> None:
-    stopped_after(engine, work, 5)
+    answers(engine, work, until=5)
     if change.get("image"):
         change = {"image": replace(work.image, key="other")}
     events = answers(Engine(), replace(work, id=2, **change))  # type: ignore[arg-type]
     assert not [e for e in events if isinstance(e, m.Note)]
-    last = events[-1]
-    assert isinstance(last, m.Finished)
+    last = ended(events)
     assert last.summary["computed"] == SLICES
-    first = answers(Engine(), replace(work, id=3))[-1]
-    assert isinstance(first, m.Finished)
+    first = ended(answers(Engine(), replace(work, id=3)))
     assert first.summary["computed"] == SLICES, "the marks of the first question are gone, too"
 
 
 def test_a_finished_run_computes_nothing_again(engine: Engine, work: m.Predict) -> None:
     answers(engine, work)
     events = answers(Engine(), replace(work, id=2))
-    last = events[-1]
-    assert isinstance(last, m.Finished)
+    last = ended(events)
     assert last.summary["computed"] == 0
     assert done(events) == list(work.order)
 
@@ -177,10 +142,8 @@ def test_killed_in_the_middle_all_finished_slices_count(
     child.wait()
     marks = np.load(tmp_path / "out" / "done.npy")
     assert set(told) <= set(np.flatnonzero(marks)), "what was told is marked"
-    undisturbed = answers(Engine(), replace(work, out=str(tmp_path / "whole")))[-1]
-    last = answers(engine, replace(work, id=2))[-1]
-    assert isinstance(last, m.Finished)
-    assert isinstance(undisturbed, m.Finished)
+    undisturbed = ended(answers(Engine(), replace(work, out=str(tmp_path / "whole"))))
+    last = ended(answers(engine, replace(work, id=2)))
     assert last.summary["computed"] == SLICES - np.count_nonzero(marks)
     for name, path in last.outputs.items():
         np.testing.assert_array_equal(np.load(path), np.load(undisturbed.outputs[name]))

@@ -70,6 +70,14 @@ class Along:
     total: int
 
 
+@dataclass(frozen=True, eq=False)
+class Averaged:
+    """An axial slice (Y, X): ``labels`` uint8 and ``probability`` float32."""
+
+    labels: np.ndarray
+    probability: np.ndarray
+
+
 class AlongAxes:
     """The volume of ``session`` by slices along view ``axes``, at ``tuning``.
 
@@ -118,12 +126,12 @@ class AlongAxes:
         finally:
             self.session.look_along(0)
 
-    def answer(self, z: int) -> tuple[np.ndarray, np.ndarray]:
-        """Labels uint8 and probability float32 of axial slice ``z`` (Y, X), when all is done."""
+    def answer(self, z: int) -> Averaged:
+        """Axial slice ``z``, when all is done."""
         found = self._planes.read(z)
         if not self.mean:
-            return found[0].astype(np.uint8), found[1]
-        return cut_probabilities(found / len(self.axes), self._cut)
+            return Averaged(found[0].astype(np.uint8), found[1])
+        return Averaged(*cut_probabilities(found / len(self.axes), self._cut))
 
     def close(self) -> None:
         """Nothing more is asked."""
@@ -167,14 +175,6 @@ def cut_probabilities(chances_CYX: np.ndarray, cut: float) -> tuple[np.ndarray, 
     return np.where(chance >= cut, label, 0).astype(np.uint8), chance
 
 
-@dataclass(frozen=True, eq=False)
-class Averaged:
-    """An axial slice (Y, X): ``labels`` uint8 and ``probability`` float32."""
-
-    labels: np.ndarray
-    probability: np.ndarray
-
-
 def segment_along(
     session: Session,
     axis: str,
@@ -201,7 +201,7 @@ def segment_along(
                 if step is not None:
                     pause(step.done, step.total)
             for z in range(run.shape[0]):
-                yield z, Averaged(*run.answer(z))
+                yield z, run.answer(z)
         finally:
             run.close()
 

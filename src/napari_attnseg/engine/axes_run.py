@@ -7,28 +7,29 @@ slices come at once, the one that is looked at first.
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_attnseg.control import messages as m
-from napari_attnseg.control.order import Pending
 from napari_attnseg.control.questions import StepDone
 from napari_attnseg.control.volumes import axes_named
-from napari_attnseg.engine.axes import Along, AlongAxes
+from napari_attnseg.engine.axes import AlongAxes
 from napari_attnseg.engine.device import spare_processor
-from napari_attnseg.engine.results import ResultFiles
+from napari_attnseg.engine.predict import MapScale
+from napari_attnseg.engine.run import Run, trim_now_and_then
 from napari_attnseg.engine.run_record import question_of
 
 if TYPE_CHECKING:
     from napari_attnseg.engine.session import Session
 
+NO_MAPS = MapScale((1.0, 1.0), (0.0, 0.0), (0, 0))
+"""Of slices along several axes there is no one attention to be shown."""
 
-class AxesRun:
-    """One ``Predict`` at work whose ``axis`` is not axial (compare ``VolumeRun``)."""
+
+class AxesRun(Run):
+    """One ``Predict`` whose ``axis`` is not axial."""
 
     def __init__(
         self,
@@ -37,81 +38,32 @@ class AxesRun:
         stopped: Callable[[], bool],
         news: Callable[[], Iterator[m.Event]],
     ) -> None:
-        self.session, self.work = session, work
-        self._stopped, self._news = stopped, news
-        self._pending = Pending(work.order)
-        self._computed = self._done = 0
-        out = Path(work.out)
-        axes = axes_named(work.axis)
-        question = question_of(work, session.card)
-        self._along = AlongAxes(session, axes, work.tuning, out / "axes", question)
-        self._files = ResultFiles(out, session.shape, (0, 0))
+        axes, question = axes_named(work.axis), question_of(work, session.card)
+        self._along = AlongAxes(session, axes, work.tuning, Path(work.out) / "axes", question)
+        super().__init__(session, work, stopped, news, NO_MAPS)
 
-    def reorder(self, z: int, axis: int) -> None:
-        """The person looks at slice ``z`` along view axis ``axis`` now."""
-        self._pending.reorder(z, axis)
-
-    def events(self) -> Iterator[m.Event | None]:
-        """``Started``, a ``StepDone`` per computed slice, a ``SliceDone`` per axial slice,
-        ``Finished``; ``None`` between two tiles."""
-        try:
-            yield from self._events()
-        finally:
-            self._along.close()
-            self._files.close()
+    def _close(self) -> None:
+        self._along.close()
+        super()._close()
 
     def _events(self) -> Iterator[m.Event | None]:
-        yield m.Started(
-            self.work.id,
-            str(self.session.device),
-            self._pending.total,
-            self.session.notes,
-            self._files.files,
-        )
-        for step in _sparing(self._along.steps()):
-            if step is not None:
-                self._computed += 1
-                yield StepDone(self.work.id, step.done, step.total)
-                yield from self._news()
-            else:
+        """A ``StepDone`` per computed slice, then a ``SliceDone`` per axial slice."""
+        for step in self._in_steps(self._along.steps(), spare_processor):
+            if step is None:
                 yield None
-            if self._stopped():
-                yield self._finished("cancelled")
-                return
-        yield from self._cut()
-
-    def _cut(self) -> Iterator[m.Event | None]:
-        """The axial slices out of what is gathered."""
+                continue
+            self._computed += 1
+            trim_now_and_then(self._computed)
+            yield StepDone(self.work.id, step.done, step.total)
+            yield from self._news()
         while self._pending:
-            if self._stopped():
-                yield self._finished("cancelled")
-                return
+            self._go_on()
             began = time.perf_counter()
             z, _ = self._pending.take()
-            labels, probability = self._along.answer(z)
-            self._files.labels.write(z, labels)
-            self._files.probability.write(z, probability)
-            self._done += 1
-            seconds = time.perf_counter() - began
-            yield m.SliceDone(self.work.id, z, self._done, self._pending.total, seconds)
-        yield self._finished("done")
+            self._keep(z, self._along.answer(z))
+            yield self._slice_done(z, time.perf_counter() - began)
 
-    def _finished(self, reason: str) -> m.Finished:
-        summary: dict[str, Any] = {"done": self._done, "kept": asdict(self.session.kept())}
-        if reason == "done":
-            summary["computed"] = self._pending.total if self._computed else 0
-            told = self.session.provenance(self.work.tuning)
-            summary["provenance"] = {**told, "axis": self.work.axis}
-        return m.Finished(self.work.id, reason, self._files.files, summary)
-
-
-def _sparing(steps: Generator[Along | None, None, None]) -> Iterator[Along | None]:
-    """The same steps, each leaving the machine smooth."""
-    with contextlib.closing(steps):
-        while True:
-            with spare_processor():
-                try:
-                    step = next(steps)
-                except StopIteration:
-                    return
-            yield step
+    def _summary(self) -> dict[str, Any]:
+        told = super()._summary()
+        told["provenance"] |= {"axis": self.work.axis}
+        return told | {"computed": self._pending.total if self._computed else 0}
