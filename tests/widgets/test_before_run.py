@@ -126,3 +126,18 @@ def test_single_images_cost_nothing_worth_a_line(hub: Hub, qtbot: Any) -> None:
     add(hub, scan()[0])
     hub.live.forecasted.emit(Forecasted(memory_bytes=400 << 20, seconds=12.0))
     assert line.isHidden()
+
+
+def test_an_image_that_was_there_first_is_measured_once_the_engine_is_awake(
+    hub: Hub, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(hub, scan())
+    line = CostLine(hub)
+    qtbot.addWidget(line)
+    asked: list[bool] = []
+    monkeypatch.setattr(hub.live, "request_forecast", lambda: asked.append(True))
+    qtbot.waitUntil(lambda: not line._settle.isActive(), timeout=3000)
+    assert not asked and hub.client.pid is None, "nobody to ask yet"
+    hub.client.start()
+    hub.live.described.emit({})
+    qtbot.waitUntil(lambda: bool(asked), timeout=3000)

@@ -275,3 +275,18 @@ def test_the_ground_of_the_plot_follows_the_theme(make_napari_viewer, qtbot):
 
         qtbot.waitUntil(lambda w=wanted: ground() == w, timeout=30_000)
     hub_for(viewer).close()
+
+
+def test_of_a_quick_move_the_figures_of_the_last_value_stay(docked, qtbot, oracle):
+    """A drag asks faster than answers come: the foot must not keep the figures of the first."""
+    widget = docked(IMAGE)
+    hub = widget.hub
+    analysed(widget, qtbot)
+    session = oracle(IMAGE)
+    levels = np.quantile(session.predict(0).probability, (0.2, 0.5, 0.8)).round(3)
+    for cut in levels:
+        widget.rows["cut"].spin.setValue(float(cut))
+    wait_for(qtbot, lambda: not hub.live.answering and bool(widget.answer.words.text()))
+    area = int((session.predict(0, hub.tuning).labels > 0).sum())
+    assert hub.tuning.get("cut") == pytest.approx(levels[-1])
+    assert widget.answer.words.text().startswith(f"Image: {area:,} px in")

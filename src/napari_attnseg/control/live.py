@@ -177,6 +177,12 @@ class LiveController(Slicing):
             self._set(compare=on, against=tuple(sorted(against.items())) if on else ())
             self.refresh()
 
+    @property
+    def answering(self) -> bool:
+        """Whether the answer to a moved value is still to come."""
+        with self._lock:
+            return self._retune.flying is not None
+
     def refresh(self) -> None:
         """Ask again for the seen slice at the present tuning."""
         with self._lock:
@@ -187,6 +193,7 @@ class LiveController(Slicing):
             self._buffer = 1 - taken  # the answer that is read next is never overwritten
             other = s.tuning.replace(**dict(s.against)) if s.against else None
             wish: dict[str, Any] = {"compare": s.compare, "against": other, "buffer": self._buffer}
+            wish["near"] = self.looked_at()
             self._retune.ask(m.Retune(out=self._folder(), **wish, **self._target()))
 
     def request_fingerprint(self, reference: np.ndarray | None = None, points: int = 64) -> None:

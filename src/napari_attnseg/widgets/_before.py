@@ -117,12 +117,18 @@ class CostLine(QWidget):
             connect_alive(self, signal, lambda _: self.again())
         connect_alive(self, hub.live.busy_changed, self._on_busy)
         connect_alive(self, hub.live.forecasted, self._on_forecast)
+        connect_alive(self, hub.live.described, self._on_awake)
         self.again()
 
     def again(self) -> None:
         """Another choice: what was said is not about it."""
         self._say("")
         self._settle.start()
+
+    def _on_awake(self, data: object) -> None:
+        """The image was there before the engine: only now somebody can measure it."""
+        if not self.words.text():
+            self._settle.start()
 
     def _shape(self) -> tuple[int, int, int] | None:
         source = chosen_source(self.hub)

@@ -39,7 +39,7 @@ class AnswerLine(QWidget):
         self.hub = hub
         self.words = hint()
         self.work = WorkLine(hub, keep=False)
-        self._asked_at = 0.0
+        self._asked_at = self._newest = 0.0
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(4)
@@ -51,14 +51,16 @@ class AnswerLine(QWidget):
 
     def asked(self) -> None:
         """A value was moved: the time runs until the next answer."""
-        self._asked_at = self._asked_at or time.perf_counter()
+        self._newest = time.perf_counter()
+        self._asked_at = self._asked_at or self._newest
 
     def answered(self, event: Retuned) -> float:
         """Show an answer to a moved value; ms that it took, 0 when nothing had been moved."""
         if not self._asked_at:
             return 0.0
         took = (time.perf_counter() - self._asked_at) * 1000.0
-        self._asked_at = 0.0
+        # of a drag only the newest value is asked for next: its figures are the ones that stay
+        self._asked_at = self._newest if self.hub.live.answering else 0.0
         painted = painted_in(self.hub, event.z)
         less = f" (+ {painted:,} painted)" if painted else ""
         self._say(f"{slice_words(self.hub, event.z)}: {event.area:,} px{less} in {took:.0f} ms")
