@@ -41,9 +41,10 @@ class Keeper:
         self._books: dict[int, Book] = {}
         self._known = (hub.live.state.checkpoint, hub.live.state.tuning)
         self._run_folder = ""
-        self._dead = False
+        self._arriving = self._dead = False  # the first: a model with its own values
         live = hub.live
         hub.results_changed.connect(self.attach)
+        hub.model_changed.connect(self._on_model)
         live.started.connect(self._on_started)
         live.retuned.connect(self._on_retuned)
         live.state_changed.connect(self._on_state)
@@ -104,37 +105,41 @@ class Keeper:
     # --- inside ---------------------------------------------------------------------------------
 
     def _edits(self) -> HandEdits | None:
+        """Of the chosen image and model: theirs are the values that the sliders show."""
         hub = self._hub()
         results = hub.results if hub is not None else None
         return results.edits if results is not None else None
 
-    def _on_started(self, event: Any) -> None:
+    def _answered(self) -> ResultLayers | None:
+        """What the engine answers for: another image may have been chosen since Run."""
         hub = self._hub()
-        # those that the answers go to: another image may have been chosen since Run
-        layers = hub._answers.layers if hub is not None else None
+        return hub._answers.layers if hub is not None else None
+
+    def _on_started(self, event: Any) -> None:
+        hub, layers = self._hub(), self._answered()
         edits = layers.edits if layers is not None else None
         if hub is None or edits is None or hub.live.state.results is None:
             return
         folder = hub.live.state.results.folder
+        edits.tuning = hub.tuning if edits.tuning is None else edits.tuning
         if folder != self._run_folder or not edits.answering:
             edits.begin_run()
         self._run_folder = folder
         self.attach(layers)
 
     def _on_retuned(self, *_: Any) -> None:
-        hub = self._hub()
-        if hub is not None:
-            self.attach(hub.results)
+        self.attach(self._answered())
+
+    def _on_model(self, *_: Any) -> None:
+        self._arriving = False
 
     def _on_state(self, state: LiveState) -> None:
         (model, tuning), edits = self._known, self._edits()
         self._known = (state.checkpoint, state.tuning)
-        if edits is None or self._known == (model, tuning):
-            return
-        if state.checkpoint != model:  # the values of another model are no move
-            edits.tuning = state.tuning
-        else:
-            edits.tuned(state.tuning)
+        self._arriving = self._arriving or state.checkpoint != model
+        if edits is None or self._known == (model, tuning) or self._arriving:
+            return  # the values of another model are no move
+        edits.tuned(state.tuning)
         hub = self._hub()
         if hub is not None:
             self._note(hub.results, tuning=state.tuning.to_json())
@@ -145,9 +150,9 @@ class Keeper:
             edits.released()
 
     def _on_finished(self, event: Any) -> None:
-        hub = self._hub()
-        if hub is not None and hub.results is not None:
-            self._note(hub.results, provenance=dict(hub.results.provenance))
+        layers = self._answered()
+        if layers is not None:
+            self._note(layers, provenance=dict(layers.provenance))
 
     def _note(self, results: ResultLayers | None, **facts: Any) -> None:
         book = self._books.get(id(results))
@@ -161,11 +166,21 @@ class Keeper:
         if step.kind in ("run", "tuning"):
             results.provenance, step.about = step.about or {}, results.provenance
             self._note(results, provenance=dict(results.provenance))
-            if hub.results is results:
-                hub.live.step_back(results.edits.tuning)  # type: ignore[union-attr]
+            self._values_back(hub, results)
         other = ("Taken back", "brings it again") if back else ("Again", "takes it back")
         keys = "Ctrl+Shift+Z" if back else "Ctrl+Z"
         hub.live.note.emit(Calm(f"{other[0]}: {step_words(step)}. {keys} {other[1]}."))
+
+    def _values_back(self, hub: Hub, results: ResultLayers) -> None:
+        """The sliders show the values of the chosen labels; answers for ``results`` that are under
+        way are no longer wanted, those for other labels are."""
+        assert results.edits is not None
+        chosen = hub.results is results
+        tuning = results.edits.tuning if chosen else hub.tuning
+        if hub._answers.layers is results:
+            hub.live.step_back(tuning)
+        elif chosen:
+            hub.live.set_model(hub.checkpoint, hub.device, tuning)
 
     def _complain(self, sentence: str) -> None:
         self._dead = self._folder is None
