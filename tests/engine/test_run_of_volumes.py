@@ -14,7 +14,8 @@ from napari_attnseg.cards import Card
 from napari_attnseg.control import messages as m
 from napari_attnseg.control import questions as q
 from napari_attnseg.engine import forecast
-from napari_attnseg.engine.service import LIVE_WINDOWS, Engine
+from napari_attnseg.engine.retuning import LIVE_WINDOWS
+from napari_attnseg.engine.service import Engine
 from napari_attnseg.engine.session import Session
 from napari_attnseg.errors import InputError
 from napari_attnseg.models.base import create_model
@@ -68,16 +69,74 @@ def test_a_stopped_run_goes_on(engine: Engine, work: m.Predict) -> None:
     np.testing.assert_array_equal(found, expected(work))
 
 
-def test_a_live_answer_of_many_windows_is_put_off(engine: Engine, work: m.Predict) -> None:
-    ask = m.Retune(9, work.image, work.checkpoint, "cpu", Tuning.of(level_1=0.5), 5, work.out)
-    with pytest.raises(InputError, match="let the slider go"):
-        answers(engine, ask)
+def test_a_live_answer_of_many_windows_is_that_of_one(engine: Engine, work: m.Predict) -> None:
+    """The window about the middle of the view answers alone; around it stands the run's answer."""
+    out, moved = Path(work.out), Tuning.of(level_1=0.5, cut=0.4)
+    ask = m.Retune(9, work.image, work.checkpoint, "cpu", moved, 5, work.out, near=(15, 11))
+    (found,) = only(m.Retuned, answers(engine, ask))
+    assert found.window == "slices 3 to 6, rows 9 to 16, columns 5 to 12"
+    before = np.load(out / "live_labels.npy")[found.buffer]
+    assert not before[:9].any()
+    assert not before[:, :5].any()
+    assert before.any()
     answers(engine, work)
+    (again,) = only(m.Retuned, answers(engine, replace(ask, buffer=1)))
+    assert again.woken == ("cut",)
+    known = np.load(out / "labels.npy")[5].copy()
+    known[9:, 5:] = before[9:, 5:]
+    np.testing.assert_array_equal(np.load(out / "live_labels.npy")[1], known)
     cut = replace(ask, tuning=Tuning.of(cut=0.4), z=10)
-    assert only(m.Retuned, answers(engine, cut))[0].woken == ("cut",)
+    (whole,) = only(m.Retuned, answers(engine, cut))
+    assert whole.woken == ("cut",)
+    assert not whole.window
     wide = replace(ask, tile=64, tuning=Tuning.of(level_1=0.5))
-    assert only(m.Retuned, answers(engine, wide))
+    (few,) = only(m.Retuned, answers(engine, wide))
+    assert not few.window
     assert LIVE_WINDOWS >= 1
+
+
+def test_before_and_after_a_level_in_the_same_window(engine: Engine, work: m.Predict) -> None:
+    answers(engine, work)
+    off = Tuning.of(level_1=0.0)
+    ask = m.Retune(9, work.image, work.checkpoint, "cpu", Tuning(), 5, work.out, near=(0, 0))
+    (found,) = only(m.Retuned, answers(engine, replace(ask, compare=True, against=off)))
+    assert found.window == "slices 3 to 6, rows 0 to 7, columns 0 to 7"
+    after, before = (
+        np.load(Path(work.out) / f"live_{name}.npy")[0] for name in ("labels", "plain")
+    )
+    alone = window_by_hand(work, 0.0)
+    np.testing.assert_array_equal(before[:8, :8], alone[2] >= 0)
+    np.testing.assert_array_equal(after[:8, :8], window_by_hand(work, 1.0)[2] >= 0)
+    assert (before[8:] == after[8:]).all()
+    assert (before[:, 8:] == after[:, 8:]).all()
+    gained, lost = (after > before).sum(), (after < before).sum()
+    assert (found.gained, found.lost) == (gained, lost)
+    assert found.kept == ((after > 0) & (before > 0)).sum()
+    with pytest.raises(InputError, match="no threshold"):
+        answers(engine, replace(ask, compare=True))
+
+
+def window_by_hand(work: m.Predict, level: float) -> np.ndarray:
+    """Logits (d, h, w) of the window at slices 3 to 6, rows and columns 0 to 7."""
+    session = Session(work.checkpoint, "cpu")
+    session.set_image(np.load(work.image.path))
+    x = torch.stack([session._working(z) for z in range(3, 7)], 2)[..., :8, :8]
+    with torch.no_grad():
+        found: np.ndarray = session.model(x, level_1=level)[0, 0].numpy()
+    return found
+
+
+def test_a_window_at_another_size_and_turned(tmp_path: Path, work: m.Predict) -> None:
+    """Against the network's own answer over the whole scan, which one window holds."""
+    session = Session(work.checkpoint, "cpu")
+    pre = replace(session.card.preprocessing, patch=(64, 64, 64), spacing_mm=(2.0, 1.0, 1.0))
+    session.card = replace(session.card, preprocessing=pre)
+    session.set_image(noise(*SHAPE), flips=(True, False, True), spacing_mm=(3.0, 0.6, 0.7))
+    for z in (0, 4, 10):
+        plain = session.predict(z)
+        found = session.window.answer(session, z, None)
+        assert (found.rows, found.columns) == ((0, SHAPE[1]), (0, SHAPE[2]))
+        np.testing.assert_allclose(found.probability, plain.probability, atol=1e-5)
 
 
 def test_a_forecast_counts_every_window_of_the_run_once(

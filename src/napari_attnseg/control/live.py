@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,8 @@ class LiveController(Slicing):
         self._maps = True
         self._asked_last: tuple[str, Tuning, int, str] | None = None
         self._buffer = 0
+        self.looked_at: Callable[[], tuple[int, ...]] = tuple
+        """Pixel (y, x) about which a 3D model answers live; empty: the middle of the slice."""
         self._retune = Latest(client)
         self._row = Latest(client)
         self._curve = Latest(client)

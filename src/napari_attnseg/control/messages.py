@@ -81,7 +81,8 @@ class Retune(Request):
     The answer is written into buffer ``buffer`` (0 or 1) of ``<out>/live_labels.npy``
     (2,Y,X uint8) and ``<out>/live_probability.npy`` (2,Y,X float32). With ``compare`` the labels
     at the tuning ``against`` (``None``: under plain attention) go into ``<out>/live_plain.npy``
-    (2,Y,X uint8). Event: ``Retuned``.
+    (2,Y,X uint8). Event: ``Retuned``. A 3D model that would need many windows answers in the one
+    about pixel ``near`` (y, x; empty: the middle); around it stands what a run has found.
     """
 
     image: ImageRef = field(default_factory=lambda: ImageRef("", ""))
@@ -94,6 +95,7 @@ class Retune(Request):
     compare: bool = False
     tile: int = 0
     against: Tuning | None = None
+    near: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -206,7 +208,7 @@ class Retuned(Event):
     """The live answer for slice ``z`` is in ``buffer``; ``over`` = grid cells above threshold.
 
     ``woken``: the stages that ran. With ``compare``: pixels gained, lost and kept against the
-    other tuning.
+    other tuning. ``window``: of a 3D model that answered in one window alone, which one.
     """
 
     z: int = 0
@@ -219,6 +221,7 @@ class Retuned(Event):
     lost: int = 0
     kept: int = 0
     seconds: float = 0.0
+    window: str = ""
 
 
 @dataclass(frozen=True)

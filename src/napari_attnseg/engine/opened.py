@@ -20,6 +20,7 @@ from napari_attnseg.engine.device import (
     with_memory_ladder,
 )
 from napari_attnseg.engine.disk_tier import DiskTier
+from napari_attnseg.engine.live_window import LiveWindow
 from napari_attnseg.engine.loading import (
     MEMORY_BESIDE_DISK,
     as_volume,
@@ -103,6 +104,7 @@ class OpenImage:
         self.pipeline = Pipeline(self.model, self._prepare, self._slice_size, limit, use_cells)
         self._received = ByteCache(MAP_BYTES)
         self._levels = ByteCache(MAP_BYTES)
+        self.window = LiveWindow()
         self._tier: DiskTier | None = None
 
     # -- what is set -----------------------------------------------------------------------------
@@ -236,6 +238,7 @@ class OpenImage:
     def _forget(self) -> None:
         self.model.forget()
         self.pipeline.clear()
+        self.window.clear()
         self._received.clear()
         self._levels.clear()
 
@@ -243,6 +246,7 @@ class OpenImage:
         """Free what memory is kept for answers; what lies on disk still holds."""
         self.model.forget()
         self.pipeline.leave_memory()
+        self.window.clear()
         self._received.clear()
         self._levels.clear()
 

@@ -90,14 +90,18 @@ class Seen:
         if len(self.size) == 2:
             return ""
         sides = " x ".join(map(str, self.sides))
-        (z, z_end), (y, y_end), (x, x_end) = self.spans
         if self.sides == self.work:
             return f"The maps are volumes: the 3D model sees this scan whole ({sides} voxels)."
         return (
-            f"The maps are volumes over one window of the 3D model ({sides} voxels): slices {z} to "
-            f"{z_end - 1}, rows {y} to {y_end - 1}, columns {x} to {x_end - 1}. It is the window "
-            "that weighs most where you look; elsewhere no attention was computed."
+            f"The maps are volumes over one window of the 3D model ({sides} voxels): {self.where}. "
+            "It is the window that weighs most where you look; elsewhere no attention was computed."
         )
+
+    @property
+    def where(self) -> str:
+        """Which positions of the image a window covers."""
+        (z, z_end), (y, y_end), (x, x_end) = self.spans
+        return f"slices {z} to {z_end - 1}, rows {y} to {y_end - 1}, columns {x} to {x_end - 1}"
 
     def _working(self, axis: int, position: int) -> float:
         """Centre of a view position in working positions."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,15 +17,14 @@ from napari_attnseg.control.volumes import AXES
 from napari_attnseg.engine.forecast import Forecaster
 from napari_attnseg.engine.pace import LivePace
 from napari_attnseg.engine.results import LiveFiles, open_scratch, save_array
+from napari_attnseg.engine.retuning import retuned
 from napari_attnseg.engine.sessions import Sessions
 from napari_attnseg.engine.volume_run import VolumeRun, place_of_maps
-from napari_attnseg.errors import EngineError, InputError
-from napari_attnseg.settings import PLAIN_THRESHOLD
+from napari_attnseg.errors import EngineError
 
 if TYPE_CHECKING:
     from napari_attnseg.engine.axes_run import AxesRun
     from napari_attnseg.engine.refine_answers import Refiner
-    from napari_attnseg.engine.session import Prediction, Session
 
 
 class Engine:
@@ -136,47 +134,12 @@ class Engine:
     # --- live ------------------------------------------------------------------------------------
 
     def _retune(self, work: m.Retune) -> Iterator[m.Event]:
-        began = time.perf_counter()
         session = self._sessions.open(work)
-        _check_live(session, work)
-        with self._pace.answering((work.checkpoint, work.device, work.tile, work.image, work.z)):
-            answer = session.predict(work.z, work.tuning)
         files = self._live_files(work.out, session.shape[1:])
-        files.labels[work.buffer] = answer.labels
-        files.probability[work.buffer] = answer.probability
-        counts = self._against_plain(session, work, answer, files) if work.compare else (0, 0, 0)
+        with self._pace.answering((work.checkpoint, work.device, work.tile, work.image, work.z)):
+            answer = retuned(session, work, files)
         yield from self._sessions.news(session, work.id)
-        yield m.Retuned(
-            work.id,
-            work.z,
-            work.buffer,
-            answer.over,
-            answer.cells,
-            int(np.count_nonzero(answer.labels)),
-            answer.woken,
-            *counts,
-            seconds=time.perf_counter() - began,
-        )
-
-    @staticmethod
-    def _against_plain(
-        session: Session, work: m.Retune, answer: Prediction, files: LiveFiles
-    ) -> tuple[int, int, int]:
-        """Write the other tuning's labels (plain attention's by default); pixels gained, lost
-        and kept against it."""
-        other = work.against
-        if other is None:
-            if "threshold" not in session.tuning.values:
-                raise InputError(
-                    "this model has no threshold, so there is nothing to compare; "
-                    "turn the comparison off"
-                )
-            other = work.tuning.replace(threshold=PLAIN_THRESHOLD)
-        before = session.predict(work.z, other).labels
-        files.plain()[work.buffer] = before
-        now, then = answer.labels > 0, before > 0
-        kept = int(np.count_nonzero(now & then))
-        return int(np.count_nonzero(now)) - kept, int(np.count_nonzero(then)) - kept, kept
+        yield answer
 
     def _live_files(self, out: str, shape: tuple[int, int]) -> LiveFiles:
         key = f"{out}:{shape}"
@@ -283,17 +246,3 @@ class Engine:
 
         report = diagnose(work.device)
         yield m.Diagnosed(work.id, report, report_text(report))
-
-
-LIVE_WINDOWS = 4
-"""Windows of a 3D model that a live answer may take."""
-
-
-def _check_live(session: Session, work: m.Retune) -> None:
-    """Raise ``InputError`` for what would hold up everything else."""
-    missing = session.missing(work.z, work.tuning)
-    if missing > LIVE_WINDOWS:
-        raise InputError(
-            f"these values need {missing} windows of this 3D model computed anew, too many for a "
-            "live answer; let the slider go, or press Run, and the volume follows"
-        )

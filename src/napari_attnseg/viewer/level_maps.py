@@ -69,6 +69,7 @@ class LevelLayers:
         self.about = ""
         self._shown: set[Key] = set()
         self._eyes: weakref.WeakKeyDictionary[Any, Key] = weakref.WeakKeyDictionary()
+        hub.live.looked_at = self.near
         self.asker.done.connect(self._on_done)
         self.asker.failed.connect(hub.live.failed.emit)
         hub.slice_changed.connect(self._on_slice)
@@ -149,12 +150,17 @@ class LevelLayers:
         """Stop listening to the engine."""
         self.asker.close()
 
+    def near(self) -> tuple[int, ...]:
+        """Pixel (y, x) about which a 3D model answers: the asked one, or in the middle of the
+        view; empty when that lies outside of the image."""
+        return self.at or looked_at(self.hub)
+
     # --- inside -------------------------------------------------------------------------------
 
     def _ask(self) -> None:
         y, x = self.at or (-1, -1)
         wanted = self.stacks.wanted(self.known, self.chosen)
-        self.asker.ask(y, x, stacks=wanted, near=looked_at(self.hub))
+        self.asker.ask(y, x, stacks=wanted, near=self.near())
 
     def _file(self, key: Key) -> LevelMapFile | None:
         return next((m for m in self.known if (m.place, m.name) == key), None)

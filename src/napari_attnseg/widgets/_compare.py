@@ -177,8 +177,9 @@ class ComparePanel(QWidget):
         results.write("plain", event.z, plain)
         results.write("difference", event.z, difference(labels, plain))
         self._arrange()
+        within = f"<br>Of one window of this 3D model alone: {event.window}." * bool(event.window)
         if not event.gained and not event.lost:
-            self.counts.setText(self._same)
+            self.counts.setText(self._same + within)
             return
         ink = inks(self.counts)
         shades = {2: "#2fd18a" if ink.dark else "#0b7a48", 3: "#ff7aa6" if ink.dark else "#b3164f"}
@@ -189,6 +190,7 @@ class ComparePanel(QWidget):
                 f"<span style='color:{shades.get(k, ink.text)}'><b>{n:,}</b>&nbsp;{word}</span>"
                 for k, n, word in parts
             )
+            + within
         )
 
     def _ensure(self, results: ResultLayers, what: str) -> None:

@@ -63,10 +63,13 @@ class AnswerLine(QWidget):
         self._asked_at = self._newest if self.hub.live.answering else 0.0
         painted = painted_in(self.hub, event.z)
         less = f" (+ {painted:,} painted)" if painted else ""
+        less += " (new in one window; a run brings the rest)" * bool(event.window)
         self._say(f"{slice_words(self.hub, event.z)}: {event.area:,} px{less} in {took:.0f} ms")
         stages = " → ".join(event.woken) or "none, all was known"
         self.words.setToolTip(
-            f"Foreground of the model's own answer; {UNCOUNTED}.\nStages that ran: {stages}. "
+            f"Foreground of the model's own answer; {UNCOUNTED}.\n"
+            + f"Live, a 3D model answers in one window: {event.window}.\n" * bool(event.window)
+            + f"Stages that ran: {stages}. "
             f"In the engine: {event.seconds * 1000:.0f} ms."
         )
         return took
