@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QPoint, Qt
 
 from napari_attnseg.control.messages import Fingerprinted
 from napari_attnseg.settings import CUT, Tunable
@@ -68,6 +68,26 @@ def test_typing_counts_as_release_once_it_rests(threshold_row, qtbot):
     with qtbot.waitSignal(threshold_row.released, timeout=30_000) as caught:
         threshold_row.spin.setValue(0.1)
     assert caught.args == ["threshold", 0.1]
+
+
+def test_a_drag_with_rests_is_one_until_the_mouse_is_let_go(threshold_row, qtbot):
+    """A press beside the middle of the handle moves it before the slider is held down."""
+    threshold_row.resize(300, 60)
+    threshold_row.show()
+    slider = threshold_row.slider
+    slider.setValue(0.5)
+    qtbot.waitUntil(lambda: not threshold_row._settle.isActive(), timeout=2000)
+    told = signals_of(threshold_row)
+    start = QPoint(round(slider.handle_x(0.5)) + 3, slider.height() // 2)
+    qtbot.mousePress(slider, Qt.MouseButton.LeftButton, pos=start)
+    assert told, "the press has moved it"
+    qtbot.wait(500)
+    qtbot.mouseMove(slider, start + QPoint(-40, 0))
+    qtbot.wait(500)
+    assert {what for what, *_ in told} == {"moved"}, "nobody has let go"
+    qtbot.mouseRelease(slider, Qt.MouseButton.LeftButton, pos=start + QPoint(-40, 0))
+    assert [what for what, *_ in told].count("released") == 1
+    assert told[-1][2] == threshold_row.value()
 
 
 def test_reset_shows_only_away_from_the_trained_value(threshold_row):

@@ -155,6 +155,7 @@ class FloatRow(TunableRow):
         self.grid.addWidget(self.spin, 0, 2)
         self.grid.setColumnStretch(1, 1)
         self.slider.valueChanged.connect(self._on_slider)
+        self.slider.sliderPressed.connect(self._settle.stop)  # the press alone has moved it
         self.slider.sliderReleased.connect(self._emit_released)
         self.spin.valueChanged.connect(self._on_spin)
         self.set_value(float(tunable.default))
