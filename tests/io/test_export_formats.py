@@ -159,7 +159,7 @@ def test_a_failure_leaves_the_older_labels(tmp_path: Path, monkeypatch) -> None:
     real = os.replace
 
     def failing(a, b) -> None:
-        if os.fspath(b) == os.fspath(path) and ".attnseg-" in str(a) and "-old" not in str(a):
+        if os.fspath(b) == os.fspath(path) and ".attnseg-" in str(a) and "@was-" not in str(a):
             raise OSError(28, "No space left on device")
         real(a, b)
 

@@ -45,6 +45,7 @@ LIMITS = settings(
 A_MASK_S_OWN = {
     *("dim", "datatype", "bitpix", "vox_offset", "scl_slope", "scl_inter", "cal_min", "cal_max"),
     *("magic", "descrip", "intent_code", "intent_name", "sizeof_hdr", "glmin", "glmax"),
+    *("data_type", "db_name", "aux_file"),  # free text
 }
 PLAIN = Space(affine_of((0, 1, 2), (1, 1, 1)), 1, 1, affine_of((0, 1, 2), (1, 1, 1)))
 

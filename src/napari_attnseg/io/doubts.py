@@ -63,7 +63,7 @@ def trailing_note(count: int) -> list[str]:
 
 
 def _apart(affine: np.ndarray, header: nib.Nifti1Header, shape: tuple[int, ...]) -> float:
-    """Largest distance, in the unit of the header, between the places of a corner by sform and by qform."""
+    """Largest distance of a corner by sform and by qform, in the unit of the header."""
     try:
         other = header.get_qform()
     except (HeaderDataError, ValueError):

@@ -23,7 +23,7 @@ from napari_attnseg.atomic import to_disk, whole
 from napari_attnseg.errors import ExportError
 from napari_attnseg.io.limits import readable_bytes
 from napari_attnseg.io.ome_zarr_meta import ome_of
-from napari_attnseg.io.provenance import complete
+from napari_attnseg.io.provenance import complete, without_places
 from napari_attnseg.io.volume import Volume
 from napari_attnseg.io.zarr_labels import listed, store_of
 
@@ -95,7 +95,7 @@ def write_scalar(
     path = Path(path)
     if path.suffix.lower() == ".png":
         raise ExportError(f"got {path.name}; expected .tif or .nii.gz, PNG holds no float values")
-    comment = {"provenance": dict(provenance)} if provenance else {}
+    comment = {"provenance": without_places(dict(provenance))} if provenance else {}
     return _write(path, np.asarray(values_ZYX, np.float32), source, comment)
 
 

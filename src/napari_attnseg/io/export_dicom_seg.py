@@ -17,6 +17,7 @@ from napari_attnseg.io.dicom_seg import COMMENT, CREATOR, GROUP, PLACE
 from napari_attnseg.io.dicom_seg import comment_of as comment_of
 from napari_attnseg.io.directions import LPS, SIGNS
 from napari_attnseg.io.export import Job
+from napari_attnseg.io.read_back import differs, reading_back
 from napari_attnseg.io.volume import Volume
 
 MOST = 255
@@ -215,22 +216,18 @@ def _verify(path: Path, ids: np.ndarray, source: Volume, segments: dict[int, str
     """Whether places are the source's to the last digit; raises ``ExportError`` on a mismatch."""
     import pydicom
 
-    try:
+    with reading_back("DICOM-SEG"):
         file = pydicom.dcmread(path)
         names = [str(item.SegmentLabel) for item in file.SegmentSequence]
         found, off = _read_again(file, ids.shape, source, list(segments))
-    except Exception as error:
-        raise ExportError(
-            f"the written DICOM-SEG cannot be read back ({error}); nothing was changed"
-        ) from error
     if off > CLOSE_MM:
         raise ExportError(
             f"the written frames lie {off:.3g} mm away from their slices; nothing was changed"
         )
     if not np.array_equal(found, ids):
-        raise ExportError("the written pixels do not read back as written; nothing was changed")
+        raise differs("pixels")
     if names != [name[:64] for name in segments.values()]:
-        raise ExportError("the written names do not read back as written; nothing was changed")
+        raise differs("names")
     return off == 0.0
 
 

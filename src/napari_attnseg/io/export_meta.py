@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from napari_attnseg.errors import ExportError
 from napari_attnseg.io.directions import LPS, SIGNS
 from napari_attnseg.io.export import Job
 from napari_attnseg.io.export_nifti import place_words, placed
 from napari_attnseg.io.meta_image import TYPES, read_meta, read_meta_header
+from napari_attnseg.io.read_back import check_volume
 from napari_attnseg.io.volume import Volume
 
 KEY = "AttnSeg"
@@ -43,7 +43,7 @@ def prepare(suffix: str, array_ZYX: np.ndarray, source: Volume | None, text: str
         path.write_bytes(head.replace(b"TransformMatrix", told + b"TransformMatrix", 1) + body)
 
     def verify(path: Path) -> bool:
-        _verify(path, data, affine)
+        check_volume(path, read_meta, data, affine, CLOSE)
         return exact
 
     words = ", ".join(filter(None, [place_words(source, True), left_out]))
@@ -102,23 +102,6 @@ def _read_affine(head: bytes) -> np.ndarray:
 
     pairs = (line.partition(" = ")[::2] for line in head.decode("ascii").splitlines())
     return _affine(dict(pairs), 3)
-
-
-def _verify(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
-    try:
-        again = read_meta(path)
-    except Exception as error:
-        raise ExportError(
-            f"the written file cannot be read back ({error}); nothing was changed, export again"
-        ) from error
-    if again.data.dtype != data.dtype or not np.array_equal(again.data, data):
-        raise ExportError("the written voxels do not read back as written; nothing was changed")
-    corners = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)], float)
-    corners[:, :3] *= np.array(data.shape) - 1
-    smallest = np.linalg.norm(affine[:3, :3], axis=0).min()
-    found = again.geometry
-    if found is None or np.abs(corners @ (found.affine - affine).T).max() > CLOSE * smallest:
-        raise ExportError("the written places do not read back as written; nothing was changed")
 
 
 def comment_of(path: Path) -> dict[str, Any]:

@@ -10,16 +10,19 @@ import nibabel as nib
 import numpy as np
 from nibabel.nifti1 import Nifti1Extension
 
-from napari_attnseg.errors import ExportError
 from napari_attnseg.geometry import Geometry
 from napari_attnseg.io.export import Job
 from napari_attnseg.io.nifti import affine_mm
+from napari_attnseg.io.read_back import differs, reading_back
 from napari_attnseg.io.volume import Volume
 
 COMMENT = 6
 """NIfTI extension code for plain text."""
 LABEL_INTENT = 1002
 DESCRIPTION = "napari-attnseg"
+FREE_TEXT = ("data_type", "db_name", "aux_file", "intent_name")
+"""Fields of the source that anybody may have written anything into. Its extensions do not come into
+:attr:`Volume.header` at all."""
 XFORM_ALIGNED = 2
 NIFTI1_LONGEST = 32767
 
@@ -74,10 +77,12 @@ def _header(
         header["magic"] = b"n+2"
     else:
         header["magic"] = b"n+1"
+    for field in FREE_TEXT:  # patients' names, places of files: a mask is passed on sooner
+        if field in header:
+            header[field] = b""
     header["descrip"] = DESCRIPTION.encode()
     is_ids = data.dtype.kind == "u"
     header["intent_code"] = LABEL_INTENT if is_ids else 0
-    header["intent_name"] = b""
     header.extensions.append(Nifti1Extension(COMMENT, text.encode()))
     header["vox_offset"] = _offset(header)
     return header
@@ -119,20 +124,16 @@ def _write(path: Path, suffix: str, header: Any, data: np.ndarray) -> None:
 
 def _verify(path: Path, data: np.ndarray, affine: np.ndarray, codes: tuple[int, int]) -> None:
     """Read with nibabel's own image class, which took no part in writing."""
-    try:
+    with reading_back():
         image: Any = nib.load(path, keep_file_open=True)
         same = _same(image.dataobj, data)
         found = image.affine
         header = image.header
-    except Exception as error:
-        raise ExportError(
-            f"the written file cannot be read back ({error}); nothing was changed, export again"
-        ) from error
     if not same:
-        raise ExportError("the written voxels do not read back as written; nothing was changed")
+        raise differs("voxels")
     same_codes = (int(header["qform_code"]), int(header["sform_code"])) == codes
     if not np.array_equal(found, affine) or not same_codes:
-        raise ExportError("the written affine does not read back as written; nothing was changed")
+        raise differs("places")
 
 
 def _same(stored: Any, data: np.ndarray) -> bool:

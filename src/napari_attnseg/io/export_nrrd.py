@@ -9,10 +9,10 @@ from unicodedata import combining, normalize
 
 import numpy as np
 
-from napari_attnseg.errors import ExportError
 from napari_attnseg.io.export import Job
 from napari_attnseg.io.export_nifti import place_words, placed
 from napari_attnseg.io.nrrd_file import read_nrrd, read_nrrd_header
+from napari_attnseg.io.read_back import check_volume
 from napari_attnseg.io.volume import Volume
 
 KEY = "attnseg"
@@ -39,7 +39,7 @@ def prepare(suffix: str, array_ZYX: np.ndarray, source: Volume | None, text: str
         nrrd.write(str(path), data, header, index_order="F", compression_level=6)
 
     def verify(path: Path) -> bool:
-        _verify(path, data, affine)
+        check_volume(path, read_nrrd, data, affine)
         return True
 
     return Job(data.shape, write, verify, place_words(source, True))
@@ -67,19 +67,6 @@ def _ascii(name: str) -> str:
     """A name as a header of NRRD can hold it, on one line; the comment keeps the name itself."""
     letters = (c for c in normalize("NFKD", name) if not combining(c))
     return " ".join("".join(letters).encode("ascii", "replace").decode().split())
-
-
-def _verify(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
-    try:
-        again = read_nrrd(path)
-    except Exception as error:
-        raise ExportError(
-            f"the written file cannot be read back ({error}); nothing was changed, export again"
-        ) from error
-    if again.data.dtype != data.dtype or not np.array_equal(again.data, data):
-        raise ExportError("the written voxels do not read back as written; nothing was changed")
-    if again.geometry is None or not np.array_equal(again.geometry.affine, affine):
-        raise ExportError("the written affine does not read back as written; nothing was changed")
 
 
 def comment_of(path: Path) -> dict[str, Any]:

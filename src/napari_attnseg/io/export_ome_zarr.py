@@ -11,6 +11,7 @@ import numpy as np
 from napari_attnseg.errors import ExportError
 from napari_attnseg.io.export import Job
 from napari_attnseg.io.ome_zarr_meta import Multiscale, multiscale_of, ome_of
+from napari_attnseg.io.read_back import differs, reading_back
 from napari_attnseg.io.volume import Volume
 from napari_attnseg.io.zarr_labels import store_of
 
@@ -212,7 +213,7 @@ def _verify(path: Path, place: _Place) -> None:
     """Read the plain JSON of the metadata and every pixel again."""
     import zarr
 
-    try:
+    with reading_back("labels"):
         raw = path / ("zarr.json" if place.version == "0.5" else ".zattrs")
         attrs = json.loads(raw.read_text())
         meta = multiscale_of(path, attrs.get("attributes", attrs))
@@ -222,15 +223,11 @@ def _verify(path: Path, place: _Place) -> None:
         equal = array.shape == place.data.shape and all(
             np.array_equal(array[z : z + step], place.data[z : z + step]) for z in slabs
         )
-    except Exception as error:
-        raise ExportError(
-            f"the written labels cannot be read back ({error}); nothing was changed, export again"
-        ) from error
     if not equal or array.dtype != place.data.dtype:
-        raise ExportError("the written pixels do not read back as written; nothing was changed")
+        raise differs("pixels")
     level = meta.levels[0]
     if list(level.scale) != place.scale or list(level.translation) != place.shift:
-        raise ExportError("the written places do not read back as written; nothing was changed")
+        raise differs("places")
 
 
 def comment_of(path: Path) -> dict[str, Any]:

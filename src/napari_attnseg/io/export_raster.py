@@ -12,6 +12,7 @@ from PIL import Image, PngImagePlugin
 
 from napari_attnseg.errors import ExportError
 from napari_attnseg.io.export import Job
+from napari_attnseg.io.read_back import differs, reading_back
 from napari_attnseg.io.volume import Volume
 
 PNG_KEY = "napari-attnseg"
@@ -32,14 +33,10 @@ def prepare(suffix: str, array_ZYX: np.ndarray, source: Volume | None, text: str
         save(path, data, source, text)
 
     def verify(path: Path) -> bool:
-        try:
+        with reading_back():
             again = load(path)
-        except Exception as error:
-            raise ExportError(
-                f"the written file cannot be read back ({error}); nothing was changed"
-            ) from error
         if again.dtype != data.dtype or not np.array_equal(again, data):
-            raise ExportError("the written pixels do not read back as written; nothing was changed")
+            raise differs("pixels")
         return True
 
     return Job(data.shape, write, verify)

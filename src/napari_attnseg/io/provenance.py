@@ -11,10 +11,12 @@ import base64
 import hashlib
 import os
 import platform
+import re
 import zlib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,8 @@ MOST_TEXT = 1 << 20
 """Characters that the places of hand edits may take; beyond, only their number is kept."""
 EPOCH = "SOURCE_DATE_EPOCH"
 """Environment variable of reproducible builds: the date to be written instead of the present."""
+PLACE = re.compile(r"(?:/|[A-Za-z]:[\\/]|\\\\)[^\n]*")
+"""A text that is a path from the root on, here or on Windows."""
 _RUN = np.dtype("<u4")
 
 
@@ -49,7 +53,20 @@ def complete(provenance: Mapping[str, Any], source: Volume | None) -> dict[str, 
     }
     if source is not None:
         added["source"] = about(source)
-    return {**added, **provenance}
+    return {**added, **without_places(dict(provenance))}
+
+
+def without_places(told: Any) -> Any:
+    """Plain data in which paths are file names: folders bear names of people and of projects."""
+    if isinstance(told, Mapping):
+        return {key: without_places(value) for key, value in told.items()}
+    if isinstance(told, list | tuple):
+        return [without_places(value) for value in told]
+    if not isinstance(told, str):
+        return told
+    if PLACE.fullmatch(told):
+        return re.split(r"[\\/]", told.rstrip("\\/"))[-1]
+    return told.replace(f"{Path.home()}{os.sep}", f"~{os.sep}")
 
 
 def _now() -> datetime:
