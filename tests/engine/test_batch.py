@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
 import shutil
 import subprocess
@@ -186,6 +187,23 @@ def test_a_large_volume_leaves_no_unpacked_file(
     values = np.asarray(nib.load(out / "a_probability.nii.gz").dataobj)
     ids = np.asarray(nib.load(out / "a_mask.nii.gz").dataobj)
     assert np.array_equal(ids, (values >= maker.recipe.tuning.cut).astype(np.uint8))
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="needs posix_fallocate")
+def test_no_room_for_a_large_answer_is_a_sentence(
+    maker: Maker, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(batch_make, "IN_MEMORY", 0)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    row = make(maker, task)
+    assert row.status == "failed"
+    assert "No space left on device); free some space, or choose another --out" in row.error
+    assert not task.mask.exists()
+    monkeypatch.undo()
+    assert make(maker, task).status == "ok"
 
 
 def test_an_error_of_the_program_is_told_and_the_others_go_on(

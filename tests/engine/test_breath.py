@@ -114,9 +114,7 @@ def test_a_run_along_another_axis_ends_within_its_slice_and_goes_on(
     assert ended(events).reason == "cancelled"
     assert layers[-1] == "MaxPool2d"
     assert [e.done for e in only(StepDone, events)] == [1, 2, 3, 4]
-    again = ended(
-        answers(engine, work)
-    )  # of the same number, and nobody interrupts it
+    again = ended(answers(engine, work))  # of the same number, and nobody interrupts it
     assert again.reason == "done"
     whole = ended(answers(Engine(), replace(work, id=4, out=str(tmp_path / "whole"))))
     for name in ("labels", "probability"):

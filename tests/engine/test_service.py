@@ -197,7 +197,7 @@ def test_a_full_disk_is_a_sentence_not_a_crash(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(results_module.os, "posix_fallocate", full)
+    monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(EngineError, match="No space left"):
         open_array(tmp_path / "a.npy", (2, 3), np.uint8)
     assert not (tmp_path / "a.npy").exists()

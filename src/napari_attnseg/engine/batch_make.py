@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 import time
@@ -18,22 +19,26 @@ from napari_attnseg.engine import batch_kept as kept
 from napari_attnseg.engine.axes import segment_along
 from napari_attnseg.engine.batch import Recipe, Row, Task, stamp_of
 from napari_attnseg.engine.batch_extras import STEPS, write_extras, write_steps
+from napari_attnseg.engine.device import trim_heap
 from napari_attnseg.engine.on_top import OnTop
+from napari_attnseg.engine.run import TRIM_EVERY
 from napari_attnseg.engine.session import Session
-from napari_attnseg.errors import CheckpointError, InputError, plain_sentence
+from napari_attnseg.errors import CheckpointError, ExportError, InputError, plain_sentence
 from napari_attnseg.io.export import counts_of, write_mask
 from napari_attnseg.io.image import read_image
 from napari_attnseg.io.limits import readable_bytes, steady
 from napari_attnseg.io.measure_space import space_of
 from napari_attnseg.io.nifti_mapped import map_nifti
+from napari_attnseg.io.pages import follow, reserve
 from napari_attnseg.io.suitability import Doubt, facts_of_volume, suitability
 from napari_attnseg.io.tidying import tidied
 
 if TYPE_CHECKING:
     from napari_attnseg.io.volume import Volume
 
-IN_MEMORY = 256 << 20
-"""Bytes of a probability map that are held in memory; larger ones lie in a temporary file."""
+IN_MEMORY = 64 << 20
+"""Bytes of labels, or of a probability map, that are held in memory; larger ones lie in a
+temporary file."""
 CACHE = 64 << 20
 """Bytes of heavy results that are kept: every slice is asked for once."""
 Pause = Callable[[int, int], object]
@@ -148,13 +153,15 @@ class Maker:
         self, source: Volume, folder: Path, pause: Pause
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Labels and, if asked for, probability (Z, Y, X), slice by slice."""
-        labels = np.zeros(source.shape, np.uint8)
+        labels = _zeros(source.shape, np.uint8, folder)
         wanted = "probability" in self.recipe.save
-        probability = _floats(labels.shape, folder) if wanted else None
+        probability = _zeros(labels.shape, np.float32, folder) if wanted else None
         for z, prediction in self._answers(folder, pause):
             labels[z] = prediction.labels
             if probability is not None:
                 probability[z] = prediction.probability
+            if z % TRIM_EVERY == 0:
+                trim_heap()
         return labels, probability
 
     def _answers(self, folder: Path, pause: Pause) -> Iterator[tuple[int, Any]]:
@@ -255,9 +262,21 @@ def _named(counts: dict[int, int]) -> dict[str, int]:
     return {str(k): n for k, n in counts.items()}
 
 
-def _floats(shape: tuple[int, ...], folder: Path) -> np.ndarray:
-    """float32 of ``shape``; a large one in a file without a name, which goes with the process."""
-    if int(np.prod(shape)) * 4 <= IN_MEMORY:
-        return np.zeros(shape, np.float32)
-    with tempfile.TemporaryFile(dir=folder, prefix=".attnseg-") as file:
-        return np.memmap(file, np.float32, "w+", shape=shape)
+def _zeros(shape: tuple[int, ...], dtype: type, folder: Path) -> np.ndarray:
+    """Zeros to be filled; many of them in a file without a name, which goes with the process.
+
+    Raises ``ExportError`` when ``folder`` has no room for all of it: a file that only promised it
+    would end the process at the first value that finds none.
+    """
+    nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+    if nbytes <= IN_MEMORY:
+        return np.zeros(shape, dtype)
+    try:
+        with tempfile.TemporaryFile(dir=folder, prefix=".attnseg-") as file:
+            reserve(file.fileno(), nbytes)
+            return follow(np.memmap(file, dtype, "w+", shape=shape))
+    except OSError as error:
+        raise ExportError(
+            f"cannot reserve {readable_bytes(nbytes)} for the answer in {folder} "
+            f"({error.strerror or error}); free some space, or choose another --out"
+        ) from error

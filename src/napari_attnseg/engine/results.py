@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from napari_attnseg.control.volumes import FULL_PRECISION_VOXELS
 from napari_attnseg.errors import EngineError
-from napari_attnseg.io.pages import follow
+from napari_attnseg.io.pages import follow, reserve
 
 
 def _unwritable(path: Path, error: OSError, then: str) -> EngineError:
@@ -19,15 +18,6 @@ def _unwritable(path: Path, error: OSError, then: str) -> EngineError:
         f"cannot write results into {path.parent}: {error.strerror or error}; "
         f"free some disk space and {then}"
     )
-
-
-def _reserve(path: Path, nbytes: int) -> None:
-    """Claim disk space now: a full disk is an error here, not a crash while writing a page."""
-    with open(path, "r+b") as file:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, nbytes)
-        else:
-            file.truncate(nbytes)
 
 
 def open_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
@@ -45,7 +35,8 @@ def open_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
         path.parent.mkdir(parents=True, exist_ok=True)
         begun = True
         made = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-        _reserve(path, made.offset + made.nbytes)
+        with open(path, "r+b") as file:
+            reserve(file.fileno(), made.offset + made.nbytes)
     except OSError as error:
         if begun:  # else it holds what an earlier run finished, and its marks say so
             path.unlink(missing_ok=True)

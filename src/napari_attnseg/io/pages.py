@@ -1,9 +1,10 @@
-"""Memory that mapped files take in this process, given back while the maps stay open."""
+"""Mapped files: their room on the disk, and their memory, given back while they stay open."""
 
 from __future__ import annotations
 
 import contextlib
 import mmap
+import os
 import threading
 import weakref
 from typing import Any, TypeVar
@@ -43,6 +44,16 @@ def follow(array: A) -> A:
     if pages is not None and hasattr(pages, "madvise") and len(pages) >= LARGE:
         _keeper.add(pages)
     return array
+
+
+def reserve(handle: int, nbytes: int) -> None:
+    """Give an open file its blocks now, all zeros: a full disk is an ``OSError`` here, and not the
+    end of the program at the first page of a map that finds no room. Where the system cannot do
+    it (macOS, Windows) the file gets its length alone."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(handle, 0, nbytes)
+    elif os.fstat(handle).st_size < nbytes:
+        os.truncate(handle, nbytes)
 
 
 class _Keeper:

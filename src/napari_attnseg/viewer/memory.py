@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 import mmap
-import os
 import shutil
 import sys
 import weakref
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +14,7 @@ import numpy.typing as npt
 
 from napari_attnseg.control.scratch import ROOT_VARIABLE
 from napari_attnseg.errors import InputError
-from napari_attnseg.io.pages import follow
+from napari_attnseg.io.pages import follow, reserve
 
 if TYPE_CHECKING:
     from napari_attnseg.control.scratch import Scratch
@@ -45,7 +43,8 @@ def volume_store(
     path = folder / "voxels.npy"
     try:
         array = np.lib.format.open_memmap(path, "w+", np.dtype(dtype), shape)
-        _reserve(path)
+        with path.open("r+b") as file:  # what is there still reads as zeros
+            reserve(file.fileno(), path.stat().st_size)
     except OSError as error:
         scratch.drop(folder)
         raise InputError(
@@ -79,11 +78,3 @@ def empty_volume(shape: tuple[int, ...], dtype: Any) -> npt.NDArray[Any]:
     pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     pages.madvise(mmap.MADV_NOHUGEPAGE)
     return np.frombuffer(pages, wanted).reshape(shape)
-
-
-def _reserve(path: Path) -> None:
-    """Give the file its blocks now (they still read as zeros)."""
-    if not hasattr(os, "posix_fallocate"):  # macOS and Windows: free room was looked at
-        return
-    with path.open("r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
