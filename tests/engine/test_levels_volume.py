@@ -219,6 +219,33 @@ def test_one_window_is_computed_and_kept() -> None:
     assert len(calls) == 3
 
 
+@pytest.mark.parametrize("flips", FLIPS)
+def test_cells_behind_a_window_are_left_out(flips: tuple[bool, ...]) -> None:
+    """A window of 3 voxels is filled up to 8, that is to 4 cells of 2: two hold part of it."""
+
+    class Deep(Means):
+        stride = 8
+
+        def encode(self, x_BCHW: Tensor) -> Encoded:
+            x = pad_to_multiple(x_BCHW, 8)
+            return Encoded(F.avg_pool3d(x, 2), x_BCHW.shape[2:])  # type: ignore[arg-type]
+
+    image = RNG.random((11, 13, 12)).astype(np.float32)
+    session = opened(Deep(), image, flips, (3, 4, 5))
+    for at in ((5, 6, 6), (10, 0, 11), (0, 12, 0)):
+        (found,) = session.maps(at[0], near=at[1:])
+        assert found.values.shape == (2, 2, 3)
+        spans = session.seen(at[0], at[1:]).spans
+        inside = 0
+        for cell in np.ndindex(found.values.shape):
+            corner = np.round(centre(found, cell) - 0.5).astype(int)
+            if all(a <= c and c + 2 <= b for c, (a, b) in zip(corner, spans, strict=True)):
+                part = image[tuple(slice(c, c + 2) for c in corner)]
+                assert found.values[cell] == pytest.approx(part.mean(), abs=1e-6)
+                inside += 1
+        assert inside == 1 * 2 * 2
+
+
 def test_the_window_is_told_in_words() -> None:
     image = RNG.random((9, 21, 33)).astype(np.float32)
     session = opened(Means(), image, (True, False, False), patch=(4, 8, 8))

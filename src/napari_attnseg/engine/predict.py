@@ -124,7 +124,7 @@ def place_map(
 
 
 def place_axis(
-    size: int, work: int, padded: int, grid: int, flipped: bool, first: int = 0
+    size: int, work: int, padded: float, grid: int, flipped: bool, first: int = 0
 ) -> tuple[float, float]:
     """Along one axis of ``size`` positions, of which the network saw ``work``: distance between
     the ``grid`` cells of a map, and the centre of its first one.

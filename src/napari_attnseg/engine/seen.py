@@ -53,23 +53,27 @@ class Seen:
             for centre, first, padded in zip(self.working(at), self.first, self.padded, strict=True)
         )
 
-    def place(self, grid: Sequence[int]) -> tuple[MapScale, tuple[float, float] | None]:
-        """Where a map of ``grid`` that covers the padded input lies on the image: on its slices,
-        and along them (``None`` for a part that is a slice)."""
-        found = [
-            place_axis(*of)
-            for of in zip(
-                self.size, self.work, self.padded, grid, self.flips, self.first, strict=True
-            )
-        ]
-        (rows, top), (cols, left) = found[-2:]
-        on_slice = MapScale((rows, cols), (top, left), (grid[-2], grid[-1]))
-        return on_slice, found[0] if len(found) == 3 else None
+    def laid(self, values: torch.Tensor) -> tuple[np.ndarray, MapScale, tuple[float, float] | None]:
+        """A map (..., *grid) that covers the padded input, as an array in view order; where it lies
+        on the slices of the image, and along them (``None`` for a part that is a slice).
 
-    def back(self, values: torch.Tensor) -> np.ndarray:
-        """A map (..., *grid) as a contiguous array in view order."""
-        turns = (slice(None, None, -1 if flipped else 1) for flipped in self.flips)
-        return np.ascontiguousarray(values.detach().cpu().numpy()[(..., *turns)])
+        Behind a window lies more of the image, which the network did not see: cells that are
+        filled up as a whole are left out there.
+        """
+        axes = len(self.size)
+        found, parts = [], []
+        of = (self.size, self.work, self.padded, values.shape[-axes:], self.flips)
+        for size, work, padded, cells, flipped, first, side in zip(
+            *of, self.first, self.sides, strict=True
+        ):
+            kept = -(-side * cells // padded) if axes == 3 else cells
+            covered = padded * kept / cells
+            found.append(place_axis(size, work, covered, kept, flipped, first))
+            parts.append(slice(kept - 1, None, -1) if flipped else slice(kept))
+        back = np.ascontiguousarray(values.detach().cpu().numpy()[(..., *parts)])
+        (rows, top), (cols, left) = found[-2:]
+        grid = (back.shape[-2], back.shape[-1])
+        return back, MapScale((rows, cols), (top, left), grid), found[0] if axes == 3 else None
 
     @property
     def spans(self) -> tuple[tuple[int, int], ...]:
@@ -91,10 +95,10 @@ class Seen:
             return ""
         sides = " x ".join(map(str, self.sides))
         if self.sides == self.work:
-            return f"The maps are volumes: the 3D model sees this scan whole ({sides} voxels)."
+            return f"Volumes: this 3D model sees the scan whole ({sides} voxels)."
         return (
-            f"The maps are volumes over one window of the 3D model ({sides} voxels): {self.where}. "
-            "It is the window that weighs most where you look; elsewhere no attention was computed."
+            f"Volumes over one window of this 3D model ({sides} voxels), the one that weighs most "
+            f"where you look: {self.where}."
         )
 
     @property

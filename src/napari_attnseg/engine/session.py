@@ -326,8 +326,7 @@ class Session(OpenImage):
     ) -> tuple[np.ndarray, MapScale, tuple[float, float] | None]:
         """A record's values in view orientation, and where they lie on the image."""
         if levels.over_image(record):
-            back = seen.back(values)
-            return back, *seen.place(back.shape[-len(seen.size) :])
+            return seen.laid(values)
         turned = record.kind == "axes" and seen.flips[record.axis]
         return (values.flip(-1) if turned else values).cpu().numpy(), levels.BESIDE, None
 
