@@ -25,13 +25,15 @@ LIVE_WINDOWS = 4
 @dataclass(frozen=True, eq=False)
 class Live:
     """Labels uint8 and probability float32 (Y, X) of a slice, the cells over the threshold and
-    all of them, the stages that ran, and the window that answered alone, in words."""
+    all of them, the stages that ran, and the window that answered alone: its rows and columns, and
+    in words."""
 
     labels: np.ndarray
     probability: np.ndarray
     over: int
     cells: int
     woken: tuple[str, ...]
+    inside: tuple[slice, slice] = (slice(None), slice(None))
     window: str = ""
 
 
@@ -47,7 +49,7 @@ def retuned(session: Session, work: Retune, files: LiveFiles) -> Retuned:
     if other is not None:
         before = answer_at(other).labels
         files.plain()[work.buffer] = before
-        counts = _against(answer.labels > 0, before > 0)
+        counts = _against(answer.labels[answer.inside] > 0, before[answer.inside] > 0)
     return Retuned(
         work.id,
         work.z,
@@ -87,7 +89,8 @@ def _in_window(session: Session, work: Retune, tuning: Tuning, known: list[np.nd
     found.put_into(labels, found.labels)
     found.put_into(probability, found.probability)
     woken = ("window", "cut") if found.new else ("cut",)
-    return Live(labels, probability, 0, 0, woken, session.seen(work.z, near).where)
+    inside = slice(*found.rows), slice(*found.columns)
+    return Live(labels, probability, 0, 0, woken, inside, session.seen(work.z, near).where)
 
 
 def _known(path: Path, shape: tuple[int, int, int], z: int) -> np.ndarray:

@@ -177,7 +177,7 @@ class ComparePanel(QWidget):
         results.write("plain", event.z, plain)
         results.write("difference", event.z, difference(labels, plain))
         self._arrange()
-        within = f"<br>Of one window of this 3D model alone: {event.window}." * bool(event.window)
+        within = f"<br>In one window of this 3D model: {event.window}." * bool(event.window)
         if not event.gained and not event.lost:
             self.counts.setText(self._same + within)
             return

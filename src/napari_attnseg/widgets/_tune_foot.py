@@ -63,7 +63,7 @@ class AnswerLine(QWidget):
         self._asked_at = self._newest if self.hub.live.answering else 0.0
         painted = painted_in(self.hub, event.z)
         less = f" (+ {painted:,} painted)" if painted else ""
-        less += " (new in one window; a run brings the rest)" * bool(event.window)
+        less += " (live in one window)" * bool(event.window)
         self._say(f"{slice_words(self.hub, event.z)}: {event.area:,} px{less} in {took:.0f} ms")
         stages = " → ".join(event.woken) or "none, all was known"
         self.words.setToolTip(
