@@ -21,16 +21,27 @@ def device() -> str:
     return f"{model}, {os.cpu_count()} CPUs, {platform.system()}, Python {python}"
 
 
+def section(title: str) -> str:
+    """What stands under ``## title``; empty where there is nothing."""
+    old = RESULTS.read_text() if RESULTS.is_file() else ""
+    found = _pattern(title).search(old)
+    return found.group() if found else ""
+
+
 def write_section(title: str, text: str) -> None:
     """Put ``text`` under ``## title``, in place of what stood there."""
     old = RESULTS.read_text() if RESULTS.is_file() else "# Results\n"
-    section = f"## {title}\n\n{text.strip()}\n"
-    pattern = re.compile(rf"^## {re.escape(title)}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+    made = f"## {title}\n\n{text.strip()}\n"
+    pattern = _pattern(title)
     if pattern.search(old):
-        new = pattern.sub(lambda _: section + "\n", old, count=1)
+        new = pattern.sub(lambda _: made + "\n", old, count=1)
     else:
-        new = old.rstrip() + "\n\n" + section
+        new = old.rstrip() + "\n\n" + made
     RESULTS.write_text(new.rstrip() + "\n")
+
+
+def _pattern(title: str) -> re.Pattern[str]:
+    return re.compile(rf"^## {re.escape(title)}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 
 
 def _lines(path: str) -> list[str]:
