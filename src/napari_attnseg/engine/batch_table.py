@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from napari_attnseg.engine.batch import Row
 from napari_attnseg.errors import InputError
+from napari_attnseg.io.csv_cells import text_of
 from napari_attnseg.io.export import write_text
 from napari_attnseg.io.measures_csv import csv_text
 
@@ -83,7 +84,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
             ours = {*FIRST, *LAST} <= set(reader.fieldnames or ())
-            lines = [{k: v for k, v in line.items() if k} for line in reader] if ours else []
+            lines = [_plain(line) for line in reader] if ours else []
     except (OSError, ValueError, csv.Error):
         ours = False
     if not ours:
@@ -91,3 +92,8 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
             f"{path} is there and is no table of a batch; move it away, or choose another --out"
         )
     return {line["mask"]: line for line in lines}
+
+
+def _plain(line: Mapping[str | None, str | None]) -> dict[str, Any]:
+    """The words that were written."""
+    return {text_of(k): text_of(v or "") for k, v in line.items() if k}

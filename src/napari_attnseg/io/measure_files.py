@@ -15,7 +15,7 @@ from napari_attnseg.io.agreement import Agreement, agreement
 from napari_attnseg.io.image import read_image, read_mask
 from napari_attnseg.io.measure_space import Space, space_of
 from napari_attnseg.io.measures import Measures, measure
-from napari_attnseg.io.measures_csv import rows_of
+from napari_attnseg.io.measures_csv import rows_against
 from napari_attnseg.io.pairs import IMAGE_AFFIX, MASK_AFFIX
 from napari_attnseg.io.regrid import on_grid
 from napari_attnseg.io.sniff import stem_of
@@ -35,17 +35,7 @@ class FileMeasures:
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows of a table: classes with their figures against the reference, then parts."""
-        against = {a.id: a for a in self.agreements or ()}
-        rows = rows_of(self.measures, mask=self.mask.name)
-        told = [
-            r | (against.pop(r["id"]).row() if r["part"] == "" and r["id"] in against else {})
-            for r in rows
-        ]
-        missed = [  # classes of the reference that the mask does not have
-            {"mask": self.mask.name, "id": a.id, "class": a.name, "voxels": 0} | a.row()
-            for a in against.values()
-        ]
-        return told + missed
+        return rows_against(self.measures, self.agreements or (), mask=self.mask.name)
 
 
 def measure_file(

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from napari_attnseg.io.agreement import Agreement
+from napari_attnseg.io.csv_cells import cell
 from napari_attnseg.io.export import write_text
 from napari_attnseg.io.measures import Measures, Region
 
@@ -18,6 +20,18 @@ def rows_of(measures: Measures, **more: Any) -> list[Row]:
     """A row per class, then one per part; ``more`` columns come first (the file's name)."""
     regions = (*measures.classes, *measures.parts)
     return [{**more, **_row(measures, region)} for region in regions]
+
+
+def rows_against(measures: Measures, agreements: Iterable[Agreement], **more: Any) -> list[Row]:
+    """:func:`rows_of` with the figures of each class against a reference; classes that only the
+    reference has follow, with no voxel."""
+    against = {a.id: a for a in agreements}
+    rows = rows_of(measures, **more)
+    for row in rows:
+        if row["part"] == "" and row["id"] in against:
+            row |= against.pop(row["id"]).row()
+    missed = [more | {"id": a.id, "class": a.name, "voxels": 0} | a.row() for a in against.values()]
+    return rows + missed
 
 
 def _row(measures: Measures, region: Region) -> Row:
@@ -45,20 +59,22 @@ def _row(measures: Measures, region: Region) -> Row:
 
 
 def csv_text(rows: Iterable[Mapping[str, Any]], comma: str = ",") -> str:
-    """Text separated by ``comma``, with a header; rows may have different columns."""
+    """Text separated by ``comma``, with a header; rows may have different columns. Words that a
+    spreadsheet would take for a formula are escaped (`io.csv_cells`)."""
     rows = list(rows)
     columns = list(dict.fromkeys(name for row in rows for name in row))
     out = io.StringIO(newline="")
-    writer = csv.DictWriter(out, columns, restval="", delimiter=comma, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({k: "" if v is None else _number(v) for k, v in row.items()})
+    writer = csv.writer(out, delimiter=comma, lineterminator="\n")
+    writer.writerow(map(cell, columns))
+    writer.writerows([_shown(row.get(name)) for name in columns] for row in rows)
     return out.getvalue()
 
 
-def _number(value: Any) -> Any:
-    """Whole numbers and words as they are, others with the digits that say something."""
-    return f"{value:.9g}" if isinstance(value, float) else value
+def _shown(value: Any) -> Any:
+    """Whole numbers as they are, others with the digits that say something."""
+    if value is None:
+        return ""
+    return f"{value:.9g}" if isinstance(value, float) else cell(value)
 
 
 def write_csv(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:

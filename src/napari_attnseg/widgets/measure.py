@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QProgressBar, QVBoxLayout,
 
 from napari_attnseg.errors import AttnSegError
 from napari_attnseg.io.measures import Region
-from napari_attnseg.io.measures_csv import csv_text, rows_of, write_csv
+from napari_attnseg.io.measures_csv import csv_text, rows_against, write_csv
 from napari_attnseg.viewer import measure_layers as layers
 from napari_attnseg.viewer.edit_watch import EditWatch
 from napari_attnseg.viewer.hub import hub_for, unwrapped
@@ -290,9 +290,8 @@ class MeasureWidget(Dock):
         """The table with all its columns; figures against the reference at its classes."""
         if self.answer is None or self.mask.layer is None:
             return []
-        rows = rows_of(self.answer.measures, mask=self.mask.layer.name)
-        against = {a.id: a.row() for a in self.answer.agreements or ()}
-        return [r | against.get(r["id"], {}) if r["part"] == "" else r for r in rows]
+        found = self.answer
+        return rows_against(found.measures, found.agreements or (), mask=self.mask.layer.name)
 
     def copy_table(self) -> None:
         """The table as tab-separated text: spreadsheets paste it into cells."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from napari_attnseg.engine.experiment.plan import Plan, Table
 from napari_attnseg.engine.experiment.records import Record
+from napari_attnseg.io.csv_cells import cell
 
 NOTHING = 0.0005
 """A share below this reads 0.000."""
@@ -154,15 +155,16 @@ def csv_text(
     writer.writerow(head)
     for row in plan.rows:
         cost = costs.get(row.key, {}).get("run", {})
+        named = cell(row.label), cell(row.key)
         for seed, record in sorted(records.get(row.key, {}).items()):
             figures = [record["metrics"].get(c) for c in columns]
             macs = round(cost["macs"] / 1e9, 6) if cost else None
             spent = [record["train_seconds"], record["parameters"], macs, cost.get("ms")]
-            writer.writerow([row.label, row.key, seed, *figures, *spent, *[""] * bool(failed)])
+            writer.writerow([*named, seed, *figures, *spent, *[""] * bool(failed)])
         for (key, seed), why in failed.items():
             if key == row.key:
                 blank = [""] * (len(columns) + 4)
-                writer.writerow([row.label, row.key, seed, *blank, why])
+                writer.writerow([*named, seed, *blank, cell(why)])
     return out.getvalue()
 
 
