@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from napari_attnseg.errors import ExportError
+from napari_attnseg.io.image import read_mask
+from napari_attnseg.viewer.layers import METADATA
 from napari_attnseg.viewer.writer import write_labels
 
 pytestmark = pytest.mark.gui
@@ -96,3 +98,26 @@ def test_napari_s_own_save_carries_class_names_and_colours(make_napari_viewer, t
     viewer.add_labels(labels, name="plain")
     assert classes_of(viewer.layers["plain"].as_layer_data_tuple()[1], labels) == (None, None)
     assert layer in viewer.layers
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_mask_never_replaces_its_image(make_napari_viewer, scan, tmp_path, linked) -> None:
+    """Drawn over the scan or made by a model; but labels that were opened may be saved again."""
+    viewer = make_napari_viewer()
+    (image,) = viewer.open(scan, plugin="napari-attnseg")
+    before, target = scan.read_bytes(), scan
+    if linked:
+        target = tmp_path / "link.nii.gz"
+        target.symlink_to(scan)
+    ids = np.ones(image.data.shape, np.uint8)
+    drawn = {"scale": image.scale, "translate": image.translate, "metadata": {}}
+    volume = image.metadata[METADATA]["volume"]
+    made = {"metadata": {METADATA: {"result_of": image.name, "volume": volume}}}
+    for meta in (drawn, made):
+        with pytest.raises(ExportError, match="is the image itself"):
+            write_labels(str(target), ids, meta)
+        assert scan.read_bytes() == before
+    write_labels(str(tmp_path / "mask.nii.gz"), ids, made)
+    opened = {"metadata": {METADATA: {"volume": read_mask(tmp_path / "mask.nii.gz")}}}
+    write_labels(str(tmp_path / "mask.nii.gz"), 2 * ids, opened)
+    assert np.asarray(nib.load(tmp_path / "mask.nii.gz").dataobj).min() == 2

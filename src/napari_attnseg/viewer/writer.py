@@ -60,7 +60,8 @@ def write_labels(path: str, data: Any, meta: Mapping[str, Any]) -> list[str]:
     volume = _volume_of(metadata) or _volume_of_image(metadata) or _volume_in_place(labels, meta)
     space = volume or volume_of_meta(labels, meta)
     names, colors = classes_of(meta, labels)
-    return [str(export(path, labels, space, names, colors=colors).path)]
+    again = _named_image(metadata) is None and _volume_of(metadata) is not None
+    return [str(export(path, labels, space, names, colors=colors, again=again).path)]
 
 
 def classes_of(
@@ -104,11 +105,18 @@ def export(
     classes: Mapping[int, str] | None = None,
     provenance: Mapping[str, Any] | None = None,
     colors: Mapping[int, str] | None = None,
+    again: bool = False,
 ) -> Verified:
-    """Write (Y,X) or (Z,Y,X) ids and verify the file against them.
+    """Write (Y,X) or (Z,Y,X) ids and verify the file against them. ``again``: ``volume`` is these
+    labels as they were read, so its file may be replaced; that of an image never is.
 
     Raises :class:`ExportError` when it cannot be written or does not read back equal.
     """
+    if volume is not None and not again and _is_file_of(path, volume):
+        raise ExportError(
+            f"{Path(path).name} is the image itself, which the mask would replace; choose another "
+            "name"
+        )
     if labels.ndim not in (2, 3):
         raise ExportError(
             f"the labels have {labels.ndim} axes, expected 2 or 3; "
@@ -125,15 +133,27 @@ def export(
     return write_mask(path, array, volume, classes, provenance, colors)
 
 
+def _is_file_of(path: str | Path, volume: Volume) -> bool:
+    try:
+        return volume.path is not None and Path(path).samefile(volume.path)
+    except OSError:  # one of the two is not there: nothing is replaced
+        return False
+
+
 def source_of(layer: Layer, viewer: ViewerModel) -> Layer | None:
     """The image layer that a result was made from, if it still stands."""
     return _named(layer.metadata, viewer)
 
 
 def _named(metadata: Mapping[str, Any], viewer: ViewerModel) -> Layer | None:
-    entry = metadata.get(METADATA)
-    name = entry.get("result_of") if isinstance(entry, dict) else None
+    name = _named_image(metadata)
     return next((x for x in viewer.layers if x.name == name), None)
+
+
+def _named_image(metadata: Mapping[str, Any]) -> str | None:
+    """Of a result: the name of the image layer it was made from."""
+    entry = metadata.get(METADATA)
+    return entry.get("result_of") if isinstance(entry, dict) else None
 
 
 def suggested_suffix(volume: Volume | None, depth: int) -> str:
