@@ -64,6 +64,7 @@ def test_a_stopped_run_goes_on_and_equals_an_unbroken_one(
     assert done(events) == list(work.order), "those ready are told again, for a window anew"
     (note,) = (e for e in events if isinstance(e, m.Note))
     assert note.text.startswith("5 of 13 slices were finished before")
+    assert [e.ready for e in events if isinstance(e, m.Started)] == [5]
     last = ended(events)
     assert (last.summary["done"], last.summary["computed"]) == (SLICES, SLICES - 5)
     session = Session(tiny_checkpoint, device="cpu")

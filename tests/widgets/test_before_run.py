@@ -18,7 +18,7 @@ from napari_attnseg.viewer.before_run import (
     memory_words,
 )
 from napari_attnseg.viewer.hub import Hub, hub_for
-from napari_attnseg.widgets._before import CostLine, DoubtsBlock
+from napari_attnseg.widgets._before import SETTLE_MS, CostLine, DoubtsBlock
 
 pytestmark = pytest.mark.gui
 LARGE = (600, 512, 512)
@@ -142,3 +142,23 @@ def test_an_image_that_was_there_first_is_measured_once_the_engine_is_awake(
     hub.client.start()
     hub.live.described.emit({})
     qtbot.waitUntil(lambda: bool(asked), timeout=3000)
+    hub.live.described.emit({})
+    qtbot.wait(SETTLE_MS + 200)
+    assert asked == [True], "once is enough"
+
+
+def test_what_a_run_told_is_not_replaced_by_its_cost(
+    hub: Hub, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(hub, scan())
+    line = CostLine(hub)
+    qtbot.addWidget(line)
+    asked: list[bool] = []
+    monkeypatch.setattr(hub.live, "request_forecast", lambda: asked.append(True))
+    qtbot.waitUntil(lambda: not line._settle.isActive(), timeout=3000)
+    hub.client.start()
+    hub.live.busy_changed.emit(True)
+    hub.live.busy_changed.emit(False)
+    hub.live.described.emit({})
+    qtbot.wait(SETTLE_MS + 200)
+    assert not asked

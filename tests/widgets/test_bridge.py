@@ -99,7 +99,7 @@ def test_a_run_that_ends_while_its_bar_appears_leaves_no_bar(make_napari_viewer:
         return bar
 
     activity._new_bar = slow
-    live.started.emit(SimpleNamespace(total=3))
+    live.started.emit(SimpleNamespace(total=3, ready=0))
     for _ in range(20):
         QApplication.processEvents()
     assert activity._bar is None

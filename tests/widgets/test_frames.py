@@ -12,7 +12,7 @@ from psygnal import Signal
 from qtpy.QtCore import QEvent, QObject
 from qtpy.QtWidgets import QApplication, QProgressBar
 
-from napari_attnseg.control.messages import SliceDone
+from napari_attnseg.control.messages import SliceDone, Started
 from napari_attnseg.viewer import preferences
 from napari_attnseg.viewer.results import ResultLayers
 from napari_attnseg.widgets._bridge import Pulse, pulse_for
@@ -49,6 +49,21 @@ def test_a_pulse_passes_on_the_first_the_last_and_few_between() -> None:
         live.slice_done.emit(SliceDone(done=done, total=100))
     assert heard == [1, 100]
     assert pulse_for(live) is pulse_for(live)
+
+
+def test_a_pulse_counts_what_an_earlier_run_has_finished() -> None:
+    """Of 10 slices 6 are known; the run comes by two of them, then by new ones."""
+    live = Live()
+    pulse = Pulse(live)
+    assert (pulse.ready, pulse.done) == (0, 0)
+    live.started.emit(Started(total=10, ready=6))
+    counts = [pulse.done]
+    for done, seconds in enumerate((0.5, 0.0, 0.0, 0.5, 0.5, 0.5, 0.0, 0.0, 0.0, 0.0), start=1):
+        live.slice_done.emit(SliceDone(done=done, total=10, seconds=seconds))
+        counts.append(pulse.done)
+    assert counts == [6, 7, 7, 7, 8, 9, 9, 9, 9, 9, 10]
+    live.started.emit(Started(total=10))
+    assert (pulse.ready, pulse.done) == (0, 0)
 
 
 def test_a_figure_keeps_the_width_of_the_widest(qtbot: Any) -> None:

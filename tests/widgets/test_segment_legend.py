@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from qtpy.QtCore import QPoint
 
+from napari_attnseg.control.messages import Finished, SliceDone, Started
 from napari_attnseg.viewer import preferences
 from napari_attnseg.viewer.journal import apply
 from napari_attnseg.viewer.samples import ct_phantom
-from napari_attnseg.widgets._foot import outcome
+from napari_attnseg.widgets._foot import outcome, stopped
 from napari_attnseg.widgets.segment import SegmentWidget
 
 pytestmark = pytest.mark.gui
@@ -87,9 +88,32 @@ def test_legend_names_colours_and_volumes_and_run_stays_in_sight(
 def test_outcomes_in_words() -> None:
     assert outcome(1, {"computed": 1}, 1.26) == "Image segmented in 1.3 s."
     assert outcome(30, {"computed": 0}, 0.01) == "30 slices from memory: nothing has changed."
+    assert outcome(30, {"computed": 20}, 2.0, ready=11) == (
+        "30 slices segmented in 2.0 s, 11 of them known before."
+    )
+    assert stopped(1, 1) == "Cancelled."
+    assert stopped(0, 30) == "Cancelled. Run goes on where it was."
+    assert stopped(11, 30) == "Cancelled: 11 of 30 slices are done. Run goes on from there."
     assert outcome(30, {"computed": 28}, 2.0) == (
         "30 slices segmented in 2.0 s, 2 of them known before."
     )
+
+
+def test_a_stopped_run_tells_what_is_done_by_earlier_ones_too(
+    dock: SegmentWidget, qtbot: Any
+) -> None:
+    run(dock, qtbot)
+    live = dock.hub.live
+    live.busy_changed.emit(True)
+    live.started.emit(Started(total=3, ready=1, device="cpu"))
+    assert dock.progress.value() == 1
+    live.slice_done.emit(SliceDone(z=1, done=1, total=3, seconds=0.5))
+    assert dock.work.moving.text().startswith("Slice 2 of 3")
+    live.finished.emit(Finished(reason="cancelled"))
+    assert dock.status.text() == stopped(2, 3)
+    live.busy_changed.emit(True)
+    live.finished.emit(Finished(reason="cancelled"))
+    assert dock.status.text() == stopped(0, 3), "of a run that had not begun"
 
 
 def test_the_question_about_dropped_files_is_one_row_and_asked_once(

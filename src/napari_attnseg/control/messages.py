@@ -176,6 +176,7 @@ class Started(Event):
 
     Cell (i, j) of the attention ``grid`` has its centre at pixel ``map_offset + map_scale*(i, j)``
     (rows, columns; pixel centres are whole numbers). ``files``: map name to ``.npy`` path.
+    ``ready``: of how many slices the answer is there already, from an earlier run.
     """
 
     device: str = ""
@@ -186,6 +187,7 @@ class Started(Event):
     stride: float = 1.0
     map_scale: tuple[float, float] = (1.0, 1.0)
     map_offset: tuple[float, float] = (0.0, 0.0)
+    ready: int = 0
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class Run(ABC):
         self.session, self.work = session, work
         self._stopped, self._news, self._place = stopped, news, place
         self._pending = Pending(work.order)
-        self._done = self._computed = 0
+        self._done = self._computed = self._ready = 0
         self._files = ResultFiles(Path(work.out), session.shape, place.grid)
 
     def reorder(self, z: int, axis: int) -> None:
@@ -103,6 +103,7 @@ class Run(ABC):
             self._place.scale[0],
             self._place.scale,
             self._place.offset,
+            self._ready,
         )
 
     def _finished(self, reason: str) -> m.Finished:

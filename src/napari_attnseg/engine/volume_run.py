@@ -54,6 +54,7 @@ class VolumeRun(Run):
         super().__init__(session, work, stopped, news, place_of_maps(session))
         question = question_of(work, session.card)
         self._record = RunRecord(Path(work.out), session.n_slices, question)
+        self._ready = sum(self._record.has(z, self._maps) for z in self._pending.left)
 
     @property
     def pace(self) -> float | None:
@@ -66,9 +67,8 @@ class VolumeRun(Run):
 
     def _events(self) -> Iterator[m.Event | None]:
         """A ``SliceDone`` per slice."""
-        ready = sum(self._record.has(z, self._maps) for z in self._pending.left)
-        if ready:
-            yield m.Note(self.work.id, continuing(ready, self._pending.total), calm=True)
+        if self._ready:
+            yield m.Note(self.work.id, continuing(self._ready, self._pending.total), calm=True)
         whole = self.session.model.ndim == 3  # then slices come in layers of windows
         while self._pending:
             self._go_on()

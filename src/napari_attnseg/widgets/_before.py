@@ -100,6 +100,7 @@ class CostLine(QWidget):
     def __init__(self, hub: Hub) -> None:
         super().__init__()
         self.hub = hub
+        self._owed = False
         self.words = hint()
         self.words.setToolTip(
             "Measured on the visible slice: memory of the engine and of this window, scratch on "
@@ -122,12 +123,13 @@ class CostLine(QWidget):
 
     def again(self) -> None:
         """Another choice: what was said is not about it."""
+        self._owed = True
         self._say("")
         self._settle.start()
 
     def _on_awake(self, data: object) -> None:
         """The image was there before the engine: only now somebody can measure it."""
-        if not self.words.text():
+        if self._owed:
             self._settle.start()
 
     def _shape(self) -> tuple[int, int, int] | None:
@@ -143,6 +145,7 @@ class CostLine(QWidget):
             return
         self._say(self._refusal(shape))
         if self.hub.client.pid is not None and self.hub.at_hand:
+            self._owed = False
             self.hub.prepare()
             self.hub.live.request_forecast()
 
@@ -163,6 +166,7 @@ class CostLine(QWidget):
 
     def _on_busy(self, busy: bool) -> None:
         if busy:
+            self._owed = False  # the outcome will tell more
             self.clear()
 
     def _say(self, words: str) -> None:

@@ -133,6 +133,9 @@ class Paced:
 class Pulse:
     """When the docks change their words on a run: all in one turn, so that one frame shows it.
 
+    ``ready``: slices that were finished before the present run; ``done``: those that are by now,
+    whether the run has come by them or not.
+
     Passes on the ``slice_done`` of the first slice, of the last, and one in a while between; the
     slice is in the layers by then. With an OpenGL canvas every frame composes the whole window,
     whoever asked for it: two docks, the class sizes and napari's activity dock, each at a pace of
@@ -144,6 +147,7 @@ class Pulse:
     def __init__(self, live: LiveController, seconds: float = PULSE_SECONDS) -> None:
         self._paced = Paced(seconds)
         self._began, self._computed = time.monotonic(), 0
+        self.ready = self.done = 0
         live.started.connect(self._on_started)
         live.slice_done.connect(self._on_slice)
 
@@ -151,14 +155,16 @@ class Pulse:
         """Words on the time that is left after ``event``: slices that were finished before a run
         say nothing of its pace."""
         each = (time.monotonic() - self._began) / max(self._computed, 1)
-        known = event.done if self._computed else 0
-        return time_left(known, event.total, each * known)
+        done = self.done if self._computed else 0
+        return time_left(done, event.total, each * done)
 
     def _on_started(self, event: Any) -> None:
         self._began, self._computed = time.monotonic(), 0
+        self.ready = self.done = event.ready
 
     def _on_slice(self, event: Any) -> None:
         self._computed += event.seconds >= LEAST_SECONDS
+        self.done = max(event.done, min(self.ready + self._computed, event.total - 1))
         if self._paced.due(event.done, event.total):
             self.beat.emit(event)
 
@@ -195,11 +201,12 @@ class ActivityProgress:
 
     def _start(self, event: Any) -> None:
         self._left = ""
-        self._post((0, event.total))
+        self._post((event.ready, event.total))
 
     def _step(self, event: Any) -> None:
-        self._left = pulse_for(self._live).left(event)
-        self._post((event.done, event.total))
+        pulse = pulse_for(self._live)
+        self._left = pulse.left(event)
+        self._post((pulse.done, event.total))
 
     def _end(self, event: Any = None) -> None:
         if not self._live.state.busy:  # else a small question failed and the run goes on

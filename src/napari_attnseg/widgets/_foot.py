@@ -31,6 +31,7 @@ class WorkLine(QWidget):
         self._began = 0.0
         self._preparing = ""
         self._told = 0
+        self._started = False
         self.progress = QProgressBar()
         self.progress.setTextVisible(False)
         self.progress.setFixedHeight(6)
@@ -70,7 +71,7 @@ class WorkLine(QWidget):
             kept = self._keep and self.status.text() != self._preparing
             self.say(self.status.text() if kept else "")
             return
-        self._began = time.monotonic()
+        self._began, self._started = time.monotonic(), False
         self.progress.reset()  # one that runs to and fro would compose 60 frames a second
         self.progress.show()
         cold = self.hub.client.pid is None
@@ -78,18 +79,19 @@ class WorkLine(QWidget):
         self.say(self._preparing)
 
     def _on_started(self, event: Any) -> None:
-        self._began, self._told = time.monotonic(), 0
+        self._began, self._told, self._started = time.monotonic(), 0, True
         self.progress.setRange(0, event.total)
-        move_bar(self.progress, 0)
+        move_bar(self.progress, min(event.ready, event.total - 1))  # the end is for the end
         self.moving.setText(f"Segmenting on {event.device} ...")
         self.moving.show()
         self.say("")
 
     def _on_slice(self, event: Any) -> None:
+        pulse = pulse_for(self.hub.live)
         self.progress.setMaximum(event.total)
-        move_bar(self.progress, event.done)
-        left = pulse_for(self.hub.live).left(event)
-        words = f"Slice {event.done} of {event.total}"
+        move_bar(self.progress, pulse.done)
+        left = pulse.left(event)
+        words = f"Slice {pulse.done} of {event.total}"
         self.moving.setText(f"{words}, {left}" if left else words)
 
     def _on_step(self, event: Any) -> None:
@@ -103,22 +105,33 @@ class WorkLine(QWidget):
             self.moving.setText(f"{words}, {left}" if left else words)
 
     def _on_finished(self, event: Any) -> None:
-        results = self.hub.results
-        if not self._keep:
+        results, pulse = self.hub.results, pulse_for(self.hub.live)
+        if not self._keep or results is None:
             self.say("")
         elif event.reason == "cancelled":
-            self.say("Cancelled; finished slices stay.")
-        elif results is not None:
-            self.say(outcome(results.shape[0], event.summary, time.monotonic() - self._began))
+            self.say(stopped(pulse.done if self._started else 0, results.shape[0]))
+        else:
+            took = time.monotonic() - self._began
+            self.say(outcome(results.shape[0], event.summary, took, pulse.ready))
 
 
-def outcome(depth: int, summary: dict[str, Any], seconds: float) -> str:
+def stopped(done: int, depth: int) -> str:
+    """``"Cancelled: 63 of 120 slices are done. Run goes on from there."``"""
+    if depth == 1:
+        return "Cancelled."
+    if not done:
+        return "Cancelled. Run goes on where it was."
+    return f"Cancelled: {done} of {depth} slices are done. Run goes on from there."
+
+
+def outcome(depth: int, summary: dict[str, Any], seconds: float, ready: int = 0) -> str:
     """``"31 slices segmented in 2.4 s."``, and how many were known from before."""
     what = "Image" if depth == 1 else f"{depth} slices"
     computed = int(summary.get("computed", depth))
     if not computed:
         return f"{what} from memory: nothing has changed."
-    known = f", {depth - computed} of them known before" if computed < depth else ""
+    before = max(ready, depth - computed)  # one of them may have been made anew for its maps
+    known = f", {before} of them known before" if before else ""
     return f"{what} segmented in {seconds:.1f} s{known}."
 
 
