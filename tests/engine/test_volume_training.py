@@ -14,10 +14,13 @@ from monai.inferers import sliding_window_inference
 from monai.losses import DiceCELoss
 
 from napari_attnseg.cards import read_card
-from napari_attnseg.control.messages import EpochDone, Finished
+from napari_attnseg.control.checks import OverfitDone
+from napari_attnseg.control.messages import EpochDone, Finished, Started
 from napari_attnseg.engine.augment import Draw
 from napari_attnseg.engine.data import FolderSource, Slice
+from napari_attnseg.engine.evaluate import evaluate
 from napari_attnseg.engine.losses import IGNORE, dice_cross_entropy, focal
+from napari_attnseg.engine.overfit import overfit
 from napari_attnseg.engine.session import Session
 from napari_attnseg.engine.train import train
 from napari_attnseg.engine.volume_data import VolumeSource, collate_patches, varied
@@ -228,3 +231,40 @@ def test_what_does_not_fit_is_said(folders: tuple[Path, Path], tmp_path: Path) -
     with pytest.raises(InputError, match="size=64"):
         trained(folders, tmp_path / "net.safetensors", sized)
     assert Slice(0, 0) in scanned(folders).slices
+
+
+def test_the_check_learns_one_patch_by_heart(folders: tuple[Path, Path]) -> None:
+    """Of a 3D model: a patch that holds the class, drawn once."""
+    settings = replace(SETTINGS, lr=0.02, optimizer="adamw")
+    events = [e for e in overfit(settings, FolderSource(*folders), device="cpu", steps=60) if e]
+    started, done = events[0], events[-1]
+    assert isinstance(started, Started)
+    assert started.notes[0].endswith(".nii.gz, one patch of 6 x 8 x 8 voxels")
+    assert isinstance(done, OverfitDone)
+    assert done.verdict == "learns", done.text
+    assert done.last_loss < done.first_loss
+    still = replace(settings, lr=1e-9)
+    (*_, stuck) = overfit(still, FolderSource(*folders), device="cpu", steps=20)
+    assert isinstance(stuck, OverfitDone)
+    assert stuck.verdict == "stuck"
+
+
+def test_a_3d_model_is_evaluated_over_volumes(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """Against counts by hand from MONAI's windows over the whole volume."""
+    out = tmp_path / "net.safetensors"
+    trained(folders, out, replace(SETTINGS, epochs=4))
+    names = sorted(p.name for p in folders[0].iterdir())
+    result = evaluate(out, [(folders[0] / n, folders[1] / n) for n in names], "cpu")
+    model, expected = load_checkpoint(out).model.eval(), []
+    for name in names:
+        volume = read_image(folders[0] / name)
+        turn = tuple(slice(None, None, -1 if f else 1) for f in volume.flips)
+        x = torch.from_numpy(np.clip(volume.view / 100, 0, 1)[turn].copy())[None, None].float()
+        with torch.no_grad():
+            logits = sliding_window_inference(x, (6, 8, 8), 1, model, 0.25, "gaussian")[0, 0]
+        found = logits.numpy()[turn] >= 0
+        mask = nib.load(folders[1] / name).get_fdata().transpose(2, 1, 0) > 0
+        expected.append(2 * (found & mask).sum() / (found.sum() + mask.sum()))
+    assert [row["dice"] for row in result["per_image"]] == pytest.approx(expected, abs=1e-4)
+    assert 0 < result["dice"] < 1
+    assert result["n"] == 2

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from napari_attnseg.control.checks import OverfitDone, OverfitStep
 from napari_attnseg.control.messages import Event, Started
@@ -21,8 +22,9 @@ from napari_attnseg.engine.learner import Learner
 from napari_attnseg.engine.losses import IGNORE
 from napari_attnseg.engine.metrics import count, dice
 from napari_attnseg.engine.validate import labels_of
+from napari_attnseg.engine.volume_data import VolumeSource, collate_patches
 from napari_attnseg.errors import InputError
-from napari_attnseg.settings import TrainSettings, with_encoder_normalisation
+from napari_attnseg.settings import TrainSettings, with_encoder_normalisation, with_patch
 
 STEPS = 100
 EVERY = 5
@@ -35,6 +37,8 @@ FEW = 20
 """Steps below which a loss that did not fall says nothing yet."""
 STILL = 0.99
 """Part of the mean loss of the middle third below which that of the last third still falls."""
+PATCHES = 8
+"""Of a volume that are drawn before one is chosen."""
 COPIES = 2
 """Of the image in a batch: normalisation over a batch of one grid cell is not defined."""
 
@@ -52,9 +56,10 @@ def overfit(
     """Train a fresh model on one pair of ``source``, without augmentation, and say how it went.
 
     The recipe's own loss, optimiser and step size, without a schedule; of the slice with the most
-    of all classes, or of one crop of it. Yields ``Started`` (its notes name the image), an
-    ``OverfitStep`` per step, ``OverfitDone`` with ``id`` 0 and ``None`` in between; it stops
-    without a verdict when ``should_stop()`` turns true. Nothing is written.
+    of all classes, or of one crop of it; for a 3D model of one patch of the volume. Yields
+    ``Started`` (its notes name the image), an ``OverfitStep`` per step, ``OverfitDone`` with ``id``
+    0 and ``None`` in between; it stops without a verdict when ``should_stop()`` turns true. Nothing
+    is written.
 
     Raises:
         InputError: labels or settings that cannot be trained on.
@@ -64,12 +69,9 @@ def overfit(
     if steps < 1:
         raise InputError(f"got {steps} steps, expected at least 1")
     stop = should_stop or (lambda: False)
-    if settings.options.get("ndim") == 3:
-        raise InputError(
-            "got a 3D model for the check on one image, expected a model of slices; train it for a "
-            "few epochs instead and see whether the loss falls"
-        )
     settings = replace(with_encoder_normalisation(settings), augment=False, schedule="none")
+    if settings.options.get("ndim") == 3:
+        settings, source = with_patch(settings), VolumeSource(source)
     yield None
     yield from source.scan(settings)
     settings = source.settings
@@ -98,9 +100,28 @@ def _telling(source: Source) -> Generator[None, None, tuple[Slice, np.ndarray]]:
 
 
 def _name(source: Source, slice_: Slice) -> str:
-    pairs = getattr(source, "pairs", ())
+    volume = isinstance(source, VolumeSource)
+    pairs = getattr(source.inner if volume else source, "pairs", ())  # type: ignore[attr-defined]
     name = pairs[slice_.pair][0].name if pairs else "the image layer"
+    if isinstance(source, VolumeSource):
+        own = (source.patch, source.whole(slice_.pair).target.shape)
+        sides = " x ".join(str(min(pair)) for pair in zip(*own, strict=True))
+        return f"{name}, one patch of {sides} voxels"
     return f"{name}, slice {slice_.z}" if len(source.pair(slice_.pair).view) > 1 else name
+
+
+def _patch(
+    source: VolumeSource, block: Slice, draw: Draw, rng: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of a few patches about a block the one with most classes, the rarest of them largest."""
+    found = [source.drawn(block, draw, rng) for _ in range(PATCHES)]
+
+    def rank(item: tuple[torch.Tensor, torch.Tensor]) -> tuple[int, int]:
+        counts = torch.bincount(item[1][item[1] != IGNORE].flatten().long())
+        present = counts[counts > 0]
+        return len(present), int(present.min()) if len(present) else 0
+
+    return max(found, key=rank)
 
 
 class _Check:
@@ -112,13 +133,18 @@ class _Check:
         self.settings, self.learner = settings, learner
         draw = Draw(settings.crop, False, source.oriented)
         rng = np.random.default_rng([settings.seed, 6])
-        self.image, self.target = draw_example(source.example(chosen), draw, rng)
+        if isinstance(source, VolumeSource):
+            self.image, self.target = _patch(source, chosen, draw, rng)
+            self._together = collate_patches
+        else:
+            self.image, self.target = draw_example(source.example(chosen), draw, rng)
+            self._together = collate
         self.losses: list[float] = []
         self.dice = self._measured()
 
     def events(self, steps: int, stop: Callable[[], bool]) -> Stream:
         start = time.monotonic()
-        batch = collate([(self.image, self.target)] * COPIES)
+        batch = self._together([(self.image, self.target)] * COPIES)
         for step in range(steps):
             loss = yield from self.learner.learn(*batch, 0.0, [self.settings.seed, 7, step])
             if stop():
