@@ -78,7 +78,7 @@ def _docks(viewer: Any) -> tuple[Any, Any]:
 def _segment(viewer: Any, hub: Any, sample: str, out: Path, story: Story) -> None:
     began = time.monotonic()
     hub.run()
-    wait(lambda: not hub.live.state.busy, "segmentation")
+    wait(lambda: not hub.live.state.busy and not hub.making, "segmentation")
     labels = hub.results.labels
     share = 100 * float((np.asarray(labels.data) > 0).mean())
     story.tell(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,9 +20,9 @@ from napari_attnseg.viewer.results import MapGrid, ResultLayers
 class Answers:
     """Writes what ``live`` answers into ``layers``; ``None`` lets answers fall.
 
-    ``begun`` is called with the layers when a run has made those that were missing. napari needs
-    a seventh of a second for each; with ``dispatch``, which puts a call off to another turn of
-    the window, they are made one a turn.
+    ``begun`` is called with the layers when a run has made its labels, and when all are there.
+    napari needs a tenth of a second for each; with ``dispatch``, which puts a call off to a turn
+    of its own, they are made one a turn, if need be beyond the end of the run (see ``making``).
     """
 
     def __init__(
@@ -35,7 +37,7 @@ class Answers:
         self._dispatch = dispatch
         self._arrays: dict[str, np.ndarray | None] = {}
         self._done: list[int] = []
-        self._missing: list[str] = []
+        self._turns: deque[Callable[[ResultLayers], object]] = deque()
         self._received = Received(live)
         live.started.connect(self._on_started)
         live.slice_done.connect(self._on_slice)
@@ -45,6 +47,11 @@ class Answers:
         live.retuned.connect(self._on_retuned)
         live.row_done.connect(self._on_row)
         live.objects_done.connect(self._on_objects)
+
+    @property
+    def making(self) -> bool:
+        """Whether layers of a run are still to be made, or to be shown as they were left."""
+        return bool(self._turns)
 
     def run(self) -> None:
         """Segment the image into the layers; raises ``InputError``.
@@ -59,7 +66,8 @@ class Answers:
 
     def clear(self) -> None:
         """Let go of the engine's files."""
-        self._arrays, self._missing = {}, []
+        self._arrays = {}
+        self._turns.clear()
 
     def _on_started(self, event: Any) -> None:
         layers, files = self.layers, self._live.state.results
@@ -69,38 +77,37 @@ class Answers:
         self._done = []
         if 0 not in files.grid:
             layers.grid = MapGrid(files.grid, files.map_scale, files.map_offset)
-        wanted = [w for w in ("probability", "step", "received") if self._arrays[w] is not None]
-        self._missing = ["labels", *wanted]
-        self._make_one(layers, self._arrays)
-
-    def _make_one(self, layers: ResultLayers, arrays: dict[str, np.ndarray | None]) -> None:
-        """One missing layer now, the next in a turn to come."""
-        if self.layers is not layers or self._arrays is not arrays:  # that run is over
+        self._turns.clear()
+        if not self._tried(lambda layers: layers.ensure_labels(), layers):
             return
-        if self._make_next(layers):
-            self._dispatch(lambda: self._make_one(layers, arrays))
+        wanted = [w for w in ("probability", "step", "received") if self._arrays[w] is not None]
+        maps = [partial(self._add_map, what=what) for what in wanted]
+        self._turns.extend([self._begun, *maps, self._begun])
+        self._dispatch(partial(self._turn, layers, self._arrays))
 
-    def _make_next(self, layers: ResultLayers) -> bool:
-        """Whether there is another to be made."""
-        if not self._missing:
-            return False
-        what = self._missing.pop(0)
+    def _turn(self, layers: ResultLayers, arrays: dict[str, np.ndarray | None]) -> None:
+        """One thing now, the next in a turn to come."""
+        if self._arrays is not arrays:  # a newer run has turns of its own
+            return
+        if self.layers is not layers:  # another image was chosen meanwhile
+            self.clear()
+            return
+        if self._turns and self._tried(self._turns.popleft(), layers) and self._turns:
+            self._dispatch(partial(self._turn, layers, arrays))
+
+    def _tried(self, call: Callable[[ResultLayers], object], layers: ResultLayers) -> bool:
+        """Whether it was done; else the disk has filled up since Run was pressed."""
         try:
-            self._add(layers, what)
-        except InputError as error:  # the disk has filled up since Run was pressed
-            self._arrays, self._missing = {}, []
+            call(layers)
+        except InputError as error:
+            self.clear()
             self._live.cancel()
             self._live.failed.emit(Failed(0, type(error).__name__, str(error)))
             return False
-        if what == "labels" or not self._missing:
-            self._begun(layers)
-        return bool(self._missing)
+        return True
 
-    def _add(self, layers: ResultLayers, what: str) -> None:
+    def _add_map(self, layers: ResultLayers, what: str) -> None:
         """The layer, if it is missing, with the slices that came before it."""
-        if what == "labels":
-            layers.ensure_labels()
-            return
         layers.ensure_map(what, None if what == "probability" else layers.grid)
         array = self._arrays[what]
         for z in self._done if array is not None else ():
@@ -127,16 +134,19 @@ class Answers:
                 self._write(self.layers, what, event.z, array[event.z])
 
     def _on_finished(self, event: Any = None) -> None:
-        if self._live.state.busy:  # a small question failed while the run goes on
+        layers = self.layers
+        if layers is None or self._live.state.busy:  # a small question failed, the run goes on
             return
-        while self.layers is not None and self._make_next(self.layers):
-            continue  # a run that was quicker than the turns of the window
-        self._arrays, self._missing = {}, []
-        if self.layers is None:
-            return
-        self.layers.settle()
         if provenance := getattr(event, "summary", {}).get("provenance"):
-            self.layers.provenance = provenance
+            layers.provenance = provenance
+        if self._turns:  # a run that was quicker than the turns of the window
+            self._turns.append(self._settle)
+        else:
+            self._settle(layers)
+
+    def _settle(self, layers: ResultLayers) -> None:
+        self._arrays = {}
+        layers.settle()
 
     def _on_retuned(self, event: Any, labels: Any, probability: Any, plain: Any) -> None:
         if self.layers is None:

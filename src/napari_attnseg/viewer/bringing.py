@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 from napari_attnseg.control.handover import AT_ONCE_BYTES, Handover, Pixels
 from napari_attnseg.control.live import LiveController
 from napari_attnseg.control.messages import Finished, ImageRef
+from napari_attnseg.viewer.dispatching import Dispatch
 from napari_attnseg.viewer.layers import layer_source
 
 if TYPE_CHECKING:
     from napari.layers import Image
-
-Dispatch = Callable[[Callable[[], None]], None]
 
 
 class Bringing:

@@ -23,7 +23,8 @@ from napari_attnseg.control.training import TrainingController
 from napari_attnseg.errors import AttnSegError, InputError
 from napari_attnseg.settings import Tuning
 from napari_attnseg.viewer.answers import Answers
-from napari_attnseg.viewer.bringing import Bringing, Dispatch
+from napari_attnseg.viewer.bringing import Bringing
+from napari_attnseg.viewer.dispatching import Dispatch, at_once, deliver, in_turns, watch
 from napari_attnseg.viewer.journal_keeper import Keeper
 from napari_attnseg.viewer.layers import METADATA
 from napari_attnseg.viewer.level_maps import LevelLayers
@@ -40,35 +41,14 @@ if TYPE_CHECKING:
     from napari_attnseg.viewer.refine_work import RefineWork
 
 _hubs: weakref.WeakKeyDictionary[Any, Hub] = weakref.WeakKeyDictionary()
-Watcher = Callable[[Any, Callable[[], None]], None]
-_dispatch: Dispatch | None = None
-_watcher: Watcher | None = None
-
-
-def set_dispatcher(dispatch: Dispatch | None, watcher: Watcher | None = None) -> None:
-    """How events reach the main thread, and who calls a hub's ``close`` when its window goes.
-
-    Importing any dock sets Qt's ways.
-    """
-    global _dispatch, _watcher
-    _dispatch, _watcher = dispatch, watcher
-
-
-def _deliver(call: Callable[[], None]) -> None:
-    """Run ``call`` in the main thread; asked at every event, so that a dock may come later."""
-    if _dispatch is None:
-        call()
-    else:
-        _dispatch(call)
 
 
 def hub_for(viewer: ViewerModel) -> Hub:
     """The one hub of ``viewer`` (made at the first call; nothing is started yet)."""
     viewer = unwrapped(viewer)
     if viewer not in _hubs or _hubs[viewer].closed:
-        _hubs[viewer] = Hub(viewer, _deliver)
-        if _watcher is not None:
-            _watcher(viewer, _hubs[viewer].close)
+        _hubs[viewer] = Hub(viewer, deliver, in_turns)
+        watch(viewer, _hubs[viewer].close)
     return _hubs[viewer]
 
 
@@ -93,7 +73,9 @@ class Hub:
     results_changed = Signal(object)  # ResultLayers | None
     slice_changed = Signal(int)  # the visible slice of the source
 
-    def __init__(self, viewer: ViewerModel, dispatch: Dispatch | None = None) -> None:
+    def __init__(
+        self, viewer: ViewerModel, dispatch: Dispatch = at_once, turns: Dispatch = at_once
+    ) -> None:
         self._viewer = weakref.ref(viewer)
         self._dispatch, self.closed, self._z = dispatch, False, 0
         self.scratch = Scratch()
@@ -107,13 +89,12 @@ class Hub:
         self.device = str(recall("device", "auto"))
         self._shelf = Shelf()
         self._results: dict[tuple[int, str], ResultLayers] = {}
-        here: Dispatch = dispatch or (lambda call: call())
-        self._answers = Answers(self.live, self.results_changed.emit, here)
-        self._bringing = Bringing(self.live, here)
+        self._answers = Answers(self.live, self.results_changed.emit, turns)
+        self._bringing = Bringing(self.live, dispatch)
         self.levels = LevelLayers(self)
         self.query: AttentionQuery | None = None  # the docks share it, see ``query_for``
         self.refining: RefineWork | None = None  # likewise, see ``refine_work_for``
-        self.keeper = Keeper(self, dispatch or (lambda call: call()))
+        self.keeper = Keeper(self, dispatch)
         self._listen(viewer)
         self._choose_first(viewer)
 
@@ -146,6 +127,12 @@ class Hub:
     def answered(self) -> ResultLayers | None:
         """:attr:`results` if answers are for them: one may come when another image is chosen."""
         return self.results if self.results is self._answers.layers else None
+
+    @property
+    def making(self) -> bool:
+        """Whether layers of a run are still to come: a quick run ends before the window has made
+        them, one a turn."""
+        return self._answers.making
 
     @property
     def former_results(self) -> list[ResultLayers]:

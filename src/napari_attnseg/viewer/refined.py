@@ -74,10 +74,11 @@ class RefinedLayers(ResultLayers):
             "strokes_carried_slices": state.carry,
         }
 
-    def _insert(self, layer: Layer, index: int) -> None:
+    def _insert(self, layer: Layer, index: int, choose: bool = False) -> None:
         """Strokes stay on top: they are what is painted on."""
         layers = self.viewer.layers
-        super()._insert(layer, min([index, *(layers.index(x) for x in layers if is_strokes(x))]))
+        place = min([index, *(layers.index(x) for x in layers if is_strokes(x))])
+        super()._insert(layer, place, choose)
 
     def _entry(self, what: str) -> dict[str, Any]:
         return super()._entry("labels" if what == "refined" else what) | {"what": what}

@@ -20,6 +20,8 @@ def warm_labels() -> threading.Thread:
                 importlib.import_module(name)
         with contextlib.suppress(Exception):
             importlib.import_module("pint").get_application_registry().Unit("mm")
+        with contextlib.suppress(Exception):  # patterns of dashed lines: made once, then kept
+            importlib.import_module("vispy.visuals.line.dash_atlas").DashAtlas()
 
     thread = threading.Thread(target=load, name="attnseg-warm", daemon=True)
     thread.start()

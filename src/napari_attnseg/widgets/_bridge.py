@@ -15,6 +15,7 @@ from qtpy.QtCore import QCoreApplication, QObject, Qt, Signal, Slot
 from qtpy.QtWidgets import QApplication
 
 from napari_attnseg.widgets._spinner import StillSpinner
+from napari_attnseg.widgets._turns import in_turns
 
 if TYPE_CHECKING:
     from napari_attnseg.control.live import LiveController
@@ -216,7 +217,7 @@ class ActivityProgress:
         self._state = state
         if not self._posted:
             self._posted = True
-            to_main_thread(self._show)
+            in_turns(self._show)
 
     def _show(self) -> None:
         """Bring the bar to the newest state; a turn that comes while one is shown waits for it."""
