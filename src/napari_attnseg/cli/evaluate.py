@@ -74,6 +74,8 @@ def evaluate(
         result = run(checkpoint, pairing.pairs, device=device, tuning=tuning)
     if not per_image:
         result.pop("per_image", None)
+    for note in result.get("notes", ()):
+        say(f"note: {note}")
     if as_json:
         print(json.dumps(result, indent=1, default=str))
         return

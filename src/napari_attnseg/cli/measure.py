@@ -48,7 +48,10 @@ def measure(
     failed = 0
     for path in masks:
         try:
-            rows += _one(path, mask, image, reference, tolerance, parts).rows()
+            found = _one(path, mask, image, reference, tolerance, parts)
+            rows += found.rows()
+            for note in found.notes:
+                say(f"note: {note}")
         except (AttnSegError, MemoryError, OSError) as error:
             say(f"error: {path}: {plain_sentence(error) or error}")
             failed += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,22 +30,25 @@ Pair = tuple[Path, Path]
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """Agreement on one image: a 2D image, or a whole volume taken as one."""
+    """Agreement on one image: a 2D image, or a whole volume taken as one. ``note``: what reading
+    its mask decided, in words."""
 
     name: str
     counts: Counts
     scores: Scores
+    note: str = ""
 
 
-def read_pair(image: Path, mask: Path) -> tuple[Any, np.ndarray]:
+def read_pair(image: Path, mask: Path, notes: list[str] | None = None) -> tuple[Any, np.ndarray]:
     """Volume and reference ids (Z, Y, X) of equal size, both in the image's view order.
 
+    What reading the mask decided is appended to ``notes``.
     Raises ``InputError`` when one cannot be read or their sizes differ.
     """
     from napari_attnseg.io.image import mask_of, read_image
 
     volume = read_image(image)
-    reference = mask_of(mask, volume)
+    reference = mask_of(mask, volume, notes)
     if reference.shape[:3] != volume.view.shape[:3]:
         raise InputError(
             f"{mask.name} is {reference.shape[:3]} but {image.name} is {volume.view.shape[:3]} "
@@ -71,7 +75,8 @@ def as_classes(reference: np.ndarray, classes: int, name: str) -> np.ndarray:
 
 def judge(session: Session, image: Path, mask: Path, tuning: Tuning | None = None) -> Judged:
     """Segment one image and count its agreement with the mask."""
-    volume, reference = read_pair(image, mask)
+    notes: list[str] = []
+    volume, reference = read_pair(image, mask, notes)
     classes = max(2, session.model.spec.classes)
     reference = as_classes(reference, classes, mask.name)
     session.set_image(volume)
@@ -81,7 +86,7 @@ def judge(session: Session, image: Path, mask: Path, tuning: Tuning | None = Non
         scores = score_histogram(prediction.probability, reference[z])
         total = (counts, scores) if total is None else (total[0] + counts, total[1] + scores)
     assert total is not None
-    return Judged(image.name, *total)
+    return Judged(image.name, *total, note="; ".join(notes))
 
 
 def judge_all(
@@ -97,7 +102,8 @@ def summarize(judged: list[Judged], class_names: tuple[str, ...] = ()) -> dict[s
 
     Top level: the mean over images of every figure (``auc`` over the images that have both
     kinds of pixels). ``pooled``: the same from all pixels together. ``per_class``: pooled
-    figures of each foreground class when there are several. ``n``: number of images.
+    figures of each foreground class when there are several. ``n``: number of images. ``notes``,
+    if there are any: what reading the masks decided.
     """
     if not judged:
         raise InputError("no image to evaluate; expected at least one pair of image and mask")
@@ -115,7 +121,10 @@ def summarize(judged: list[Judged], class_names: tuple[str, ...] = ()) -> dict[s
             _class_name(class_names, c): plain(figures(counts.of_class(c)))
             for c in range(1, counts.tp.size + 1)
         }
-    return plain(result) | {"per_image": [plain(row) for row in rows]}
+    said = Counter(j.note for j in judged if j.note)
+    told = [f"{n} mask{'s'[: n != 1]}: {note}" for note, n in said.items()]
+    notes = {"notes": told} if told else {}
+    return plain(result) | notes | {"per_image": [plain(row) for row in rows]}
 
 
 def _class_name(names: tuple[str, ...], index: int) -> str:

@@ -12,13 +12,12 @@ from nibabel.nifti1 import Nifti1Extension
 
 from napari_attnseg.geometry import Geometry
 from napari_attnseg.io.export import Job
-from napari_attnseg.io.nifti import affine_mm
+from napari_attnseg.io.nifti import LABEL_INTENT, affine_mm
 from napari_attnseg.io.read_back import differs, reading_back
 from napari_attnseg.io.volume import Volume
 
 COMMENT = 6
 """NIfTI extension code for plain text."""
-LABEL_INTENT = 1002
 DESCRIPTION = "napari-attnseg"
 FREE_TEXT = ("data_type", "db_name", "aux_file", "intent_name")
 """Fields of the source that anybody may have written anything into. Its extensions do not come into

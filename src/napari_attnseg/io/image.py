@@ -170,14 +170,16 @@ def read_mask(path: str | Path, volume: int | None = None) -> Volume:
         return mask.read_mask(Path(path), volume)
 
 
-def mask_of(path: str | Path, image: Volume) -> np.ndarray:
+def mask_of(path: str | Path, image: Volume, notes: list[str] | None = None) -> np.ndarray:
     """Ids (Z, Y, X) of a mask in its image's view order, turned as the image is stored.
 
     Two NIfTI files of one scan may run along an axis in opposite directions; their geometries say
     so. A DICOM-SEG holds the slices that are drawn on: it is put into those of the image. Sizes are
-    the caller's to compare.
+    the caller's to compare. What reading decided is appended to ``notes``.
     """
     mask = read_mask(path)
+    if notes is not None and mask.note:
+        notes.append(mask.note)
     if image.geometry is None or mask.geometry is None:
         return mask.view
     if mask.part_of_grid:

@@ -50,12 +50,18 @@ class Looks:
     empty: list[str] = field(default_factory=list)
     not_finite: list[str] = field(default_factory=list)
     flat: list[str] = field(default_factory=list)
+    noted: dict[str, list[str]] = field(default_factory=dict)
     types: Counter[str] = field(default_factory=Counter)
     samples: list[npt.NDArray[Any]] = field(default_factory=list)
     ends: list[tuple[float, float]] = field(default_factory=list)
 
-    def add(self, image: Volume, ids: npt.NDArray[Any], names: tuple[str, str]) -> None:
-        """One pair: the image, its ids in view order, and both names."""
+    def add(
+        self, image: Volume, ids: npt.NDArray[Any], names: tuple[str, str], note: str = ""
+    ) -> None:
+        """One pair: the image, its ids in view order, both names, and what reading the mask
+        decided."""
+        if note:
+            self.noted.setdefault(note, []).append(names[1])
         self._image(image.view, image.rgb, names[0])
         self._mask(ids, names[1])
 
@@ -109,6 +115,8 @@ class Looks:
             )
         elif self.empty:
             yield f"{some(self.empty)} without anything marked (kept: it shows background)"
+        for note, names in self.noted.items():
+            yield f"{some(names)}: {note}"
         if self.not_finite:
             yield f"NaN or infinite pixels in {some(self.not_finite)} (taken as 0)"
         if self.flat:

@@ -3,7 +3,9 @@
 The rules, in this order:
 
 - *NIfTI and whole-numbered grey images*: the values are the ids.
-- *0 and 255* (or 0 and 65535), and nothing else: one class, id 1. So is 1 bit.
+- *0 and 255* (or 0 and 65535), and nothing else: one class, id 1 (noted): what ImageJ and many
+  scripts call a binary mask. So is 1 bit. In a file that says of itself that its numbers are ids
+  (a mask of ours, a NIfTI with the intent *label*, DICOM-SEG, OME-Zarr labels) 255 stays 255.
 - *JPEG*: compression blurs ids, so grey >= 128 is id 1 (noted).
 - *Palette* (PNG, GIF, TIFF): the palette index is the id; a grey palette is read as grey values.
 - *Colour*: equal red, green and blue are read as grey. Otherwise black and one other colour give
@@ -14,6 +16,7 @@ The rules, in this order:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +28,8 @@ from napari_attnseg.io.sniff import SPACED, sniff
 from napari_attnseg.io.volume import Volume
 
 MAX_ID = 65535
+BINARY = (255, MAX_ID)
+"""What stands for "yes" in a binary mask."""
 
 
 def read_mask(path: Path, volume: int | None = None) -> Volume:
@@ -44,13 +49,19 @@ def read_mask(path: Path, volume: int | None = None) -> Volume:
     else:
         source, data = _from_raster(path, kind, notes)
     check_numbers(path, data)
-    ids = to_ids(path, data, notes)
+    ids = to_ids(path, data, notes, lambda: _says_ids(path, source))
     words = "; ".join([n for n in (source.note, *notes) if n])
     return replace(source, data=np.ascontiguousarray(ids), rgb=False, note=words)
 
 
-def to_ids(path: Path, data: np.ndarray, notes: list[str]) -> np.ndarray:
-    """Values (grey, float, bool, any integer) to ids; what was decided goes into ``notes``."""
+def to_ids(
+    path: Path,
+    data: np.ndarray,
+    notes: list[str],
+    says_ids: Callable[[], bool] = lambda: False,
+) -> np.ndarray:
+    """Values (grey, float, bool, any integer) to ids; what was decided goes into ``notes``.
+    ``says_ids``: whether the file calls its numbers ids; asked only where that matters."""
     if data.dtype == bool:
         return data.astype(np.uint8)
     if data.dtype.kind == "f":
@@ -65,10 +76,24 @@ def to_ids(path: Path, data: np.ndarray, notes: list[str]) -> np.ndarray:
         raise InputError(
             f"{path.name} has ids up to {high}; expected at most {MAX_ID}, number them anew first"
         )
-    if high in (255, MAX_ID) and ((data == 0) | (data == high)).all():
+    black_and_white = high in BINARY and ((data == 0) | (data == high)).all()
+    if black_and_white and not says_ids():
         notes.append(f"0 and {high} read as background and class 1")
         return np.asarray(data > 0, np.uint8)
     return data.astype(np.uint8 if high <= 255 else np.uint16)
+
+
+def _says_ids(path: Path, source: Volume) -> bool:
+    """Whether the file itself calls its numbers ids."""
+    from napari_attnseg.io.comment import comment_of
+
+    if source.labels or "classes" in comment_of(path):
+        return True
+    if source.header is None:
+        return False
+    from napari_attnseg.io.nifti import says_label
+
+    return says_label(source.header)
 
 
 def colours_to_ids(path: Path, data: np.ndarray) -> np.ndarray:

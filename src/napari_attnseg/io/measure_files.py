@@ -27,11 +27,13 @@ APART = 0.01
 
 @dataclass(frozen=True)
 class FileMeasures:
-    """One mask: its measures, and its agreement with a reference if one was given."""
+    """One mask: its measures, and its agreement with a reference if one was given. ``notes``: what
+    reading the files changed or decided."""
 
     mask: Path
     measures: Measures
     agreements: tuple[Agreement, ...] | None = None
+    notes: tuple[str, ...] = ()
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows of a table: classes with their figures against the reference, then parts."""
@@ -56,9 +58,16 @@ def measure_file(
     values = None if source is None or image is None else in_place(ours, source, image)
     found = measure(ours.view, space, values, names, parts)
     if reference is None:
-        return FileMeasures(mask, found)
-    theirs = in_place(ours, read_mask(reference), reference)
-    return FileMeasures(mask, found, agreement(ours.view, theirs, space, names, tolerance))
+        return FileMeasures(mask, found, notes=_notes(ours, source))
+    truth = read_mask(reference)
+    theirs = in_place(ours, truth, reference)
+    compared = agreement(ours.view, theirs, space, names, tolerance)
+    return FileMeasures(mask, found, compared, _notes(ours, source, truth))
+
+
+def _notes(*read: Volume | None) -> tuple[str, ...]:
+    told = (f"{v.path.name}: {v.note}" for v in read if v is not None and v.path and v.note)
+    return tuple(dict.fromkeys(told))
 
 
 def in_place(mask: Volume, other: Volume, path: Path, called: str = "the mask") -> Any:

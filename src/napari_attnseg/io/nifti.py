@@ -23,6 +23,7 @@ from napari_attnseg.io.units import nifti_unit
 from napari_attnseg.io.volume import Volume
 
 Header: TypeAlias = nib.Nifti1Header  # Nifti2Header is a subclass
+LABEL_INTENT = 1002
 DEFLATE_RATIO = 1032.0
 CHUNK = 1 << 24
 DAMAGE = (
@@ -98,6 +99,12 @@ def _check_layout(header: Header) -> None:
     bits, told = header.get_data_dtype().itemsize * 8, int(header["bitpix"])
     if told not in (0, bits):
         raise HeaderDataError(f"a voxel of its data type has {bits} bits, its header says {told}")
+
+
+def says_label(block: bytes) -> bool:
+    """Whether the header (348 or 540 bytes) states the intent *label*."""
+    kind = nib.Nifti2Header if len(block) == 540 else Header
+    return int(kind(block, check=False)["intent_code"]) == LABEL_INTENT
 
 
 def spatial_shape(header: Header) -> tuple[tuple[int, ...], int]:

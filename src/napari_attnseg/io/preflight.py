@@ -196,7 +196,7 @@ def _look(found: Looks, image_path: Path, mask_path: Path) -> str:
         mask = on_grid(mask, image) if mask.part_of_grid else mask
     except InputError as error:
         return str(error)
-    found.add(image, mask.view, (image_path.name, mask_path.name))
+    found.add(image, mask.view, (image_path.name, mask_path.name), mask.note)
     return ""
 
 
