@@ -15,6 +15,7 @@ from torch.nn import functional
 from napari_attnseg.cards import Card
 from napari_attnseg.control.volumes import ALL_AXES, AXES, axes_bytes, axes_named
 from napari_attnseg.engine.axes import AlongAxes, Planes, cut_probabilities, segment_along
+from napari_attnseg.engine.loading import IN_PASSING
 from napari_attnseg.engine.predict import cut_logits
 from napari_attnseg.engine.session import Session
 from napari_attnseg.engine.turned import Turned
@@ -258,3 +259,27 @@ def test_words_are_checked(tmp_path: Path) -> None:
     assert axes_bytes(SHAPE, "axial", 3) == 0
     assert axes_bytes(SHAPE, "all", 3) == 3 * 4 * VOLUME.size
     assert axes_bytes((600, 512, 512), "coronal", 1) == 2 * 2 * 600 * 512 * 512
+
+
+def test_no_room_is_told_before_anything_is_computed(tmp_path: Path, monkeypatch: Any) -> None:
+    """By hand: 3 classes of 7 x 11 x 13 voxels, four bytes each."""
+    session, need = session_of(network(3)), 3 * 7 * 11 * 13 * 4
+    session.set_image(np.zeros((7, 11, 13), np.float32))
+    for free in (need - 1, need):
+        usage = type("Usage", (), {"free": free})
+        monkeypatch.setattr("napari_attnseg.engine.axes.shutil.disk_usage", lambda _, u=usage: u)
+        if free < need:
+            with pytest.raises(InputError, match=r"the chances of 3 classes of a volume of 7 x 11"):
+                AlongAxes(session, (0, 1, 2), None, tmp_path)
+            assert list(tmp_path.iterdir()) == []
+        else:
+            AlongAxes(session, (0, 1, 2), None, tmp_path).close()
+    assert session.pipeline.chain.counts["encode"] == 0
+
+
+def test_slices_asked_for_once_are_not_kept(tmp_path: Path) -> None:
+    session = session_of(network())
+    session.pipeline.heavy.limit = 1 << 30
+    session.set_image(np.zeros((7, 11, 13), np.float32))
+    AlongAxes(session, (1,), None, tmp_path).close()
+    assert session.pipeline.heavy.limit <= IN_PASSING

@@ -19,7 +19,7 @@ from napari_attnseg.control.questions import Forecast, Forecasted, StepDone
 from napari_attnseg.control.scratch import Scratch, read_buffer, read_copy
 from napari_attnseg.control.slicing import LATER, Slicing
 from napari_attnseg.control.state import LiveState, Results
-from napari_attnseg.control.volumes import AXES, axes_bytes, result_bytes
+from napari_attnseg.control.volumes import AXES, result_bytes
 from napari_attnseg.errors import InputError
 from napari_attnseg.settings import TunableValue, Tuning
 
@@ -132,7 +132,7 @@ class LiveController(Slicing):
                 raise InputError("got no image or no model, expected both; choose them first")
             if (folder := self._broken_off()) is None:
                 shape = self.state.shape
-                self.scratch.ensure_room(result_bytes(shape) + axes_bytes(shape, self.along, 1))
+                self.scratch.ensure_room(result_bytes(shape) + self.gathering_bytes)
                 folder = str(self.scratch.rolling_folder("run"))
             return self._start(order, folder)
 
@@ -217,8 +217,9 @@ class LiveController(Slicing):
         with self._lock:
             if self.state.ready:
                 out, slices = str(self.scratch.path), self.state.shape[0]
-                room = self.scratch.stage_bytes() if slices > 1 else 0
-                about = self._target()
+                axial = slices > 1 and self.along == AXES[0]
+                room = self.scratch.stage_bytes() if axial else 0
+                about = self._target() | {"along": self.along}
                 self._cost.ask(Forecast(slices=slices, out=out, stage_bytes=room, **about))
 
     def request_row(self, y: int = -1, x: int = -1, z: int | None = None) -> None:

@@ -7,10 +7,12 @@ from typing import Any
 
 from psygnal import Signal
 
+from napari_attnseg.cards import read_card, resolve_checkpoint
 from napari_attnseg.control.asides import Asides
 from napari_attnseg.control.messages import Reorder
 from napari_attnseg.control.state import LiveState
-from napari_attnseg.control.volumes import AXES, axes_named
+from napari_attnseg.control.volumes import AXES, axes_bytes, axes_named
+from napari_attnseg.errors import AttnSegError
 
 LATER = (
     "the model goes through the volume along other axes, so a value cannot be tried on the slice "
@@ -35,6 +37,13 @@ class Slicing(Asides):
     def along(self) -> str:
         """The axis that the next run takes slices along; a single slice has no other."""
         return self.state.along if self.state.shape[0] > 1 else AXES[0]
+
+    @property
+    def gathering_bytes(self) -> int:
+        """Bytes on disk in which the next run gathers its answers before they are results."""
+        if self.along == AXES[0]:
+            return 0
+        return axes_bytes(self.state.shape, self.along, classes_of(self.state.checkpoint))
 
     def set_tile(self, tile: int) -> None:
         """Cut slices into tiles from the next run on, with the person's consent: 0 = whole."""
@@ -62,3 +71,11 @@ class Slicing(Asides):
                 self._set(z=z, axis=axis)
                 if self._run:
                     self.client.send(Reorder(target=self._run, z=z, axis=axis))
+
+
+def classes_of(checkpoint: str) -> int:
+    """Output channels of a model; 1 when its card cannot be read, which the engine will tell."""
+    try:
+        return read_card(resolve_checkpoint(checkpoint)).classes
+    except AttnSegError:
+        return 1

@@ -39,7 +39,8 @@ class Forecast(Request):
 
     Measured on slice ``z``, whose answer is kept, so that a run that begins there has it at once.
     ``out``: where the results would be written (empty: nothing is said about free disk space);
-    ``stage_bytes``: as for ``Predict``.
+    ``stage_bytes``: as for ``Predict``. ``along``: the axis of its slices; those along other axes
+    than the measured one are reckoned by their pixels.
     """
 
     image: ImageRef = field(default_factory=lambda: ImageRef("", ""))
@@ -51,6 +52,7 @@ class Forecast(Request):
     out: str = ""
     tile: int = 0
     stage_bytes: int = 0
+    along: str = "axial"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ large the volume is.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Generator, Iterator
@@ -21,13 +22,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from napari_attnseg.control.volumes import AXES, axes_named
+from napari_attnseg.control.volumes import ALL_AXES, AXES, axes_bytes, axes_named
+from napari_attnseg.engine.loading import IN_PASSING
 from napari_attnseg.engine.predict import Prediction
 from napari_attnseg.engine.results import SliceFile, probability_type
 from napari_attnseg.engine.run_record import RunRecord
 from napari_attnseg.engine.session import Session
 from napari_attnseg.engine.turned import SLAB_BYTES, in_order
 from napari_attnseg.errors import InputError
+from napari_attnseg.io.limits import readable_bytes
 from napari_attnseg.settings import Tuning
 
 
@@ -84,7 +87,7 @@ class AlongAxes:
     ``folder``: where the answers of all slices are gathered; of the same question it may be one
     that was left off (see ``RunRecord``), then slabs that are finished there are not computed
     again. ``slab_bytes``: about how much memory a slab takes. Raises ``InputError`` for an image of
-    one slice.
+    one slice, and where the disk has no room for what is gathered.
     """
 
     def __init__(
@@ -108,7 +111,9 @@ class AlongAxes:
         self.mean = len(axes) > 1
         planes = session.model.spec.classes if self.mean else 2
         self._slabs = list(_slabs(self.shape, axes, planes, slab_bytes))
+        session.pipeline.spare_memory(IN_PASSING)
         folder.mkdir(parents=True, exist_ok=True)
+        _check_room(folder, self.shape, axes, planes)
         self._record = _record(folder, len(self._slabs), question)
         self._planes = Planes(folder / "planes.npy", self.shape, planes)
         self._cut = float(session._values(tuning)["cut"])
@@ -215,6 +220,22 @@ def _slabs(
         count = max(1, limit // (int(np.prod(plane)) * planes * 4))
         for first in range(0, length, count):
             yield axis, first, min(count, length - first)
+
+
+def _check_room(
+    folder: Path, shape: tuple[int, int, int], axes: tuple[int, ...], planes: int
+) -> None:
+    """Raise ``InputError`` before anything is computed that could not be kept."""
+    axis = ALL_AXES if len(axes) > 1 else AXES[axes[0]]
+    need, there = axes_bytes(shape, axis, planes), folder / "planes.npy"
+    room = shutil.disk_usage(folder).free + (there.stat().st_size if there.is_file() else 0)
+    if axis != AXES[0] and need > room:
+        what = f"the chances of {planes} classes" if len(axes) > 1 and planes > 1 else "the answers"
+        raise InputError(
+            f"got {readable_bytes(room)} of free disk in {folder}, expected {readable_bytes(need)} "
+            f"to gather {what} of a volume of {' x '.join(map(str, shape))}; free some space, or "
+            f"take {AXES[0]} slices, which need none"
+        )
 
 
 def _record(folder: Path, slabs: int, question: dict[str, Any] | None) -> RunRecord:

@@ -20,6 +20,7 @@ from napari_attnseg.engine.axes import segment_along
 from napari_attnseg.engine.batch import Recipe, Row, Task, stamp_of
 from napari_attnseg.engine.batch_extras import STEPS, write_extras, write_steps
 from napari_attnseg.engine.device import trim_heap
+from napari_attnseg.engine.loading import IN_PASSING
 from napari_attnseg.engine.on_top import OnTop
 from napari_attnseg.engine.run import TRIM_EVERY
 from napari_attnseg.engine.session import Session
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 IN_MEMORY = 64 << 20
 """Bytes of labels, or of a probability map, that are held in memory; larger ones lie in a
 temporary file."""
-CACHE = 64 << 20
-"""Bytes of heavy results that are kept: every slice is asked for once."""
 Pause = Callable[[int, int], object]
 """Called after each slice with how many are done, and of how many; may raise to stop."""
 
@@ -59,7 +58,7 @@ class Maker:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        cache = None if STEPS in recipe.save else CACHE
+        cache = None if STEPS in recipe.save else IN_PASSING
         alone = Session(recipe.model, recipe.device, cache, tile=recipe.tile)
         _check_digest(alone, recipe.digest)
         self.session: Session | OnTop = alone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import threading
 import time
@@ -14,8 +15,15 @@ from weakref import WeakKeyDictionary
 
 import psutil
 
-from napari_attnseg.control.volumes import Forecast, Forecasted, result_bytes
-from napari_attnseg.engine.loading import MEMORY_BESIDE_DISK
+from napari_attnseg.control.volumes import (
+    AXES,
+    Forecast,
+    Forecasted,
+    axes_bytes,
+    axes_named,
+    result_bytes,
+)
+from napari_attnseg.engine.loading import IN_PASSING, MEMORY_BESIDE_DISK
 from napari_attnseg.io.limits import readable_bytes
 
 if TYPE_CHECKING:
@@ -109,6 +117,8 @@ def _through(steps: Iterator[None]) -> Iterator[None]:
 
 def tell(session: Session, work: Forecast, measured: Measured) -> Forecasted:
     """The figures for ``work.slices`` slices, from now on."""
+    if work.along != AXES[0]:
+        return _tell_turned(session, work, measured)
     slices, pipeline = work.slices or session.n_slices, session.pipeline
     shape = (slices, *session.shape[1:])
     room = min(pipeline.heavy.limit, MEMORY_BESIDE_DISK) if work.stage_bytes else None
@@ -120,10 +130,48 @@ def tell(session: Session, work: Forecast, measured: Measured) -> Forecasted:
     memory = now + measured.peak + growth
     stages = min(work.stage_bytes, max(0, measured.heavy * slices - kept))
     disk = result_bytes(shape) + measured.maps * slices + stages
-    free = int(psutil.virtual_memory().available)
-    disk_free = shutil.disk_usage(work.out).free if work.out and Path(work.out).is_dir() else 0
+    free, disk_free = _free(work)
     note = _words(measured, stages, memory - now, free)
-    return Forecasted(work.id, memory, disk, measured.seconds * slices, note, free, int(disk_free))
+    return Forecasted(work.id, memory, disk, measured.seconds * slices, note, free, disk_free)
+
+
+def _tell_turned(session: Session, work: Forecast, measured: Measured) -> Forecasted:
+    """The figures for a run along other axes: it has a session of its own, and gathers slabs."""
+    from napari_attnseg.engine.turned import SLAB_BYTES
+
+    total, largest = _worth(session, work.along)
+    classes = session.model.spec.classes
+    weights = sum(p.nbytes for p in session.model.parameters())
+    slabs = 3 * min(SLAB_BYTES, 4 * math.prod(session.shape) * classes)
+    more = round(measured.peak * largest) + weights + IN_PASSING + slabs
+    disk = result_bytes(session.shape) + axes_bytes(session.shape, work.along, classes)
+    free, disk_free = _free(work)
+    words = f"{_words(measured, 0, more, free)}; slices along other axes are reckoned by pixels"
+    seconds = measured.seconds * total
+    return Forecasted(work.id, resident() + more, disk, seconds, words, free, disk_free)
+
+
+def _worth(session: Session, axis: str) -> tuple[float, float]:
+    """How many axial slices all slices along ``axis`` are worth, and the largest of them."""
+    from napari_attnseg.engine.turned import in_order, size_along
+
+    p, spacing = session.card.preprocessing, session._apart
+    sizes = []
+    for number in (0, *axes_named(axis)):
+        count, *size = in_order(session.shape, number)
+        apart = in_order(spacing, number) if len(spacing) == 3 else spacing
+        rows, columns = size_along(number, (size[0], size[1]), p, apart)
+        sizes.append((count, rows * columns))
+    (_, axial), *others = sizes
+    total = sum(count * pixels / axial for count, pixels in others)
+    return total, max(pixels / axial for _, pixels in others)
+
+
+def _free(work: Forecast) -> tuple[int, int]:
+    """Bytes of memory, and of the disk of ``work.out`` (0: not looked at)."""
+    known = work.out and Path(work.out).is_dir()
+    disk = int(shutil.disk_usage(work.out).free) if known else 0
+    return int(psutil.virtual_memory().available), disk
 
 
 def _words(measured: Measured, stages: int, more: int, free: int) -> str:

@@ -23,6 +23,10 @@ MEMORY_BESIDE_DISK = GIB // 4
 """What stays in memory of stages that have a folder on disk as well."""
 
 
+IN_PASSING = 64 << 20
+"""What stays in memory of stages while every slice is asked for once."""
+
+
 def default_cache_bytes() -> int:
     """An eighth of the free memory, between 128 MiB and 2 GiB."""
     return int(min(max(psutil.virtual_memory().available // 8, GIB // 8), 2 * GIB))

@@ -36,9 +36,10 @@ def doubts_about(source: LayerSource, card: Card) -> list[Doubt]:
     return suitability(facts_of(source.array, source.rgb, source.spacing, placed), card)
 
 
-def disk_words(shape: tuple[int, int, int], free: int) -> str:
-    """A sentence when the results of a volume (Z, Y, X) would not fit; ``free``: bytes."""
-    need = disk_bytes(shape)
+def disk_words(shape: tuple[int, int, int], free: int, gathering: int = 0) -> str:
+    """A sentence when the results of a volume (Z, Y, X) would not fit; ``free``: bytes;
+    ``gathering``: those of answers along other axes, before they are results."""
+    need = disk_bytes(shape) + gathering
     if need <= free:
         return ""
     return (
@@ -52,10 +53,10 @@ def disk_bytes(shape: tuple[int, int, int]) -> int:
     return result_bytes(shape) + run_bytes(shape)
 
 
-def cost_words(event: Any, shape: tuple[int, int, int]) -> str:
+def cost_words(event: Any, shape: tuple[int, int, int], gathering: int = 0) -> str:
     """``"About 1.2 GB of memory, 1.6 GB of disk, 4 min."`` from a ``Forecasted``."""
     parts = [f"{amount(event.memory_bytes + WINDOW_BYTES)} of memory"]
-    if (disk := disk_bytes(shape)) >= WORTH_SAYING:
+    if (disk := disk_bytes(shape) + gathering) >= WORTH_SAYING:
         parts.append(f"{amount(disk)} of disk")
     if event.seconds is not None:
         parts.append(duration(event.seconds))
