@@ -20,6 +20,7 @@ from napari_attnseg.io.measure_space import Space
 SAME, ONLY_MASK, ONLY_REFERENCE, OTHER_CLASS = 1, 2, 3, 4
 """Ids of an error map: agreement, false positive, false negative, another class than it should."""
 PERCENTILE = 95
+BINARY = (255, 65535)
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,46 @@ def error_map(labels_ZYX: Any, reference_ZYX: Any, out: np.ndarray | None = None
         kind = np.where(mine & true, np.where(a == b, SAME, OTHER_CLASS), 0)
         result[z] = kind + ONLY_MASK * (mine & ~true) + ONLY_REFERENCE * (true & ~mine)
     return result
+
+
+def as_reference(labels_ZYX: Any, reference_ZYX: Any) -> tuple[Any, str]:
+    """The reference as it is to be compared, and words about it.
+
+    Binary masks write "yes" as 255 or 65535. Where one of the two does, and the other has another
+    id for it, the id of the mask (of several the first class) is taken; nothing is copied.
+    """
+    of, only = _ids(reference_ZYX)
+    to, single = _ids(labels_ZYX)
+    mine = to if single else 1
+    yes = of in BINARY or (single and to in BINARY)
+    if not only or not yes or of == mine or not (single or _has(labels_ZYX, mine)):
+        return reference_ZYX, ""
+    if not single and _has(labels_ZYX, of):
+        return reference_ZYX, ""
+    words = f"{of} of the reference is compared as {mine} of the mask: both say yes or no"
+    return _Renumbered(reference_ZYX, of, mine), words
+
+
+class _Renumbered:
+    """A mask whose one id counts as another, read where it is asked for."""
+
+    def __init__(self, ids_ZYX: Any, of: int, to: int) -> None:
+        self._ids, self._of, self._to = ids_ZYX, of, to
+        self.shape, self.dtype = tuple(ids_ZYX.shape), np.dtype(np.uint16)
+
+    def __getitem__(self, at: Any) -> np.ndarray:
+        return np.where(np.asarray(self._ids[at]) == self._of, self._to, 0).astype(self.dtype)
+
+
+def _ids(ids_ZYX: Any) -> tuple[int, bool]:
+    """The highest id, and whether it is the only one besides 0."""
+    top = max(int(np.asarray(plane).max(initial=0)) for plane in ids_ZYX)
+    planes = (np.asarray(plane) for plane in ids_ZYX)
+    return top, top > 0 and all(bool(((p == 0) | (p == top)).all()) for p in planes)
+
+
+def _has(ids_ZYX: Any, id: int) -> bool:
+    return any(bool((np.asarray(plane) == id).any()) for plane in ids_ZYX)
 
 
 def _check(labels_ZYX: Any, reference_ZYX: Any) -> None:

@@ -15,6 +15,7 @@ from napari_attnseg.io.agreement import (
     ONLY_REFERENCE,
     OTHER_CLASS,
     SAME,
+    as_reference,
     error_map,
 )
 from napari_attnseg.io.measure_space import Space, space_of
@@ -213,4 +214,5 @@ def behind_window(
 
 def errors_of(labels_ZYX: Any, reference_ZYX: Any) -> np.ndarray:
     """The error map of two masks of one size, uint8."""
-    return error_map(labels_ZYX, reference_ZYX, empty_volume(tuple(labels_ZYX.shape), np.uint8))
+    reference, _ = as_reference(labels_ZYX, reference_ZYX)
+    return error_map(labels_ZYX, reference, empty_volume(tuple(labels_ZYX.shape), np.uint8))

@@ -11,7 +11,7 @@ from typing import Any
 from psygnal import Signal
 
 from napari_attnseg.errors import InputError, plain_sentence
-from napari_attnseg.io.agreement import Agreement, agreement
+from napari_attnseg.io.agreement import Agreement, agreement, as_reference
 from napari_attnseg.io.measure_space import Space
 from napari_attnseg.io.measures import Measures, measure
 
@@ -37,11 +37,12 @@ class Question:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """``agreements`` is ``None`` without a reference."""
+    """``agreements`` is ``None`` without a reference. ``note``: how that was read, in words."""
 
     question: Question
     measures: Measures
     agreements: tuple[Agreement, ...] | None = None
+    note: str = ""
 
 
 class _Outdated(Exception):
@@ -118,8 +119,9 @@ class MeasureWork:
         if q.reference is None:
             return Answer(q, measures)
         done = 1
-        found = agreement(q.labels, q.reference, space, q.names, q.tolerance, pause)
-        return Answer(q, measures, found)
+        reference, note = as_reference(q.labels, q.reference)
+        found = agreement(q.labels, reference, space, q.names, q.tolerance, pause)
+        return Answer(q, measures, found, note)
 
     def _tell(self, question: Question, share: float) -> None:
         if self._wanted is question:

@@ -69,13 +69,14 @@ class ReferencePart(QWidget):
             part.hide()
 
     def show_agreements(
-        self, found: Sequence[Agreement], space: Space, colors: Mapping[int, Any]
+        self, found: Sequence[Agreement], space: Space, colors: Mapping[int, Any], note: str = ""
     ) -> None:
-        """The answer for the chosen reference."""
+        """The answer for the chosen reference; ``note``: how that was read."""
         self._line.show()
         self.table.show_agreements(found, colors)
         used = found[0].tolerance if found else space.default_tolerance
-        self.used.setText(f"HD95 in {space.unit}, surface Dice within {used:g} {space.unit}")
+        words = f"HD95 in {space.unit}, surface Dice within {used:g} {space.unit}"
+        self.used.setText(f"{words}; {note}" if note else words)
         for part in self._more:
             part.show()
 

@@ -223,7 +223,8 @@ class MeasureWidget(Dock):
         if answer.agreements is None:
             self.reference.empty()
         else:
-            self.reference.show_agreements(answer.agreements, measures.space, colors)
+            found = answer.agreements
+            self.reference.show_agreements(found, measures.space, colors, answer.note)
 
     def _clear(self) -> None:
         self.answer = None
