@@ -13,15 +13,15 @@ from napari_attnseg.attention.neighbourhood import Blocks
 from napari_attnseg.attention.recording import recording
 from napari_attnseg.errors import InputError
 from napari_attnseg.models import create_model, monai_parts
-from napari_attnseg.models.swin_unetr import NETS, SwinUNETR2D
+from napari_attnseg.models.swin_unetr import NETS, SwinUNETR
 
 SMALL: dict[str, Any] = {"width": 0.5, "window": 4}
 
 
-def made(**options: Any) -> SwinUNETR2D:
+def made(**options: Any) -> SwinUNETR:
     torch.manual_seed(3)
     model = create_model("swin_unetr", in_channels=1, classes=2, **{**SMALL, **options})
-    assert isinstance(model, SwinUNETR2D)
+    assert isinstance(model, SwinUNETR)
     return model.eval()
 
 

@@ -11,14 +11,14 @@ from torch import nn
 
 from napari_attnseg.errors import InputError
 from napari_attnseg.models import create_model
-from napari_attnseg.models.unetr import UNETR2D
+from napari_attnseg.models.unetr import UNETR
 
 
-def made(**options: Any) -> UNETR2D:
+def made(**options: Any) -> UNETR:
     torch.manual_seed(3)
     small = {"width": 0.0625, "depth": 4, **options}
     model = create_model("unetr", in_channels=1, classes=2, **small)
-    assert isinstance(model, UNETR2D)
+    assert isinstance(model, UNETR)
     return model.eval()
 
 

@@ -24,19 +24,26 @@ def monai_part(module: str, name: str) -> Any:
         ) from error
 
 
-def padded(x_BCHW: Tensor, stride: int) -> Tensor:
-    """To multiples of ``stride``, and so large that the coarsest grid has two positions: over a
-    single one nothing can be normalised."""
-    x = pad_to_multiple(x_BCHW, stride)
-    if x.shape[-2:] == (stride, stride):
-        x = F.pad(x, (0, stride, 0, 0), mode="replicate")
-    return x
+def padded_size(size: tuple[int, ...], stride: int) -> tuple[int, ...]:
+    """Sides in multiples of ``stride``, and so large that the coarsest grid has two positions: over
+    a single one nothing can be normalised."""
+    sides = [n + -n % stride for n in size]
+    if all(n == stride for n in sides):
+        sides[-1] += stride
+    return tuple(sides)
 
 
-def residual(kind: str, inside: int, outside: int, **options: Any) -> nn.Module:
-    """One of MONAI's residual blocks in two dimensions, normalised per image and channel."""
+def padded(x_BCN: Tensor, stride: int) -> Tensor:
+    """To :func:`padded_size`; the last row and column (and slice) are repeated."""
+    x = pad_to_multiple(x_BCN, stride)
+    more = padded_size(tuple(x_BCN.shape[2:]), stride)[-1] - x.shape[-1]
+    return F.pad(x, (0, more, *(0, 0) * (x.ndim - 3)), mode="replicate") if more else x
+
+
+def residual(kind: str, inside: int, outside: int, ndim: int = 2, **options: Any) -> nn.Module:
+    """One of MONAI's residual blocks over two or three axes, normalised per image and channel."""
     made: nn.Module = monai_part("monai.networks.blocks", kind)(
-        spatial_dims=2,
+        spatial_dims=ndim,
         in_channels=inside,
         out_channels=outside,
         kernel_size=3,

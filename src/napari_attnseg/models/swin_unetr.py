@@ -1,9 +1,11 @@
-"""Swin UNETR (Hatamizadeh et al., 2022) in two dimensions, made of MONAI's network.
+"""Swin UNETR (Hatamizadeh et al., 2022) in two or three dimensions, made of MONAI's network.
 
 The layers are those of ``monai.networks.nets.SwinUNETR`` with its defaults; they are run here one
 stage after the other, number for number as MONAI runs them, so that each stage of windows can be
 let through by degrees and its attention be seen. Nothing of MONAI is changed, and its optional
 package for rearranging axes is not needed. Images of any size are padded to multiples of 32.
+
+Legend: N = the grid, two or three axes (rows, columns; of volumes slices first).
 
 What is shown is what the softmax of a stage's last block answers. As in the published code, zeros
 that fill up the windows at the border take part in the softmax, so what a border position attends
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from typing import Any, ClassVar
 
 import torch
@@ -25,8 +28,14 @@ from napari_attnseg.attention.neighbourhood import Size
 from napari_attnseg.attention.recording import Geometry, Probe
 from napari_attnseg.errors import InputError
 from napari_attnseg.models.attentive import Attentive, Standing, sketched
-from napari_attnseg.models.base import Encoded, register_model
-from napari_attnseg.models.monai_parts import monai_part, padded
+from napari_attnseg.models.base import (
+    Encoded,
+    check_ndim,
+    cropped,
+    register_model,
+    spatial_size,
+)
+from napari_attnseg.models.monai_parts import monai_part, padded, padded_size
 
 NETS = "monai.networks.nets.swin_unetr"
 HEADS = (3, 6, 12, 24)
@@ -35,7 +44,7 @@ STEP = 12
 
 
 class WindowStage(AttentionModule):
-    """The blocks of one of MONAI's stages, (B, C, H, W) to the same; ``layer`` is MONAI's."""
+    """The blocks of one of MONAI's stages, (B, C, N) to the same; ``layer`` is MONAI's."""
 
     maps: ClassVar[tuple[str, ...]] = ("received", "row")
     emits: ClassVar[tuple[str, ...]] = ("spatial", "row")
@@ -48,13 +57,13 @@ class WindowStage(AttentionModule):
         self._fit = monai_part(NETS, "get_window_size")
         self._partition = monai_part(NETS, "window_partition")
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
+    def forward(self, x_BCN: Tensor) -> Tensor:
         """MONAI's stage without what follows it on a coarser grid."""
-        grid = tuple(x_BCHW.shape[2:])
+        grid = tuple(x_BCN.shape[2:])
         window, shift = self._fit(grid, self.window, self.shift)
         whole = [n + -n % w for n, w in zip(grid, window, strict=True)]
-        mask = self._mask(whole, window, shift, x_BCHW.device)
-        y = x_BCHW.movedim(1, -1).contiguous()
+        mask = self._mask(whole, window, shift, x_BCN.device)
+        y = x_BCN.movedim(1, -1).contiguous()
         for block in self.blocks[:-1]:  # type: ignore[index]
             y = block(y, mask)
         last = self.blocks[-1]  # type: ignore[index]
@@ -73,12 +82,13 @@ class WindowStage(AttentionModule):
         """``weights`` (B * windows, heads, n, n), query before key."""
         where = self._where(grid, window, shift).to(weights.device)
         weights = weights.unflatten(0, (-1, len(where)))
-        geometry = Geometry(2, window=tuple(window), shift=tuple(shift))
+        geometry = Geometry(len(grid), window=tuple(window), shift=tuple(shift))
         asking = (where >= 0).to(weights.dtype)[None, :, None, :, None]
-        received = (weights * asking).sum(3).mean(2, keepdim=True) / (grid[0] * grid[1])
+        received = (weights * asking).sum(3).mean(2, keepdim=True) / prod(grid)
         probe.note("received", _laid(received, where, grid)[:, 0], "spatial", geometry)
-        for i, (row, column) in enumerate(probe.cells(grid)):
-            group, slot = (where == row * grid[1] + column).nonzero()[0].tolist()
+        numbers = torch.arange(prod(grid)).view(grid)
+        for i, cell in enumerate(probe.cells(grid)):
+            group, slot = (where == numbers[cell].to(where.device)).nonzero()[0].tolist()
             own = torch.full_like(where, -1)
             own[group] = where[group]
             probe.note("row", _laid(weights[:, :, :, slot], own, grid), "row", geometry, query=i)
@@ -86,11 +96,11 @@ class WindowStage(AttentionModule):
     def _where(self, grid: Size, window: Size, shift: Size) -> Tensor:
         """Position (windows, slots) of every slot, -1 where the map was filled up; dealt out by
         MONAI's own function."""
-        h, w = grid
-        table = torch.arange(h * w).view(h, w)
-        table = F.pad(table, (0, -w % window[1], 0, -h % window[0]), value=-1)
-        table = table.roll([-s for s in shift], (0, 1))
-        found: Tensor = self._partition(table[None, :, :, None], window).squeeze(-1)
+        table = torch.arange(prod(grid)).view(grid)
+        more = [-n % w for n, w in zip(grid, window, strict=True)]
+        table = F.pad(table, [n for last in reversed(more) for n in (0, last)], value=-1)
+        table = table.roll([-s for s in shift], list(range(len(grid))))
+        found: Tensor = self._partition(table[None, ..., None], window).squeeze(-1)
         return found
 
 
@@ -112,19 +122,20 @@ def _laid(values_BGMn: Tensor, where_Gn: Tensor, grid: Size) -> Tensor:
     batch, _, heads, _ = values_BGMn.shape
     flat = values_BGMn.transpose(1, 2).flatten(2)
     slots = where_Gn.flatten()
-    out = flat.new_zeros(batch, heads, grid[0] * grid[1])
+    out = flat.new_zeros(batch, heads, prod(grid))
     out[..., slots[slots >= 0]] = flat[..., slots >= 0]
     return out.unflatten(2, grid)
 
 
-class SwinUNETR2D(Attentive):
+class SwinUNETR(Attentive):
     """Parts: ``net`` (MONAI's convolutions), ``stages`` (its windows, finest first) and
     ``merges``."""
 
     stride = 32
 
-    def __init__(self, net: Any) -> None:
+    def __init__(self, net: Any, ndim: int) -> None:
         super().__init__()
+        self.ndim = ndim
         swin = net.swinViT
         layers = [swin.layers1[0], swin.layers2[0], swin.layers3[0], swin.layers4[0]]
         self.embed = swin.patch_embed
@@ -137,11 +148,13 @@ class SwinUNETR2D(Attentive):
         self.net = net
         self.name_levels()
 
+    def padded_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        return padded_size(size, self.stride)
+
     def encode(self, x_BCHW: Tensor) -> Encoded:
-        """Patches of 2x2 pixels, and what the finest skip makes of the image."""
-        h, w = x_BCHW.shape[-2:]
+        """Patches of two pixels a side, and what the finest skip makes of the image."""
         x = padded(x_BCHW, self.stride)
-        return Encoded(self.embed(x), (h, w), (self.net.encoder1(x),))
+        return Encoded(self.embed(x), spatial_size(x_BCHW), (self.net.encoder1(x),))
 
     def gate(self, encoded: Encoded, attended: Any = None, **values: Any) -> Tensor:
         at, net = self.strengths(values), self.net
@@ -157,7 +170,7 @@ class SwinUNETR2D(Attentive):
         return net.decoder1(y, encoded.skips[0])
 
     def decode(self, features: Tensor, size: tuple[int, int]) -> Tensor:
-        return self.net.out(features)[..., : size[0], : size[1]]
+        return cropped(self.net.out(features), size)
 
 
 def _normalised(x: Tensor) -> Tensor:
@@ -168,7 +181,8 @@ def _normalised(x: Tensor) -> Tensor:
 @register_model(
     title="Swin UNETR",
     paper="Hatamizadeh et al.: Swin UNETR: Swin Transformers for Semantic Segmentation of Brain "
-    "Tumors in MRI Images (BrainLes 2021, LNCS 2022); MONAI's network in two dimensions",
+    "Tumors in MRI Images (BrainLes 2021, LNCS 2022); MONAI's network in two or three dimensions",
+    choices={"ndim": (2, 3)},
     sketch=sketched(
         6_302_203, [(f"stages.{i}.module", f"encoder {i + 1}", 2 ** (i + 1)) for i in range(4)]
     ),
@@ -179,9 +193,12 @@ def swin_unetr(
     width: float = 1.0,
     depth: int = 2,
     window: int = 7,
-) -> SwinUNETR2D:
+    ndim: int = 2,
+) -> SwinUNETR:
     """``width`` multiplies all channels (in steps of 12; 24 on the finest grid are MONAI's);
-    ``depth``: blocks of every stage; ``window``: positions along a side."""
+    ``depth``: blocks of every stage; ``window``: positions along a side; ``ndim``: 2 for slices, 3
+    for volumes as a whole."""
+    check_ndim(ndim)
     if not width > 0 or depth < 1 or window < 1:
         raise InputError(
             f"got width={width}, depth={depth} and window={window}, expected a number above 0 and "
@@ -196,6 +213,6 @@ def swin_unetr(
             num_heads=HEADS,
             window_size=window,
             feature_size=STEP * max(1, round(2 * width)),
-            spatial_dims=2,
+            spatial_dims=ndim,
         )
-    return SwinUNETR2D(net.to(device))
+    return SwinUNETR(net.to(device), ndim)

@@ -1,6 +1,6 @@
-"""UNETR (Hatamizadeh et al., WACV 2022) in two dimensions.
+"""UNETR (Hatamizadeh et al., WACV 2022) in two or three dimensions.
 
-Patches of 16x16 pixels become tokens of 768 channels that pass 12 transformer blocks (12 heads,
+Patches of 16 pixels a side become tokens of 768 channels that pass 12 transformer blocks (12 heads,
 perceptrons of 3072); what they are after 3, 6 and 9 blocks goes through up-convolutions to the
 grids of stride 2, 4 and 8 as skips, and a decoder of residual convolutions joins them with the
 tokens at the end and with the image itself.
@@ -22,9 +22,15 @@ from napari_attnseg.attention.base import create_attention
 from napari_attnseg.attention.vit import ChannelNorm, sinusoid
 from napari_attnseg.errors import InputError
 from napari_attnseg.models.attentive import Attentive, Standing, sketched
-from napari_attnseg.models.base import Encoded, register_model
-from napari_attnseg.models.blocks import scaled
-from napari_attnseg.models.monai_parts import monai_part, padded, residual
+from napari_attnseg.models.base import (
+    Encoded,
+    check_ndim,
+    cropped,
+    register_model,
+    spatial_size,
+)
+from napari_attnseg.models.blocks import convolution, scaled
+from napari_attnseg.models.monai_parts import monai_part, padded, padded_size, residual
 
 PATCH = 16
 HEADS = 12
@@ -35,33 +41,35 @@ PARTS = 4
 """Times at which the tokens are looked at."""
 
 
-class UNETR2D(Attentive):
+class UNETR(Attentive):
     """Parts: ``embed``, ``parts`` (transformer blocks), ``skips`` and ``ups`` (finest first),
     ``norm``, ``head``."""
 
     stride = PATCH
 
     def __init__(
-        self, in_channels: int, classes: int, heads: int, features: int, depth: int
+        self, in_channels: int, classes: int, heads: int, features: int, depth: int, ndim: int = 2
     ) -> None:
         super().__init__()
+        self.ndim = ndim
         f, tokens = features, heads * HEAD_CHANNELS
-        self.embed = nn.Conv2d(in_channels, tokens, PATCH, PATCH)
+        self.embed = convolution(ndim)(in_channels, tokens, PATCH, PATCH)
         self.parts = nn.ModuleList(
             Standing(
-                create_attention("vit", tokens, heads=heads, depth=depth),
+                create_attention("vit", tokens, heads=heads, depth=depth, ndim=ndim),
                 f"blocks {depth * i + 1} to {depth * (i + 1)}",
                 PATCH,
             )
             for i in range(PARTS)
         )
         self.norm = ChannelNorm(tokens)
-        skips = [residual("UnetrBasicBlock", in_channels, f, stride=1)]
+        skips = [residual("UnetrBasicBlock", in_channels, f, ndim, stride=1)]
         skips += [
             residual(
                 "UnetrPrUpBlock",
                 tokens,
                 f * 2 ** (i + 1),
+                ndim,
                 stride=1,
                 num_layer=2 - i,
                 upsample_kernel_size=2,
@@ -72,21 +80,23 @@ class UNETR2D(Attentive):
         self.skips = nn.ModuleList(skips)
         below = [2 * f, 4 * f, 8 * f, tokens]
         self.ups = nn.ModuleList(
-            residual("UnetrUpBlock", inside, f * 2**i, upsample_kernel_size=2)
+            residual("UnetrUpBlock", inside, f * 2**i, ndim, upsample_kernel_size=2)
             for i, inside in enumerate(below)
         )
         self.head = monai_part("monai.networks.blocks", "UnetOutBlock")(
-            spatial_dims=2, in_channels=f, out_channels=classes
+            spatial_dims=ndim, in_channels=f, out_channels=classes
         )
         self.name_levels()
 
+    def padded_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        return padded_size(size, self.stride)
+
     def encode(self, x_BCHW: Tensor) -> Encoded:
         """Tokens with their positions, and what the finest skip makes of the image."""
-        h, w = x_BCHW.shape[-2:]
         x = padded(x_BCHW, self.stride)
         tokens = self.embed(x)
         tokens = tokens + sinusoid(tuple(tokens.shape[2:]), tokens.shape[1], tokens)
-        return Encoded(tokens, (h, w), (self.skips[0](x),))
+        return Encoded(tokens, spatial_size(x_BCHW), (self.skips[0](x),))
 
     def gate(self, encoded: Encoded, attended: Any = None, **values: Any) -> Tensor:
         at = self.strengths(values)
@@ -101,20 +111,25 @@ class UNETR2D(Attentive):
         return y
 
     def decode(self, features: Tensor, size: tuple[int, int]) -> Tensor:
-        return self.head(features)[..., : size[0], : size[1]]
+        return cropped(self.head(features), size)
 
 
 @register_model(
     title="UNETR",
     paper="Hatamizadeh et al.: UNETR: Transformers for 3D Medical Image Segmentation (WACV 2022), "
-    "in two dimensions",
+    "in two or three dimensions",
+    choices={"ndim": (2, 3)},
     sketch=sketched(
         87_146_417,
         [(f"parts.{i}.module", f"blocks {3 * i + 1} to {3 * i + 3}", PATCH) for i in range(PARTS)],
     ),
 )
-def unetr(in_channels: int = 3, classes: int = 1, width: float = 1.0, depth: int = 12) -> UNETR2D:
-    """``width`` multiplies all channels; ``depth``: transformer blocks, a multiple of 4."""
+def unetr(
+    in_channels: int = 3, classes: int = 1, width: float = 1.0, depth: int = 12, ndim: int = 2
+) -> UNETR:
+    """``width`` multiplies all channels; ``depth``: transformer blocks, a multiple of 4; ``ndim``:
+    2 for slices, 3 for volumes as a whole, as in the paper."""
+    check_ndim(ndim)
     if not width > 0 or depth < PARTS or depth % PARTS:
         raise InputError(
             f"got width={width} and depth={depth}, expected a number above 0 and a multiple of "
@@ -122,4 +137,4 @@ def unetr(in_channels: int = 3, classes: int = 1, width: float = 1.0, depth: int
         )
     heads = max(1, round(HEADS * width))
     features = scaled(FEATURES, width)
-    return UNETR2D(in_channels, classes, heads, features, depth // PARTS)
+    return UNETR(in_channels, classes, heads, features, depth // PARTS, ndim)
