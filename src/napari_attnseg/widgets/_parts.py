@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QCoreApplication, QEvent, QSignalBlocker, QSize, Qt, QTimer, Signal
+from qtpy.QtCore import QCoreApplication, QEvent, QObject, QSignalBlocker, QSize, Qt, QTimer, Signal
 from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import (
     QComboBox,
@@ -123,8 +123,22 @@ def disconnect_list(viewer: ViewerModel, slot: Any) -> None:
         getattr(viewer.layers.events, event).disconnect(slot)
 
 
+class _WheelPasses(QObject):
+    """Who scrolls a dock must not choose another model because a combo box came under the mouse:
+    the wheel is for the box only once it was pressed or tabbed to."""
+
+    def eventFilter(self, combo: QObject, event: QEvent) -> bool:
+        passes = event.type() == QEvent.Type.Wheel and not combo.hasFocus()
+        if passes:
+            event.ignore()  # the parents are asked
+        return passes
+
+
 def narrow(combo: QComboBox) -> QComboBox:
-    """Let a combo box be narrower than its longest entry (docks are 300 px wide)."""
+    """Let a combo box be narrower than its longest entry (docks are 300 px wide), and leave the
+    wheel to the dock."""
+    combo.setFocusPolicy(Qt.FocusPolicy.StrongFocus)  # by default the wheel itself takes the focus
+    combo.installEventFilter(_WheelPasses(combo))
     combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     combo.setMinimumContentsLength(6)
     combo.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
