@@ -48,8 +48,8 @@ def test_the_wheel_scrolls_the_dock_and_chooses_nothing(qtbot: Any) -> None:
     assert not turn(combo), "it is for the dock around"
     assert (combo.currentIndex(), chosen) == (0, [])
 
-    qtbot.mouseClick(combo, Qt.MouseButton.LeftButton)
-    combo.hidePopup()
+    area.activateWindow()
+    combo.setFocus()
     qtbot.waitUntil(combo.hasFocus)
     assert turn(combo)
-    assert combo.currentIndex() == 1, "a combo box that was pressed takes the wheel"
+    assert combo.currentIndex() == 1, "a combo box that has the focus takes the wheel"
