@@ -103,14 +103,14 @@ def test_the_disk_is_asked_for_all_classes(
     needed = {"axial": 5 * voxels, "coronal": (5 + 8) * voxels, "all": (5 + 4 * 7) * voxels}
     for axis, need in needed.items():
         live.set_along(axis)
-        assert result_bytes(IMAGE.shape) + live.gathering_bytes == need
+        assert result_bytes(IMAGE.shape) + live.gathering(IMAGE.shape) == need
         monkeypatch.setattr(live.scratch, "cap_bytes", live.scratch.used_bytes + need - 1)
         with pytest.raises(InputError, match="scratch space"):
             live.run()
         assert not live.state.busy
     live.set_along("all")
     live.set_model(str(tmp_path / "gone.safetensors"), "cpu", card.tuning)
-    assert live.gathering_bytes == 4 * voxels, "that there is no such model, the engine tells"
+    assert live.gathering(IMAGE.shape) == 4 * voxels, "the engine tells that it is gone"
 
 
 def test_the_forecast_follows_the_axis(live: LiveController) -> None:

@@ -120,6 +120,25 @@ def test_the_cost_is_told_and_forgotten(hub: Hub, qtbot: Any) -> None:
     assert line.words.text().startswith("The results need 69 MB of disk, but 1 MB are free")
 
 
+def test_slices_along_other_axes_cost_room_for_what_is_gathered(hub: Hub, qtbot: Any) -> None:
+    """By hand: four classes, 2 bytes each, of 251 slices of 512 x 512; 3 and 4 bytes as ever."""
+    line = CostLine(hub)
+    qtbot.addWidget(line)
+    data = np.zeros((251, 512, 512), np.int8)
+    data[0, 0, 0] = 1
+    add(hub, data)
+    event = Forecasted(memory_bytes=400 << 20, memory_free=8 << 30)
+    hub.live.forecasted.emit(event)
+    assert line.words.text() == "About 500 MB of memory, 439 MB of disk."
+    hub.live.set_along("all")
+    assert line.isHidden(), "what was said is not about it"
+    hub.live.forecasted.emit(event)
+    assert line.words.text() == "About 500 MB of memory, 941 MB of disk."
+    hub.scratch.cap_bytes = 500 << 20
+    hub.live.forecasted.emit(event)
+    assert line.words.text().startswith("The results need 941 MB of disk, but 500 MB are free")
+
+
 def test_single_images_cost_nothing_worth_a_line(hub: Hub, qtbot: Any) -> None:
     line = CostLine(hub)
     qtbot.addWidget(line)

@@ -132,7 +132,7 @@ class LiveController(Slicing):
                 raise InputError("got no image or no model, expected both; choose them first")
             if (folder := self._broken_off()) is None:
                 shape = self.state.shape
-                self.scratch.ensure_room(result_bytes(shape) + self.gathering_bytes)
+                self.scratch.ensure_room(result_bytes(shape) + self.gathering(shape))
                 folder = str(self.scratch.rolling_folder("run"))
             return self._start(order, folder)
 

@@ -38,12 +38,13 @@ class Slicing(Asides):
         """The axis that the next run takes slices along; a single slice has no other."""
         return self.state.along if self.state.shape[0] > 1 else AXES[0]
 
-    @property
-    def gathering_bytes(self) -> int:
-        """Bytes on disk in which the next run gathers its answers before they are results."""
-        if self.along == AXES[0]:
+    def gathering(self, shape: tuple[int, int, int]) -> int:
+        """Bytes on disk in which a run over an image of ``shape`` (Z, Y, X) gathers its answers
+        before they are results."""
+        axis = self.state.along
+        if axis == AXES[0] or shape[0] == 1:
             return 0
-        return axes_bytes(self.state.shape, self.along, classes_of(self.state.checkpoint))
+        return axes_bytes(shape, axis, classes_of(self.state.checkpoint))
 
     def set_tile(self, tile: int) -> None:
         """Cut slices into tiles from the next run on, with the person's consent: 0 = whole."""

@@ -101,6 +101,7 @@ class CostLine(QWidget):
         super().__init__()
         self.hub = hub
         self._owed = False
+        self._along = hub.live.along
         self.words = hint()
         self.words.setToolTip(
             "Measured on the visible slice: memory of the engine and of this window, scratch on "
@@ -117,6 +118,7 @@ class CostLine(QWidget):
         for signal in (hub.source_changed, hub.model_changed, hub.device_changed):
             connect_alive(self, signal, lambda _: self.again())
         connect_alive(self, hub.live.busy_changed, self._on_busy)
+        connect_alive(self, hub.live.state_changed, lambda _: self._look())
         connect_alive(self, hub.live.forecasted, self._on_forecast)
         connect_alive(self, hub.live.described, self._on_awake)
         self.again()
@@ -126,6 +128,12 @@ class CostLine(QWidget):
         self._owed = True
         self._say("")
         self._settle.start()
+
+    def _look(self) -> None:
+        """Slices along another axis cost something else."""
+        if self.hub.live.along != self._along:
+            self._along = self.hub.live.along
+            self.again()
 
     def _on_awake(self, data: object) -> None:
         """The image was there before the engine: only now somebody can measure it."""
@@ -150,7 +158,8 @@ class CostLine(QWidget):
             self.hub.live.request_forecast()
 
     def _refusal(self, shape: tuple[int, int, int]) -> str:
-        words = disk_words(shape, self.hub.scratch.room_bytes)
+        free, gathering = self.hub.scratch.room_bytes, self.hub.live.gathering(shape)
+        words = disk_words(shape, free, gathering)
         return f"{words[0].upper()}{words[1:]}." if words else ""
 
     def _on_forecast(self, event: Any) -> None:
@@ -158,7 +167,8 @@ class CostLine(QWidget):
         if shape is None or self.hub.live.state.busy:
             return
         short = self._refusal(shape) or memory_words(event)
-        self._say(f"{short[0].upper()}{short[1:]}" if short else cost_words(event, shape))
+        cost = cost_words(event, shape, self.hub.live.gathering(shape))
+        self._say(f"{short[0].upper()}{short[1:]}" if short else cost)
 
     def clear(self) -> None:
         """Nothing is said."""
