@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,3 +75,23 @@ def test_a_disk_that_fills_up_meanwhile_ends_the_run(lane: Lane) -> None:
     assert len(words) == 1
     assert "scratch space" in words[0]
     assert not lane.live.state.busy
+
+
+def test_a_run_that_cannot_begin_keeps_no_disk(lane: Lane, tmp_path: Path) -> None:
+    """The labels of a large volume are made ready when Run is pressed."""
+    lane.live.set_model(str(tmp_path / "gone.safetensors"))
+    used = lane.live.scratch.used_bytes
+    lane.answers.run()
+    assert [type(event) for event in lane.told] == [Failed]
+    assert [layer.name for layer in lane.viewer.layers] == ["ct"]
+    gc.collect()
+    assert lane.live.scratch.used_bytes - used < VOXELS
+
+
+def test_labels_lie_on_disk_before_the_engine_is_asked(lane: Lane) -> None:
+    seen: list[int] = []
+    used = lane.live.scratch.used_bytes
+    lane.live.busy_changed.connect(lambda on: seen.append(lane.live.scratch.used_bytes - used))
+    lane.answers.run()
+    assert seen[0] >= 2 * VOXELS
+    assert not any(isinstance(event, Failed) for event in lane.told)

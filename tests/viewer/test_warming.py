@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 
 import pytest
+
+from napari_attnseg.viewer import warming
 
 pytestmark = pytest.mark.gui
 CODE = """
@@ -29,3 +32,26 @@ print(len([name for name in set(sys.modules) - before if not name.startswith("na
 def test_labels_load_little(word: str, least: int, most: int) -> None:
     loaded = int(subprocess.check_output([sys.executable, "-c", CODE, word], text=True))
     assert least <= loaded <= most
+
+
+def test_garbage_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole: list[int] = []
+
+    def told(phase: str, info: dict[str, int]) -> None:
+        if phase == "stop" and info["generation"] == 2:
+            whole.append(info["generation"])
+
+    monkeypatch.setattr(warming, "_tidied", False)
+    gc.callbacks.append(told)
+    try:
+        warming.tidy_up()
+        warming.tidy_up()
+    finally:
+        gc.callbacks.remove(told)
+    assert whole == [2]
+
+
+def test_what_follows_comes_after_everything_is_loaded() -> None:
+    loaded: list[bool] = []
+    warming.warm_labels(lambda: loaded.append("pandas" in sys.modules)).join(60)
+    assert loaded == [True]

@@ -59,10 +59,17 @@ class Answers:
         Also when scratch has room for what the engine writes, but not for the layers as well:
         better now than in the middle.
         """
-        layers = self.layers.bytes_to_come() if self.layers is not None else 0
-        if self.layers is not None and layers:
-            self._live.scratch.ensure_room(layers + result_bytes(self.layers.shape))
-        self._live.run()
+        layers = self.layers
+        if layers is not None and (wanted := layers.bytes_to_come()):
+            self._live.scratch.ensure_room(wanted + result_bytes(layers.shape))
+        if layers is not None:
+            layers.make_ready()  # now: the turn of the window in which they appear is long enough
+        try:
+            self._live.run()
+        except InputError:
+            if layers is not None:
+                layers.drop_ready()
+            raise
 
     def clear(self) -> None:
         """Let go of the engine's files."""
@@ -137,6 +144,7 @@ class Answers:
         layers = self.layers
         if layers is None or self._live.state.busy:  # a small question failed, the run goes on
             return
+        layers.drop_ready()
         if provenance := getattr(event, "summary", {}).get("provenance"):
             layers.provenance = provenance
         if self._turns:  # a run that was quicker than the turns of the window

@@ -8,7 +8,8 @@ from qtpy.QtCore import QSize
 from qtpy.QtWidgets import QWidget
 
 from napari_attnseg.viewer.hub import Hub
-from napari_attnseg.viewer.warming import warm_labels
+from napari_attnseg.viewer.warming import tidy_up, warm_labels
+from napari_attnseg.widgets._bridge import to_main_thread
 from napari_attnseg.widgets._foot import LEAST_WIDTH
 from napari_attnseg.widgets._parts import later
 
@@ -48,6 +49,6 @@ class Dock(QWidget):
     def warm_up(self) -> None:
         """What to ask of the engine first: what there is, and on which device; and what the
         first labels layer needs."""
-        warm_labels()
+        warm_labels(lambda: to_main_thread(tidy_up))
         self.hub.live.describe()
         self.hub.live.diagnose(self.hub.device)
