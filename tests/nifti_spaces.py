@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from dataclasses import dataclass
 from itertools import permutations, product
@@ -23,6 +24,11 @@ RGB = "rgb"
 CODES = (0, 1, 2, 3, 4, 5)
 MILLIMETRES = {"mm": 1.0, "unknown": 1.0, "micron": 1e-3, "meter": 1e3}
 """In one unit of length of a header."""
+
+
+def examples(few: int) -> int:
+    """How many are drawn: ``few``, or at least 300 where ATTNSEG_LONG (a number) asks for more."""
+    return max(300, int(os.environ["ATTNSEG_LONG"])) if os.environ.get("ATTNSEG_LONG") else few
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ and by SimpleITK.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from nibabel.affines import apply_affine
 from napari_attnseg.errors import ExportError
 from napari_attnseg.io.export import write_mask
 from napari_attnseg.io.image import read_image, read_mask
-from nifti_spaces import affines
+from nifti_spaces import affines, examples
 
 sitk = pytest.importorskip("SimpleITK", reason="the second library (SimpleITK) is absent")
 FORMATS = ("m.nii.gz", "m.nrrd", "m.mha", "m.ome.zarr")
@@ -54,7 +53,7 @@ def is_square(affine: np.ndarray) -> bool:
 
 
 @settings(
-    max_examples=300 if os.environ.get("ATTNSEG_LONG") else 15,
+    max_examples=examples(15),
     deadline=None,
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],

@@ -6,7 +6,6 @@ in the file: a voxel that moved, or an axis that was turned, has another number.
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from nifti_spaces import (
     Space,
     affine_of,
     affines,
+    examples,
     mm_affine,
     sform_of,
     spaces,
@@ -36,7 +36,7 @@ from nifti_spaces import (
 )
 
 LIMITS = settings(
-    max_examples=300 if os.environ.get("ATTNSEG_LONG") else 30,
+    max_examples=examples(30),
     deadline=None,
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],  # shrinking a file costs minutes and tells little

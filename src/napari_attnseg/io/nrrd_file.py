@@ -1,9 +1,9 @@
-"""Read NRRD (.nrrd, and .nhdr with its data beside it) with pynrrd: values and space as stored."""
+"""Read NRRD (.nrrd, and .nhdr with its data beside it): values and space as stored.
+
+pynrrd reads the header; the voxels come from `io.nrrd_data`, which unpacks within bounds."""
 
 from __future__ import annotations
 
-import math
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import numpy as np
 from napari_attnseg.errors import InputError
 from napari_attnseg.geometry import Geometry
 from napari_attnseg.io.directions import LPS, SHORT, SIGNS, ras_affine
-from napari_attnseg.io.limits import MAX_RATIO, check_claim, check_numbers
+from napari_attnseg.io.limits import check_numbers
 from napari_attnseg.io.many import ManyVolumes
+from napari_attnseg.io.nrrd_data import read_data
 from napari_attnseg.io.units import millimetres
 from napari_attnseg.io.volume import Volume
 
@@ -27,14 +28,14 @@ def read_nrrd(path: str | Path, volume: int | None = None) -> Volume:
     path = Path(path)
     header = read_nrrd_header(path)
     at, space = _axes(path, header)
-    data = _data(path, header)
+    data, more = _data(path, header)
     rgb = at is not None and _is_colour(header, at)
     data, part, notes = _pick(path, data, at, rgb, volume)
     check_numbers(path, data)
     common: dict[str, Any] = {
         "rgb": rgb,
         "path": path,
-        "note": "; ".join(notes),
+        "note": "; ".join([*notes, *more]),
         "kind": "nrrd",
         "part": part,
     }
@@ -107,19 +108,14 @@ def _is_colour(header: dict[str, Any], at: int) -> bool:
     return int(header["sizes"][at]) == 3 and (kind in COLOUR or kind == "vector")
 
 
-def _data(path: Path, header: dict[str, Any]) -> np.ndarray:
+def _data(path: Path, header: dict[str, Any]) -> tuple[np.ndarray, list[str]]:
     import nrrd
 
     try:
-        kind = np.dtype(nrrd.reader._determine_datatype(header))
-        need = math.prod(int(n) for n in header["sizes"]) * kind.itemsize
-        packed = str(header.get("encoding", "raw")).lower() != "raw"
-        if "data file" not in header and "datafile" not in header:
-            check_claim(path, need, MAX_RATIO if packed else 1.0)
-        return np.asarray(nrrd.read(str(path), index_order="F")[0])
+        return read_data(path, header, np.dtype(nrrd.reader._determine_datatype(header)))
     except InputError:
         raise
-    except (Exception, zlib.error) as error:
+    except Exception as error:
         raise _damaged(path, error) from error
 
 
