@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from napari_attnseg.viewer.edits import HandEdits
 from napari_attnseg.viewer.results import ResultLayers
 from napari_attnseg.viewer.strokes import is_strokes
 
@@ -36,7 +35,7 @@ class RefinedLayers(ResultLayers):
         if self.labels is None or not self.alive(self.labels):
             self.labels = self.add_labels("refined", self._colors(), self._class_names())
             self.maps.pop("refined")
-            self.edits = HandEdits(self.labels, self.shape, self._paintable, empty=True)
+            self.edits = self._hand_edits(self.labels)
         return self.labels
 
     def ensure_probability(self) -> Image:

@@ -118,9 +118,7 @@ class ResultLayers:
             assert self._ready is not None
             (self.labels, model), self._ready = self._ready, None
             self._insert(self.labels, len(self.viewer.layers), choose=True)
-            self.edits = HandEdits(
-                self.labels, self.shape, self._paintable, empty=True, model=model
-            )
+            self.edits = self._hand_edits(self.labels, model)
         return self.labels
 
     def make_ready(self) -> None:
@@ -247,6 +245,11 @@ class ResultLayers:
             layer.contrast_limits = (0.0, top)
 
     # --- inside -------------------------------------------------------------------------------
+
+    def _hand_edits(self, layer: Labels, model: npt.NDArray[np.uint8] | None = None) -> HandEdits:
+        """The edits of an empty layer; their large steps lie where the volumes lie."""
+        folder = None if self._scratch is None else self._scratch.path
+        return HandEdits(layer, self.shape, self._paintable, True, model, folder)
 
     def _entry(self, what: str) -> dict[str, Any]:
         """Our note in a layer's metadata; labels carry the space they must be saved in."""

@@ -101,7 +101,7 @@ class CostLine(QWidget):
         super().__init__()
         self.hub = hub
         self._owed = False
-        self._along = hub.live.along
+        self._along = hub.live.state.along
         self.words = hint()
         self.words.setToolTip(
             "Measured on the visible slice: memory of the engine and of this window, scratch on "
@@ -131,8 +131,8 @@ class CostLine(QWidget):
 
     def _look(self) -> None:
         """Slices along another axis cost something else."""
-        if self.hub.live.along != self._along:
-            self._along = self.hub.live.along
+        if self.hub.live.state.along != self._along:
+            self._along = self.hub.live.state.along
             self.again()
 
     def _on_awake(self, data: object) -> None:
