@@ -97,11 +97,17 @@ class Left:
         counts = happened(self.state)
         hand = sum(n for what, n in counts.items() if what in _HAND)
         steps = f"{hand} {'step' if hand == 1 else 'steps'} by hand" if hand else "no hand edits"
-        model = Path(str(self.facts.get("model", ""))).stem or "no model"
         how = "window ended without closing" if self.crashed else "window was closed"
         if self.crashed and self.host:
             how = f"window on {self.host} has not been heard of since"
-        return f"{when}, {self.image} by {model}: {steps}; its {how}"
+        return f"{when}, {self.thing()}: {steps}; its {how}"
+
+    def thing(self) -> str:
+        """What it is a journal of: ``"scan by tiny"``, or the name of a layer."""
+        if painted := self.facts.get("painted"):
+            return str(painted["name"])
+        model = Path(str(self.facts.get("model", ""))).stem or "no model"
+        return f"{self.image} {'refined ' if self.facts.get('refined') else ''}by {model}"
 
 
 def left_behind(root: Path | None = None, closed: bool = False) -> list[Left]:
@@ -138,24 +144,26 @@ def discard(left: Left) -> None:
     if left.host:
         set_aside(left)
         return
-    kept = kept_file(left)
-    for path in (left.path, kept):
-        if path is not None:
-            path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        left.path.parent.rmdir()  # stays while there is another journal in it
+    left.path.unlink(missing_ok=True)
+    folder = left.path.parent
+    if not any(folder.glob("*.journal")):  # several may need the same pixels
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def set_aside(left: Left) -> None:
     """A person wants none of it: kept among the closed ones for a while."""
     with contextlib.suppress(OSError):
-        folder = left.path.parent.with_name(f"closed-{time.time_ns()}")
-        folder.mkdir()
-        for path in (kept_file(left), left.path):
-            if path is not None and path.is_file():
-                path.replace(folder / path.name)
+        old = left.path.parent
+        folder = old.with_name(f"closed-{old.name}")  # one for all that was left together
+        folder.mkdir(exist_ok=True)
+        left.path.replace(folder / left.path.name)
+        kept = kept_file(left)
+        if kept is not None and kept.is_file() and not (folder / kept.name).exists():
+            shutil.copyfile(kept, folder / kept.name)  # others may need it still
+        os.utime(folder)
         _forget_oldest(folder.parent)
-        left.path.parent.rmdir()
+        if not any(old.glob("*.journal")):
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def close_folder(folder: Path) -> None:
@@ -169,6 +177,7 @@ def close_folder(folder: Path) -> None:
             except InputError:  # another version may read what this one cannot
                 keep = True
         if keep:
+            os.utime(folder)
             folder.replace(folder.with_name(f"closed-{time.time_ns()}"))
         else:
             shutil.rmtree(folder, ignore_errors=True)
@@ -176,8 +185,15 @@ def close_folder(folder: Path) -> None:
 
 
 def _forget_oldest(root: Path) -> None:
-    for old in sorted(root.glob("closed-*"), key=lambda p: p.name)[:-CLOSED_KEPT]:
+    for old in sorted(root.glob("closed-*"), key=_time)[:-CLOSED_KEPT]:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _time(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # another window has taken it
+        return 0.0
 
 
 def _by_hand(state: Replayed) -> bool:

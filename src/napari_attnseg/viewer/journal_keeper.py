@@ -17,11 +17,14 @@ from napari_attnseg.io.journal import Journal, Page
 from napari_attnseg.io.journal_folder import close_folder, new_folder
 from napari_attnseg.settings import Tuning
 from napari_attnseg.viewer.edits import HandEdits
-from napari_attnseg.viewer.image_changes import digest_in
+from napari_attnseg.viewer.journal_layers import PaintedLayers, image_of
+from napari_attnseg.viewer.journal_refined import refined_facts
 from napari_attnseg.viewer.journal_steps import Step
-from napari_attnseg.viewer.session_image import KEPT_BYTES, image_facts
+from napari_attnseg.viewer.session_image import KEPT_BYTES
 
 if TYPE_CHECKING:
+    from napari.layers import Layer
+
     from napari_attnseg.control.state import LiveState
     from napari_attnseg.viewer.hub import Hub
     from napari_attnseg.viewer.results import ResultLayers
@@ -39,6 +42,9 @@ class Keeper:
         self._later = later
         self._folder: Path | None = None
         self._books: dict[int, Book] = {}
+        self._pixels: dict[int, tuple[weakref.ref[Any], str]] = {}
+        self._number = 0
+        self.painted = PaintedLayers(hub, self.begin)
         self._known = (hub.live.state.checkpoint, hub.live.state.tuning)
         self._run_folder = ""
         self._arriving = self._dead = False  # the first: a model with its own values
@@ -65,16 +71,45 @@ class Keeper:
         if known is not None:
             known.close()
         edits.tuning = hub.tuning if edits.tuning is None else edits.tuning
-        try:
-            self._folder = self._folder or new_folder()
-            book = Book(self._folder, len(self._books), hub, results, self._complain, more)
-        except InputError as error:
-            self._complain(str(error))
+        journal = self.begin(results.source, facts_of(hub, results) | more)
+        if journal is None:
             return None
+        book = Book(results, journal, more)
         edits.about = lambda: results.provenance
         edits.travelled.connect(lambda step, back: self._on_travelled(results, step, back))
         self._books[id(results)] = book
         return book
+
+    def begin(self, image: Layer | None, facts: dict[str, Any]) -> Journal | None:
+        """An empty journal of a labels layer over ``image``; ``None`` (and a note) when the disk
+        refuses. The pixels of an image without a file are kept beside it."""
+        if self._dead:
+            return None
+        try:
+            folder = self._folder = self._folder or new_folder()
+            self._number += 1
+            name = f"{self._number}-{time.monotonic_ns()}"
+            if image is not None and not facts["image"]["path"]:
+                facts["image"] |= self._kept_beside(folder, image)
+            return Journal(folder / f"{name}.journal", facts, self._complain)
+        except InputError as error:
+            self._complain(str(error))
+            return None
+
+    def marks(self) -> list[tuple[Any, int]]:
+        """Every journal of a layer that is there, and how far it is; for :meth:`saved_at`."""
+        hub = self._hub()
+        layers = hub.viewer.layers if hub is not None else ()
+        books: list[Any] = [b for b in self._books.values() if b.source in layers]
+        return [(book, book.changes) for book in [*books, *self.painted.books]]
+
+    @staticmethod
+    def saved_at(marks: list[tuple[Any, int]]) -> None:
+        """A file holds all labels as they were at :meth:`marks`: what has not changed since is
+        saved."""
+        for book, changes in marks:
+            if book.changes == changes:
+                book.saved(True)
 
     def stamp(self, results: ResultLayers | None) -> int:
         """A number that is another one after every change of the labels."""
@@ -95,6 +130,7 @@ class Keeper:
 
     def close(self) -> None:
         """The window was closed in order."""
+        self.painted.close()
         for book in self._books.values():
             book.close()
         self._books.clear()
@@ -102,7 +138,30 @@ class Keeper:
             close_folder(self._folder)
             self._folder = None
 
+    def refined(self, results: ResultLayers) -> None:
+        """A refined mask has an answer: from the first one on it has a journal."""
+        hub, book = self._hub(), self._books.get(id(results))
+        if hub is None or book is None or book.edits is not results.edits:
+            self.attach(results)
+            return
+        now = {"provenance": dict(results.provenance), **refined_facts(hub, results)}
+        if now != book.noted:
+            book.noted = now
+            book.journal.facts(**now)
+
     # --- inside ---------------------------------------------------------------------------------
+
+    def _kept_beside(self, folder: Path, image: Layer) -> dict[str, str]:
+        """The name of the file with the pixels of ``image``, which is written in a thread."""
+        known, name = self._pixels.get(id(image), (lambda: None, ""))
+        if known() is not image:
+            pixels = kept_pixels(image)
+            if pixels is None:
+                return {}
+            name = f"{self._number}-{time.monotonic_ns()}.npy"
+            self._pixels[id(image)] = weakref.ref(image), name
+            threading.Thread(target=_keep, args=(folder / name, pixels), daemon=True).start()
+        return {"kept": name}
 
     def _edits(self) -> HandEdits | None:
         """Of the chosen image and model: theirs are the values that the sliders show."""
@@ -196,35 +255,17 @@ class Keeper:
 class Book:
     """The journal of one labels layer; it is told of every change by :class:`HandEdits`."""
 
-    def __init__(
-        self,
-        folder: Path,
-        number: int,
-        hub: Hub,
-        results: ResultLayers,
-        failed: Callable[[str], None],
-        more: dict[str, Any],
-    ) -> None:
+    def __init__(self, results: ResultLayers, journal: Journal, more: dict[str, Any]) -> None:
         assert results.edits is not None
-        assert results.labels is not None
-        self.edits = results.edits
-        name = f"{number}-{time.monotonic_ns()}"
-        facts = facts_of(hub, results) | more
-        pixels = None
-        if not facts["image"]["path"] and (data := kept_pixels(results.source)) is not None:
-            facts["image"]["kept"] = f"{name}.npy"
-            pixels = data
-        self.journal = Journal(folder / f"{name}.journal", facts, failed)
-        self._saved = bool(facts.get("saved"))
-        self._kind = facts["dtype"]
+        self.edits, self.source, self.journal = results.edits, results.source, journal
+        self._saved = bool(more.get("saved"))
+        self._kind = self.edits.data.dtype.str
         self.changes = 0
+        self.noted: dict[str, Any] = {}
         self.edits.recorder = self
         pages = self.edits.planes.pages()
         if pages:
             self.journal.tiles("restored" if more else "answer", pages)
-        if pixels is not None:
-            path = folder / f"{name}.npy"
-            threading.Thread(target=_keep, args=(path, pixels), daemon=True).start()
 
     def changed(self, what: str, pages: Iterable[Page]) -> None:
         """See :class:`napari_attnseg.viewer.edits.Recorder`."""
@@ -254,20 +295,19 @@ def facts_of(hub: Hub, results: ResultLayers) -> dict[str, Any]:
 
     mine, labels = hub.results is results, results.labels
     tuning = hub.tuning if mine else (results.edits.tuning if results.edits else None)
-    digest = digest_in(hub._bringing.handed(results.source))
     return {
         "program": f"napari-attnseg {__version__}",
-        "image": image_facts(results.source) | {"digest": digest},
+        "image": image_of(hub, results.source),
         "model": next((name for name, known in hub.every_result if known is results), ""),
         "model_digest": results.card.digest if results.card else "",
         "device": hub.device,
         "tuning": tuning.to_json() if tuning is not None else {},
         "provenance": dict(results.provenance),
-        "z": hub.visible_z() if mine else 0,
+        "z": hub.visible_z() if hub.source is results.source else 0,
         "shape": list(results.shape),
         "dtype": np.dtype(labels.data.dtype).str if labels is not None else "|u1",
         "labels": labels.name if labels is not None else "",
-    }
+    } | refined_facts(hub, results)
 
 
 def step_words(step: Step) -> str:

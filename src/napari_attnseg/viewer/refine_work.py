@@ -142,8 +142,7 @@ class RefineWork:
     @property
     def results(self) -> RefinedLayers | None:
         """Layers of the chosen image and refinement, if there are any."""
-        source = self.hub.source
-        return None if source is None else self._layers.get((id(source), self.checkpoint))
+        return self._layers.get((id(self.hub.source), self.checkpoint))
 
     @property
     def begun(self) -> bool:
@@ -159,9 +158,7 @@ class RefineWork:
     def depth(self) -> int:
         """Slices of the chosen image; 0 without one."""
         source = self.hub.source
-        if source is None:
-            return 0
-        return 1 if source.ndim == 2 else int(source.data.shape[0])
+        return 0 if source is None else 1 if source.ndim == 2 else int(source.data.shape[0])
 
     # --- work -----------------------------------------------------------------------------------
 
@@ -330,6 +327,7 @@ class RefineWork:
         self._step_back(results)
         coarse = self.coarse.name if self.coarse is not None else "the refinement's own"
         results.record(self.control.state, kind_of(self.card), coarse, self.watch.pixels)
+        self.hub.keeper.refined(results)
         if event.generation == self.control.generation:
             self.fresh.add(event.z)
         if self.walk.answered(event.z):
@@ -357,12 +355,15 @@ class RefineWork:
 
     def _results_for(self) -> RefinedLayers | None:
         source, shape = self.hub.source, self.hub.live.state.shape
-        if source is None:
-            return None
-        found = self._layers.get((id(source), self.checkpoint))
+        return source and self.layers_for(source, self.checkpoint, shape)
+
+    def layers_for(self, source: Any, checkpoint: str, shape: tuple[int, ...]) -> RefinedLayers:
+        """Layers of an image (Z, Y, X) and a refinement, new ones when there are none."""
+        found = self._layers.get((id(source), checkpoint))
         if found is None or found.shape != shape:
-            found = RefinedLayers(self.hub.viewer, source, Path(self.checkpoint).stem, self.card)
-            self._layers[id(source), self.checkpoint] = found
+            about = Path(checkpoint).stem, card_of(checkpoint), self.hub.scratch
+            found = RefinedLayers(self.hub.viewer, source, *about)
+            self._layers[id(source), checkpoint] = found
         return found
 
     def _on_steps(self, event: Any, files: dict[str, Any]) -> None:

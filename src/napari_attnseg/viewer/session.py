@@ -15,6 +15,7 @@ from napari_attnseg.errors import InputError
 from napari_attnseg.io.session_file import Session, pages_array, read_session, write_session
 from napari_attnseg.viewer.image_changes import changes, digest_of
 from napari_attnseg.viewer.journal_keeper import facts_of, kept_pixels
+from napari_attnseg.viewer.journal_painted import bring_labels, labels_facts
 from napari_attnseg.viewer.journal_restore import take_up
 from napari_attnseg.viewer.layers import METADATA
 from napari_attnseg.viewer.session_image import (
@@ -22,13 +23,13 @@ from napari_attnseg.viewer.session_image import (
     bring_image,
     image_facts,
     image_path,
-    transform_facts,
 )
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels, Layer
 
     from napari_attnseg.viewer.hub import Hub
+    from napari_attnseg.viewer.results import ResultLayers
 
 
 @dataclass
@@ -64,13 +65,14 @@ def draft_of(hub: Hub) -> Draft:
         raise InputError("there is nothing to save yet; open an image first")
     draft = Draft()
     draft.data["images"] = [_image(draft, k, layer) for k, layer in enumerate(images)]
-    mine = [(m, r) for m, r in hub.every_result if r.layer("labels") is not None]
+    mine = [(m, r) for m, r in _every(hub) if r.layer("labels") is not None]
     draft.data["results"] = [
         _result(draft, hub, k, results, images.index(results.source))
         for k, (_, results) in enumerate(mine)
         if results.source in images
     ]
-    others = [x for x in layers if isinstance(x, LabelsLayer) and _is_own(x)]
+    kept = [results.labels for _, results in mine]
+    others = [x for x in layers if isinstance(x, LabelsLayer) and x not in kept and _is_own(x)]
     draft.data["labels"] = [_labels(draft, k, layer) for k, layer in enumerate(others)]
     draft.data["chosen"] = {
         "image": images.index(hub.source) if hub.source in images else 0,
@@ -133,8 +135,11 @@ def _bring(
         except ImageGone as error:
             opened.missing.append({**facts, "why": str(error)})
     pairs = [(data["images"][k], layer) for k, layer in standing.items()]
+    if not places:
+        for facts in data["labels"]:  # a refinement looks for its strokes and its coarse mask
+            _bring_labels(hub, session, facts)
     last = data["chosen"]["image"]
-    results = sorted(data["results"], key=lambda r: (r["on"] == last, _is_chosen(r, data)))
+    results = sorted(data["results"], key=lambda r: _turn(r, data))
     count = 0
     for facts in results:
         if facts["on"] in standing:
@@ -143,14 +148,17 @@ def _bring(
             made.labels.visible = bool(facts["visible"])  # type: ignore[union-attr]
             notes += [note] if note else []
             count += 1
-    if not places:
-        for facts in data["labels"]:
-            _bring_labels(hub, session, facts)
     if last in standing:
         _choose(hub, standing[last], data["chosen"])
     (later or (lambda check: notes.append(check())))(lambda: _changes(pairs))
     opened.words = _words(session, standing, count, notes)
     return opened
+
+
+def _every(hub: Hub) -> list[tuple[str, ResultLayers]]:
+    """Answers of all models and refinements, these last: they need what they were made of."""
+    refined = hub.refining._layers.items() if hub.refining is not None else ()
+    return [*hub.every_result, *((key[1], results) for key, results in refined)]
 
 
 def _is_own(layer: Layer) -> bool:
@@ -160,8 +168,10 @@ def _is_own(layer: Layer) -> bool:
     return not made or entry.get("what") == "refined"
 
 
-def _is_chosen(facts: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
-    return facts["model"] == data["chosen"]["model"]
+def _turn(facts: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[bool, ...]:
+    """The chosen image and model last, refinements behind the answers that they may begin with."""
+    chosen = facts["model"] == data["chosen"]["model"]
+    return facts["on"] == data["chosen"]["image"], bool(facts.get("refined")), chosen
 
 
 def _words(session: Session, standing: dict[int, Any], count: int, notes: list[str]) -> str:
@@ -218,15 +228,7 @@ def _result(draft: Draft, hub: Hub, number: int, results: Any, on: int) -> dict[
 def _labels(draft: Draft, number: int, layer: Labels) -> dict[str, Any]:
     name = f"labels-{number}"
     draft.arrays[name] = np.array(layer.data)  # painted on while the file is being written
-    entry = layer.metadata.get(METADATA)
-    return {
-        "name": layer.name,
-        "array": name,
-        "transform": transform_facts(layer),
-        "strokes": bool(isinstance(entry, dict) and entry.get("strokes")),
-        "visible": bool(layer.visible),
-        "opacity": float(layer.opacity),
-    }
+    return labels_facts(layer) | {"array": name}
 
 
 def image_places(
@@ -256,19 +258,9 @@ def _bring_image(hub: Hub, session: Session, facts: dict[str, Any], place: Path 
     return bring_image(hub.viewer, facts, where)
 
 
-def _bring_labels(hub: Hub, session: Session, facts: dict[str, Any]) -> Layer:
-    from napari.layers import Labels as LabelsLayer
-
-    layer = LabelsLayer(
-        np.array(session.array(facts["array"])),
-        name=facts["name"],
-        visible=facts["visible"],
-        opacity=facts["opacity"],
-        metadata={METADATA: {"strokes": True}} if facts["strokes"] else {},
-    )
-    for name, value in facts["transform"].items():
-        setattr(layer, name, tuple(value) if name in ("units", "axis_labels") else np.array(value))
-    return hub.viewer.add_layer(layer)
+def _bring_labels(hub: Hub, session: Session, facts: dict[str, Any]) -> None:
+    layer = bring_labels(hub.viewer, facts, np.array(session.array(facts["array"])))
+    hub.keeper.painted.attach(layer, saved=True)
 
 
 def _changes(pairs: list[tuple[dict[str, Any], Image]]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QComboBox, QVBoxLayout, QWidget
 
 from napari_attnseg.viewer.coarse_map import fits_coarse
@@ -96,6 +96,7 @@ class ChooseRefinement(QWidget):
         connect_alive(self, hub.live.retuned, lambda *_: self._on_answer())
         connect_alive(self, hub.live.finished, lambda _: self._on_answer())
         connect_alive(self, work.chosen, self.fill_models)
+        connect_alive(self, work.chosen, self._show_coarse)
         connect_alive(self, self._watched.edited, self._on_edited)
 
     # --- what a person can do -----------------------------------------------------------------
@@ -138,6 +139,14 @@ class ChooseRefinement(QWidget):
             self.moved.emit()
             return
         self.coarse.choose(self.work.coarse)
+
+    def _show_coarse(self) -> None:
+        """The coarse mask as it is, whoever has chosen it (a restored session)."""
+        layer = self.work.coarse
+        if layer is not self.coarse.layer:
+            with QSignalBlocker(self.coarse):
+                self.coarse.choose(layer)
+            self._watched.follow(layer)
 
     def _on_edited(self, event: Any = None) -> None:
         self.work.hand_over_again()

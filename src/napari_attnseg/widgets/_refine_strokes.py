@@ -181,7 +181,20 @@ class StrokesPanel(QWidget):
             self.work.watch.follow(layer, len(names) - 1)
             if strokes.is_strokes(layer):
                 strokes.recolor(layer, names)
+        self._show_state()
         self._show_brush()
+
+    def _show_state(self) -> None:
+        """Layer and values as they are, whoever has set them (a restored session)."""
+        state, layer = self.work.control.state, self.work.watch.layer
+        with QSignalBlocker(self.layer), QSignalBlocker(self.carry):
+            self.layer.choose(layer)
+            self.carry.setValue(state.carry)
+        if self.strength.value() != state.strength:
+            self.strength.set_value(state.strength)
+        if layer is not self._watched:
+            self._watch(layer)
+            self._count()
 
     def _brush(self, label: int, name: str, color: str) -> QPushButton:
         made = QPushButton(name)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qtpy.compat import isalive
 from qtpy.QtWidgets import QFileDialog, QFrame, QVBoxLayout, QWidget
 
 from napari_attnseg.errors import AttnSegError, plain_sentence
 from napari_attnseg.io.journal_folder import Left, left_behind, set_aside
-from napari_attnseg.viewer.journal_restore import restore
+from napari_attnseg.viewer.journal_restore import order_of, restore
 from napari_attnseg.viewer.session_image import ImageGone
 from napari_attnseg.widgets._bridge import busy_pointer, to_main_thread
 from napari_attnseg.widgets._openings import openings_for
@@ -49,6 +49,7 @@ class RestoreOffer(QFrame):
         super().__init__()
         self.hub, self._told, self._complain = hub, told, complain
         self.found: list[Left] = []
+        self._brought: dict[Path, Any] = {}
         self.words = hint()
         self.bring = button(
             "Bring back", "Opens the image and shows the labels with all hand edits, as they were"
@@ -78,13 +79,24 @@ class RestoreOffer(QFrame):
 
         threading.Thread(target=work, name="attnseg-restore", daemon=True).start()
 
+    @property
+    def first(self) -> list[Left]:
+        """All journals of the window that is asked about, in the order they are brought back."""
+        folder = self.found[0].path.parent if self.found else None
+        return sorted((x for x in self.found if x.path.parent == folder), key=order_of)
+
     def bring_back(self, path: Path | None = None) -> None:
-        """Bring the first one back; the next one is offered then."""
+        """Bring back what the first window had; the next one is offered then. ``path``: where the
+        image is now that was not found."""
         if not self.found or self.hub.closed:
             return
-        image = self.found[0].facts.get("image", {})
-        where = path or (Path(image["path"]) if image.get("path") else None)
-        images = [(where, image.get("part"))] if where is not None and where.exists() else []
+        images = []
+        for k, left in enumerate(self.first):
+            image = left.facts.get("image", {})
+            place = path if k == 0 else None
+            where = place or (Path(image["path"]) if image.get("path") else None)
+            if where is not None and where.exists() and (where, image.get("part")) not in images:
+                images.append((where, image.get("part")))
         self.bring.setEnabled(False)
         openings_for(self.hub.viewer).ahead(images, lambda: self._restore(path))
 
@@ -92,36 +104,54 @@ class RestoreOffer(QFrame):
         self.bring.setEnabled(True)
         if not self.found or self.hub.closed:
             return
+        told: list[str] = []
+        with busy_pointer():
+            for left in self.first:
+                problem = self._one(left, path, told)
+                path = None
+                if problem:
+                    break
+                self.found.remove(left)
+        if told:
+            self._told(" ".join(told))
+        self._show(self.found)
+        if problem:
+            self.where.setVisible(isinstance(problem, ImageGone))
+            self._complain(str(problem))
+
+    def _one(self, left: Left, path: Path | None, told: list[str]) -> AttnSegError | None:
+        """Bring back one journal; what is in its way."""
         try:
-            with busy_pointer():
-                words = restore(self.hub, self.found[0], path, self._check_later)
-        except ImageGone as error:
-            self.where.show()
-            self._complain(str(error))
+            told.append(restore(self.hub, left, path, self._check_later, self._brought))
         except AttnSegError as error:
-            self._complain(str(error))
-        else:
-            self._told(words)
-            self._show(self.found[1:])
+            return error
+        return None
 
     def _check_later(self, check: Callable[[], str]) -> None:
         check_behind(self, check, self._complain)
 
     def discard(self) -> None:
-        """Put the first one aside."""
-        if self.found:
-            set_aside(self.found[0])
-            self._show(self.found[1:])
+        """Put what the first window had aside."""
+        first = self.first
+        for left in first:
+            set_aside(left)
+        self._show([left for left in self.found if left not in first])
 
     def _show(self, found: list[Left]) -> None:
         self.found = found
         self.where.hide()
         self.setVisible(bool(found))
         if found:
-            more = f"<br>({len(found) - 1} more after this one.)" if len(found) > 1 else ""
-            self.words.setText(f"<b>Not saved last time.</b> {found[0].words()}.{more}")
+            lines = [f"<b>Not saved last time.</b> {found[0].words()}."]
+            names = [left.thing() for left in self.first if left is not found[0]]
+            if names:
+                lines.append(f"From the same window: {', '.join(names)}.")
+            rest = len({left.path.parent for left in found}) - 1
+            if rest:
+                lines.append(f"({rest} more window{'' if rest == 1 else 's'} after this one.)")
+            self.words.setText("<br>".join(lines))
 
     def _ask_where(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, f"Where is {self.found[0].image}?")
+        path, _ = QFileDialog.getOpenFileName(self, f"Where is {self.first[0].image}?")
         if path:
             self.bring_back(Path(path))

@@ -65,8 +65,7 @@ class SessionPart(QWidget):
         except AttnSegError as error:
             self._complain(str(error))
             return
-        kept = [results for _, results in self.hub.every_result]
-        stamps = [self.hub.keeper.stamp(results) for results in kept]
+        marks = self.hub.keeper.marks()
         self.save.setEnabled(False)
 
         def work() -> None:
@@ -79,8 +78,7 @@ class SessionPart(QWidget):
 
         def done(problem: str) -> None:
             if not problem and not self.hub.closed:
-                for results, stamp in zip(kept, stamps, strict=True):
-                    self.hub.keeper.saved(results, stamp)
+                self.hub.keeper.saved_at(marks)
             if isalive(self):
                 self.save.setEnabled(True)
                 self._complain(problem) if problem else self._saved(f"Saved {target.name}.")
