@@ -22,6 +22,7 @@ import numpy as np
 from napari_attnseg.atomic import to_disk, whole
 from napari_attnseg.errors import ExportError
 from napari_attnseg.io.limits import readable_bytes
+from napari_attnseg.io.mask import says_ids
 from napari_attnseg.io.ome_zarr_meta import ome_of
 from napari_attnseg.io.provenance import complete, without_places
 from napari_attnseg.io.volume import Volume
@@ -140,6 +141,11 @@ def _write(
             f"{path.name} is a slice of the image, which the mask would replace; choose another "
             "name"
         )
+    if _is_own_image(path, source):
+        raise ExportError(
+            f"{path.name} is the image that the mask was made from, which it would replace; choose "
+            "another name"
+        )
     if named in ZARR and _is_zarr(path) and not _is_ours(path):
         raise ExportError(
             f"{path.name} is an image, which the labels would replace; choose another name"
@@ -170,6 +176,14 @@ def _said(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ExportError(_why(path, error)) from error
+
+
+def _is_own_image(path: Path, source: Volume | None) -> bool:
+    """Whether ``path`` is, or leads to, the file of ``source``. One that calls its numbers ids is a
+    mask that was opened, and may be written again."""
+    if source is None or source.path is None or not path.is_file() or not source.path.is_file():
+        return False
+    return path.samefile(source.path) and not says_ids(path, source)
 
 
 def _is_zarr(path: Path) -> bool:

@@ -49,7 +49,7 @@ def read_mask(path: Path, volume: int | None = None) -> Volume:
     else:
         source, data = _from_raster(path, kind, notes)
     check_numbers(path, data)
-    ids = to_ids(path, data, notes, lambda: _says_ids(path, source))
+    ids = to_ids(path, data, notes, lambda: says_ids(path, source))
     words = "; ".join([n for n in (source.note, *notes) if n])
     return replace(source, data=np.ascontiguousarray(ids), rgb=False, note=words)
 
@@ -58,10 +58,10 @@ def to_ids(
     path: Path,
     data: np.ndarray,
     notes: list[str],
-    says_ids: Callable[[], bool] = lambda: False,
+    stated: Callable[[], bool] = lambda: False,
 ) -> np.ndarray:
     """Values (grey, float, bool, any integer) to ids; what was decided goes into ``notes``.
-    ``says_ids``: whether the file calls its numbers ids; asked only where that matters."""
+    ``stated``: whether the file calls its numbers ids; asked only where that matters."""
     if data.dtype == bool:
         return data.astype(np.uint8)
     if data.dtype.kind == "f":
@@ -77,13 +77,13 @@ def to_ids(
             f"{path.name} has ids up to {high}; expected at most {MAX_ID}, number them anew first"
         )
     black_and_white = high in BINARY and ((data == 0) | (data == high)).all()
-    if black_and_white and not says_ids():
+    if black_and_white and not stated():
         notes.append(f"0 and {high} read as background and class 1")
         return np.asarray(data > 0, np.uint8)
     return data.astype(np.uint8 if high <= 255 else np.uint16)
 
 
-def _says_ids(path: Path, source: Volume) -> bool:
+def says_ids(path: Path, source: Volume) -> bool:
     """Whether the file itself calls its numbers ids."""
     from napari_attnseg.io.comment import comment_of
 
