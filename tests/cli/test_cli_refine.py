@@ -175,3 +175,27 @@ def test_evaluate_with_fewer_iterations(tiny_checkpoint, folders, tmp_path) -> N
     coarse = json.loads(run("evaluate", tiny_checkpoint, *data).stdout)
     none = json.loads(run("evaluate", model, *data, "--iterations", 0).stdout)
     assert none["dice"] == pytest.approx(coarse["dice"])
+
+
+def test_evaluate_with_a_refinement_on_top(tiny_checkpoint, folders, tmp_path) -> None:
+    """On its own coarse model it is the refined model; the values go where predict sends them."""
+    model = refined_checkpoint(tiny_checkpoint, tmp_path / "refined.safetensors")
+    data = ["--images", folders[0], "--masks", folders[1], "--json", "--per-image"]
+    on_top = ["evaluate", tiny_checkpoint, *data, "--refine", model]
+    told = {
+        "whole": run("evaluate", model, *data),
+        "top": run(*on_top),
+        "none": run(*on_top, "--iterations", 0),
+        "coarse": run("evaluate", tiny_checkpoint, *data),
+    }
+    assert all(found.exit_code == 0 for found in told.values())
+    figures = {name: json.loads(found.stdout) for name, found in told.items()}
+    for one, other in (("whole", "top"), ("none", "coarse")):
+        for name in ("dice", "auc", "n"):
+            assert figures[one][name] == pytest.approx(figures[other][name], abs=1e-6)
+    assert figures["top"]["auc"] != pytest.approx(figures["coarse"]["auc"], abs=1e-6)
+    moved = json.loads(run(*on_top, "--threshold", 2.0, "--cut", 0.7).stdout)
+    assert moved["dice"] != pytest.approx(figures["top"]["dice"])
+    assert "choose a refined one" in refused(
+        "evaluate", tiny_checkpoint, *data[:4], "--refine", tiny_checkpoint
+    )

@@ -11,13 +11,15 @@ import torch
 from lively import lively_model
 
 from napari_attnseg.cards import Card
+from napari_attnseg.engine.coarse import refining
 from napari_attnseg.engine.on_top import OnTop, as_channels
 from napari_attnseg.engine.predict import cut_logits
 from napari_attnseg.engine.session import Session
 from napari_attnseg.errors import InputError
+from napari_attnseg.models.base import create_model
 from napari_attnseg.models.checkpoint import save_checkpoint
 from napari_attnseg.models.refined import LIMIT
-from napari_attnseg.settings import Preprocessing
+from napari_attnseg.settings import Preprocessing, recipe
 from refined_models import refined_checkpoint
 
 IMAGE = np.random.default_rng(6).random((2, 37, 45)).astype(np.float32)
@@ -131,3 +133,35 @@ def test_a_model_without_refinement_refines_nothing(tiny_checkpoint) -> None:
     one = Session(tiny_checkpoint, "cpu")
     with pytest.raises(InputError, match="choose a refined one"):
         OnTop(one, one)
+
+
+def test_a_2d_refinement_walks_through_the_slices_of_a_3d_model(refined, tmp_path) -> None:
+    """Its coarse maps are the logits of the windows; the last iterate is the refiner's own."""
+    torch.manual_seed(2)
+    wish = {"attention": "bottleneck=se", "width": 0.07, "levels": 1, "ndim": 3}
+    model = create_model("placed_unet", in_channels=1, **wish)
+    pre = Preprocessing(patch=(4, 16, 16))
+    names = ("background", "cells")
+    about = {"preprocessing": pre, "class_names": names, "tuning": model.tuning()}
+    save_checkpoint(tmp_path / "whole.safetensors", model, Card(spec=model.spec.to_json(), **about))
+    volume = np.random.default_rng(8).random((6, 33, 41)).astype(np.float32)
+    coarse, refiner = Session(tmp_path / "whole.safetensors", "cpu"), Session(refined, "cpu")
+    both = OnTop(coarse, refiner)
+    both.set_image(volume)
+    assert coarse.windows > 4
+    alone = Session(refined, "cpu")
+    alone.set_image(volume)
+    seen = []
+    for z, found in both.run():
+        seen.append(z)
+        logits = torch.from_numpy(coarse.predict(z).logits)[None]
+        with torch.no_grad():
+            start = alone.model.guide_from(alone._prepare(z), logits)
+            expected = cut_logits(alone.model.propagate(start)[0], 0.5)
+        np.testing.assert_allclose(found.probability, expected.probability, atol=1e-5)
+    assert seen == list(range(6))
+    first, *_ = both.steps(3)
+    assert np.array_equal(first.labels, coarse.predict(3).labels)
+    assert both.provenance()["window"] == [4, 16, 16]
+    with pytest.raises(InputError, match="one of slices"):
+        refining(recipe("refinement"), tmp_path / "whole.safetensors")

@@ -27,7 +27,9 @@ from napari_attnseg.cli._tables import figures_table
 from napari_attnseg.settings import PLAIN_THRESHOLD
 
 if TYPE_CHECKING:
+    from napari_attnseg.engine.evaluate import Maker
     from napari_attnseg.io.pairs import Pairing
+    from napari_attnseg.settings import Tuning
 
 
 def pairs_of(images: Path, masks: Path) -> Pairing:
@@ -54,24 +56,30 @@ def evaluate(
     cut: Cut = None,
     iterations: Iterations = None,
     tune: Tune = None,
+    refine: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REFINEMENT",
+            help="Judge the masks of MODEL as this refined model refines them. --iterations and "
+            "--cut are then of the refinement, all other values of MODEL.",
+        ),
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Dice, IoU, precision, recall, accuracy, specificity, F1 and AUC over a folder."""
     layout = layout_of(images, masks, data, labels)
     pairing = None if images is None or masks is None else pairs_of(images, masks)
-    from napari_attnseg.models.checkpoint import load_checkpoint
-
-    checkpoint = load_checkpoint(model)
-    tuning = tuning_of(checkpoint.card, threshold, rule, gamma, cut, iterations, tune)
+    given = (threshold, rule, gamma, cut, iterations, tune)
+    maker, tuning = _maker(model, refine, given, device)
     if layout is not None:
         from napari_attnseg.engine.layout_data import evaluate_layout
 
-        result = evaluate_layout(checkpoint, layout, device, tuning)
+        result = evaluate_layout(maker, layout, device, tuning)
     else:
         from napari_attnseg.engine.evaluate import evaluate as run
 
         assert pairing is not None
-        result = run(checkpoint, pairing.pairs, device=device, tuning=tuning)
+        result = run(maker, pairing.pairs, device=device, tuning=tuning)
     if not per_image:
         result.pop("per_image", None)
     for note in result.get("notes", ()):
@@ -80,6 +88,25 @@ def evaluate(
         print(json.dumps(result, indent=1, default=str))
         return
     print(figures_table(result))
+
+
+Given = tuple[float | None, str | None, float | None, float | None, int | None, list[str] | None]
+
+
+def _maker(model: str, refine: str | None, given: Given, device: str) -> tuple[Maker, Tuning]:
+    """The opened model, or the refinement on top of it, and the values for its masks."""
+    from napari_attnseg.engine.on_top import OnTop
+    from napari_attnseg.engine.session import Session
+    from napari_attnseg.models.checkpoint import load_checkpoint
+
+    threshold, rule, gamma, cut, iterations, tune = given
+    checkpoint = load_checkpoint(model)
+    if refine is None:
+        return Session(checkpoint, device), tuning_of(checkpoint.card, *given)
+    own = tuning_of(checkpoint.card, threshold, rule, gamma, None, None, tune)
+    refiner = load_checkpoint(refine)
+    tuning = tuning_of(refiner.card, None, None, None, cut, iterations)
+    return OnTop(Session(checkpoint, device), Session(refiner, device), own), tuning
 
 
 def sweep(

@@ -36,6 +36,12 @@ def refining(
         raise InputError(
             f"got {coarse} as coarse model, which is refined already; choose the model it stands on"
         )
+    if dict(card.spec.get("options", {})).get("ndim") == 3:
+        raise InputError(
+            f"got the 3D model {coarse} as coarse model, expected one of slices: a refinement is "
+            "trained on slices; train it on a model of slices with the same classes, then refine "
+            "the 3D model's masks with predict --refine"
+        )
     spec = {"name": card.spec["name"], "options": dict(card.spec.get("options", {}))}
     own = {"coarse": json.dumps(spec, sort_keys=True), "refine": refine, "frozen": not fine_tune}
     settings = with_model(settings, REFINED, **own)

@@ -21,11 +21,14 @@ from napari_attnseg.engine.metrics import (
     plain,
     score_histogram,
 )
+from napari_attnseg.engine.on_top import OnTop
 from napari_attnseg.engine.session import Session
 from napari_attnseg.errors import InputError
 from napari_attnseg.settings import Tuning
 
 Pair = tuple[Path, Path]
+Maker = Session | OnTop
+"""What makes masks: a model, or a refinement on top of one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,11 +76,11 @@ def as_classes(reference: np.ndarray, classes: int, name: str) -> np.ndarray:
     return reference
 
 
-def judge(session: Session, image: Path, mask: Path, tuning: Tuning | None = None) -> Judged:
+def judge(session: Maker, image: Path, mask: Path, tuning: Tuning | None = None) -> Judged:
     """Segment one image and count its agreement with the mask."""
     notes: list[str] = []
     volume, reference = read_pair(image, mask, notes)
-    classes = max(2, session.model.spec.classes)
+    classes = session.classes
     reference = as_classes(reference, classes, mask.name)
     session.set_image(volume)
     total: tuple[Counts, Scores] | None = None
@@ -90,7 +93,7 @@ def judge(session: Session, image: Path, mask: Path, tuning: Tuning | None = Non
 
 
 def judge_all(
-    session: Session, pairs: Iterable[Pair], tuning: Tuning | None = None
+    session: Maker, pairs: Iterable[Pair], tuning: Tuning | None = None
 ) -> Iterator[Judged]:
     """Judge pair after pair; stop by not asking on."""
     for image, mask in pairs:
@@ -131,6 +134,12 @@ def _class_name(names: tuple[str, ...], index: int) -> str:
     return names[index] if index < len(names) else f"class {index}"
 
 
+def as_maker(checkpoint: Any, device: str = "auto") -> Maker:
+    """The model itself, opened where it is not yet."""
+    opened = isinstance(checkpoint, Session | OnTop)
+    return checkpoint if opened else Session(checkpoint, device)
+
+
 def evaluate(
     checkpoint: Any,
     pairs: Iterable[Pair],
@@ -139,9 +148,10 @@ def evaluate(
 ) -> dict[str, Any]:
     """Dice, IoU, precision, recall, accuracy, specificity, F1 and AUC of a model over pairs.
 
-    ``checkpoint``: whatever ``Session`` takes, or a ``Session``. See :func:`summarize` for the
-    result; it is plain data, ``None`` where a figure is undefined.
+    ``checkpoint``: whatever ``Session`` takes, a ``Session``, or an ``OnTop`` (``tuning`` is then
+    that of the refinement). See :func:`summarize` for the result; it is plain data, ``None`` where
+    a figure is undefined.
     """
-    session = checkpoint if isinstance(checkpoint, Session) else Session(checkpoint, device)
+    session = as_maker(checkpoint, device)
     judged = list(judge_all(session, pairs, tuning))
     return summarize(judged, tuple(session.card.class_names))

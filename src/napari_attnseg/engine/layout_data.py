@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from napari_attnseg.engine.data import Example, FolderSource, Pair, Slice
-from napari_attnseg.engine.evaluate import Judged, summarize
+from napari_attnseg.engine.evaluate import Judged, Maker, as_maker, summarize
 from napari_attnseg.engine.examples import pair_of
 from napari_attnseg.engine.losses import IGNORE
 from napari_attnseg.engine.metrics import count, score_histogram
-from napari_attnseg.engine.session import Session
 from napari_attnseg.errors import InputError
 from napari_attnseg.io.layout import UNKNOWN, Item, LabelRule, Layout, read_item
 from napari_attnseg.settings import Preprocessing, Tuning
@@ -96,10 +95,10 @@ class LayoutSource(FolderSource):
 
 
 def judge_items(
-    session: Session, items: Iterable[Item], rule: LabelRule, tuning: Tuning | None = None
+    session: Maker, items: Iterable[Item], rule: LabelRule, tuning: Tuning | None = None
 ) -> Iterator[Judged]:
     """Segment image after image and count agreement on the known pixels; stop by not asking on."""
-    classes = max(2, session.model.spec.classes)
+    classes = session.classes
     if len(rule.class_names) != classes:
         raise InputError(
             f"got labels of {len(rule.class_names)} classes ({', '.join(rule.class_names)}) for a "
@@ -112,7 +111,7 @@ def judge_items(
 
 
 def judge_slices(
-    session: Session, name: str, target: np.ndarray, classes: int, tuning: Tuning | None
+    session: Maker, name: str, target: np.ndarray, classes: int, tuning: Tuning | None
 ) -> Judged:
     """Agreement of the session's image with ``target`` (Z, Y, X), unknown pixels left out."""
     parts = []
@@ -131,6 +130,6 @@ def evaluate_layout(
     checkpoint: Any, layout: Layout, device: str = "auto", tuning: Tuning | None = None
 ) -> dict[str, Any]:
     """The figures of ``engine.evaluate.evaluate`` over the test part of a data set."""
-    session = checkpoint if isinstance(checkpoint, Session) else Session(checkpoint, device)
+    session = as_maker(checkpoint, device)
     judged = list(judge_items(session, layout.test, layout.labels, tuning))
     return summarize(judged, layout.class_names)

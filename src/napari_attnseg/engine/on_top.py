@@ -49,6 +49,11 @@ class OnTop:
         return self.coarse.card
 
     @property
+    def classes(self) -> int:
+        """Classes of the masks, background included."""
+        return self.coarse.classes
+
+    @property
     def n_slices(self) -> int:
         """Slices of the image."""
         return self.coarse.n_slices

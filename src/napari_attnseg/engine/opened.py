@@ -110,6 +110,11 @@ class OpenImage:
     # -- what is set -----------------------------------------------------------------------------
 
     @property
+    def classes(self) -> int:
+        """Classes of the masks, background included."""
+        return max(2, self.model.spec.classes)
+
+    @property
     def tuning(self) -> Tuning:
         """The values of the checkpoint's card, completed by the model's own."""
         own = self.model.tuning()
@@ -330,8 +335,8 @@ class OpenImage:
     def _need_whole(self, what: str) -> None:
         if self.model.ndim == 3:
             raise InputError(
-                f"there is no {what} of a 3D model: it sees windows of a volume, no single slice; "
-                "choose a model of slices for it"
+                f"there is no {what} of a 3D model: it belongs to the threshold of Smooth "
+                "Attention, which knows slices alone; choose a model with that attention"
             )
         self._need_uncut(what)
 
