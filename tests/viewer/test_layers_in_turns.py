@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -49,17 +50,13 @@ ALL = ["ct", "labels", "probability", "received", "step"]
 
 
 def test_one_a_turn_with_the_slices_that_came_before(window: Window) -> None:
-    seen: list[tuple[int, list[str]]] = []
-
-    def slice_by_slice(event: Any) -> None:
-        seen.append((event.z, window.names))
-        if window.turns:
-            window.turns.pop(0)()
-
-    window.live.slice_done.connect(slice_by_slice)
+    seen: list[list[str]] = []
+    window.live.slice_done.connect(lambda event: seen.append(window.names))
+    window.live.slice_done.connect(lambda event: window.turns and window.turns.pop(0)())
     window.answers.run()
-    assert seen[0][1] == seen[1][1] == ["ct", "labels"]  # the docks had the turn between
-    assert seen[2][1] == ["ct", "labels", "probability"]
+    assert seen[0] == seen[1] == ["ct", "labels"]  # the docks had the turn between
+    assert seen[2] == ["ct", "labels"]  # and so had the maps of the first slice
+    assert seen[3] == ["ct", "labels", "probability"]
     while window.turns:
         window.turns.pop(0)()
     assert window.names == ALL
@@ -70,15 +67,51 @@ def test_one_a_turn_with_the_slices_that_came_before(window: Window) -> None:
         assert np.array_equal(window.answers.layers.maps[what].data, files.array(what)), what
 
 
+def test_labels_come_at_once_and_maps_a_turn_later(window: Window) -> None:
+    window.answers.run()
+    while window.turns:
+        window.turns.pop(0)()
+    layers = window.answers.layers
+    assert layers is not None
+    for layer in (layers.labels, layers.maps["probability"]):
+        layer.data[:] = 0
+    layers.edits.model[:] = 0
+    told: list[tuple[bool, bool]] = []
+
+    def look(event: Any) -> None:
+        shown = layers.labels.data, layers.maps["probability"].data
+        told.append(tuple(bool(data[event.z].any()) for data in shown))
+
+    window.live.slice_done.connect(look)
+    window.live.set_tuning(window.live.state.tuning.replace(cut=0.01))
+    window.answers.run()
+    assert told[1:] == [(True, False)] * 4  # the first was seen, and answered before
+    while window.turns:
+        window.turns.pop(0)()
+    assert window.answers.layers.maps["probability"].data.any(axis=(1, 2)).all()
+
+
+def test_an_answer_to_a_moved_value_is_newer_than_a_slice_of_the_run(window: Window) -> None:
+    window.answers.run()
+    layers = window.answers.layers
+    assert layers is not None
+    layers.ensure_map("probability")
+    newer = np.full((40, 48), 0.75, np.float32)
+    window.live.retuned.emit(SimpleNamespace(z=0), np.ones((40, 48), np.uint8), newer, None)
+    while window.turns:
+        window.turns.pop(0)()
+    assert np.array_equal(layers.maps["probability"].data[0], newer)
+
+
 def test_a_run_quicker_than_the_window_has_all_its_layers_later(window: Window) -> None:
     window.answers.run()
     assert not window.live.state.busy
     assert window.answers.making
-    made = []
+    made = [2]
     while window.turns:
         window.turns.pop(0)()
         made.append(len(window.names))
-    assert made == [2, 3, 4, 5, 5, 5]  # docks, three maps, docks, last repaint: one a turn
+    assert np.diff(made).max() == 1
     assert not window.answers.making
     assert window.names == ALL
     files = window.live.state.results

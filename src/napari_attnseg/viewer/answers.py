@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +16,10 @@ from napari_attnseg.control.volumes import result_bytes
 from napari_attnseg.errors import InputError
 from napari_attnseg.viewer.received import Received
 from napari_attnseg.viewer.results import MapGrid, ResultLayers
+
+MAPS = ("probability", "step", "received")
+AT_ONCE_S = 0.0015
+"""Writing maps in one turn of the window, and one slice at least."""
 
 
 class Answers:
@@ -37,6 +42,8 @@ class Answers:
         self._dispatch = dispatch
         self._arrays: dict[str, np.ndarray | None] = {}
         self._done: list[int] = []
+        self._behind: deque[int] = deque()
+        self._newer: set[int] = set()
         self._turns: deque[Callable[[ResultLayers], object]] = deque()
         self._received = Received(live)
         live.started.connect(self._on_started)
@@ -75,19 +82,21 @@ class Answers:
         """Let go of the engine's files."""
         self._arrays = {}
         self._turns.clear()
+        self._behind.clear()
 
     def _on_started(self, event: Any) -> None:
         layers, files = self.layers, self._live.state.results
         if layers is None or files is None:
             return
-        self._arrays = {k: files.array(k) for k in ("labels", "probability", "step", "received")}
-        self._done = []
+        self._catch_up()
+        self._arrays = {name: _plain(files.array(name)) for name in ("labels", *MAPS)}
+        self._done, self._newer = [], set()
         if 0 not in files.grid:
             layers.grid = MapGrid(files.grid, files.map_scale, files.map_offset)
         self._turns.clear()
         if not self._tried(lambda layers: layers.ensure_labels(), layers):
             return
-        wanted = [w for w in ("probability", "step", "received") if self._arrays[w] is not None]
+        wanted = [what for what in MAPS if self._arrays[what] is not None]
         maps = [partial(self._add_map, what=what) for what in wanted]
         self._turns.extend([self._begun, *maps, self._begun])
         self._dispatch(partial(self._turn, layers, self._arrays))
@@ -117,8 +126,10 @@ class Answers:
         """The layer, if it is missing, with the slices that came before it."""
         layers.ensure_map(what, None if what == "probability" else layers.grid)
         array = self._arrays[what]
+        newer = self._newer if what == "probability" else ()
         for z in self._done if array is not None else ():
-            self._write(layers, what, z, array[z])  # type: ignore[index]
+            if z not in newer:
+                self._write(layers, what, z, array[z])  # type: ignore[index]
         if what == "received":
             self._received.follow(layers)
 
@@ -129,16 +140,35 @@ class Answers:
             layers.write(what, z, values)
 
     def _on_slice(self, event: Any) -> None:
+        labels = self._arrays.get("labels")
         if self.layers is None:
             return
         self._done.append(event.z)
-        for what, array in self._arrays.items():
-            if array is None:
-                continue
-            if what == "labels":
-                self.layers.write_labels(event.z, array[event.z])
-            else:
-                self._write(self.layers, what, event.z, array[event.z])
+        self._newer.discard(event.z)
+        if labels is not None:
+            self.layers.write_labels(event.z, labels[event.z])
+        self._behind.append(event.z)
+        if len(self._behind) == 1:
+            self._dispatch(self._catch_up_some)
+
+    def _catch_up_some(self) -> None:
+        """The maps of slices whose labels are there, for as long as nobody notices: they are
+        hidden, mostly, and a turn for labels and maps together was felt while scrolling."""
+        until = time.perf_counter() + AT_ONCE_S
+        while self._behind and time.perf_counter() < until:
+            self._write_maps(self._behind.popleft())
+        if self._behind:
+            self._dispatch(self._catch_up_some)
+
+    def _catch_up(self) -> None:
+        while self._behind:
+            self._write_maps(self._behind.popleft())
+
+    def _write_maps(self, z: int) -> None:
+        for what in MAPS:
+            array = self._arrays.get(what)
+            if array is not None and self.layers is not None:
+                self._write(self.layers, what, z, array[z])
 
     def _on_finished(self, event: Any = None) -> None:
         layers = self.layers
@@ -153,12 +183,15 @@ class Answers:
             self._settle(layers)
 
     def _settle(self, layers: ResultLayers) -> None:
+        self._catch_up()
         self._arrays = {}
         layers.settle()
 
     def _on_retuned(self, event: Any, labels: Any, probability: Any, plain: Any) -> None:
         if self.layers is None:
             return
+        self._catch_up()  # what a run has said before stays older
+        self._newer.add(event.z)
         self.layers.ensure_labels()
         self.layers.write_labels(event.z, labels)
         if probability is not None:
@@ -182,3 +215,9 @@ class Answers:
     def _on_objects(self, event: Any, ids: np.ndarray) -> None:
         if self.layers is not None:
             self.layers.show_objects(ids)
+
+
+def _plain(array: np.ndarray | None) -> np.ndarray | None:
+    """A view without the ways of ``numpy.memmap``, which take longer to cut out a slice than to
+    copy it."""
+    return None if array is None else np.asarray(array)

@@ -171,7 +171,7 @@ class HandEdits:
             self.model[place] = new[place[1:]]
             pages.append((MODEL, key))
         self._tell("answer", pages)
-        return any([self._show(key) for _, key in pages])
+        return any([self._show_answer(key) for _, key in pages])
 
     # --- what the person holds ------------------------------------------------------------------
 
@@ -299,6 +299,14 @@ class HandEdits:
         if shown.dtype != np.uint8 and not _holds(self.data.dtype, shown):
             self.layer.data = self.layer.data.astype(_type_for(shown))
         self.data[place] = shown
+        return True
+
+    def _show_answer(self, key: Key) -> bool:
+        """Like :meth:`_show`, for a tile of which is known that the model's answer changed."""
+        if self._held.packed(key):
+            return self._show(key)
+        place = box(key, self.shape)
+        self.data[place] = self.model[place]
         return True
 
     def _take(self, keys: Iterable[Key]) -> None:

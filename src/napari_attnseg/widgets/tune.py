@@ -352,7 +352,7 @@ class TuneWidget(QWidget):
     def _on_slice_done(self, event: Any) -> None:
         self._say_once()
         known = self.curves is not None and self.curves.z == event.z
-        if event.z == self.hub.visible_z() and not known:
+        if event.z == self.hub.live.state.z and not known:
             self.follow_up()
 
     def _say_once(self) -> None:
