@@ -42,11 +42,22 @@ def drag(viewer: Any, layer: Any, points: list[tuple[float, float]]) -> None:
     canvas = viewer.window._qt_viewer.canvas
     native = canvas.native
     kinds = [QEvent.Type.MouseButtonPress] + [QEvent.Type.MouseMove] * (len(points) - 1)
-    QTest.qWait(150)
+    steady(canvas)
     for kind, point in zip(kinds, points, strict=True):
         _send(canvas, native, layer, kind, point)
     _send(canvas, native, layer, QEvent.Type.MouseButtonRelease, points[-1])
     QTest.qWait(50)
+
+
+def steady(canvas: Any) -> None:
+    """New layers bring other controls, and the canvas takes another place: on a busy machine that
+    takes longer than any fixed time."""
+    before, same = None, 0
+    while same < 3:
+        QTest.qWait(50)
+        view = canvas.view.transform * canvas.view.scene.transform
+        now = (canvas.native.size(), tuple(view.map([0, 0])), tuple(view.map([9, 9])))
+        same, before = (same + 1 if now == before else 0), now
 
 
 def _send(canvas: Any, native: Any, layer: Any, kind: Any, point: tuple[float, float]) -> None:

@@ -81,6 +81,9 @@ def draft_of(hub: Hub) -> Draft:
         "z": hub.visible_z(),
         "ndisplay": int(hub.viewer.dims.ndisplay),
     }
+    active = hub.viewer.layers.selection.active
+    draft.data["order"] = [layer.name for layer in layers]
+    draft.data["active"] = active.name if active is not None else ""
     return draft
 
 
@@ -150,9 +153,21 @@ def _bring(
             count += 1
     if last in standing:
         _choose(hub, standing[last], data["chosen"])
+    _arrange(hub, data)
     (later or (lambda check: notes.append(check())))(lambda: _changes(pairs))
     opened.words = _words(session, standing, count, notes)
     return opened
+
+
+def _arrange(hub: Hub, data: Mapping[str, Any]) -> None:
+    """The layers in the order in which they stood, and the chosen one chosen."""
+    layers = hub.viewer.layers
+    found = {layer.name: layer for layer in layers}
+    for name in data.get("order", ()):
+        if name in found:
+            layers.move(layers.index(found[name]), len(layers))
+    if data.get("active") in found:
+        layers.selection.active = found[data["active"]]
 
 
 def _every(hub: Hub) -> list[tuple[str, ResultLayers]]:
