@@ -12,15 +12,12 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from dicom_series import turned, write_series
 from napari.components import ViewerModel
 from napari.layers import Labels, Layer
 from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
 from qtpy.QtGui import QDropEvent
-from refined_models import refined_checkpoint
-from zarr_images import ranks
-from zarr_images import write as write_zarr
 
+from dicom_series import turned, write_series
 from napari_attnseg.cards import Card
 from napari_attnseg.models.base import create_model
 from napari_attnseg.models.checkpoint import save_checkpoint
@@ -34,6 +31,9 @@ from napari_attnseg.viewer.session import draft_of
 from napari_attnseg.viewer.strokes import new_strokes
 from napari_attnseg.viewer.unpacking import read_for_window
 from napari_attnseg.widgets.segment import SegmentWidget
+from refined_models import refined_checkpoint
+from zarr_images import ranks
+from zarr_images import write as write_zarr
 
 pytestmark = pytest.mark.gui
 WAIT_MS = 120_000
