@@ -131,7 +131,7 @@ def as_reference(labels_ZYX: Any, reference_ZYX: Any) -> tuple[Any, str]:
         return reference_ZYX, ""
     if not single and _has(labels_ZYX, of):
         return reference_ZYX, ""
-    words = f"{of} of the reference is compared as {mine} of the mask: both say yes or no"
+    words = f"{of} of the reference is compared as {mine}"
     return _Renumbered(reference_ZYX, of, mine), words
 
 

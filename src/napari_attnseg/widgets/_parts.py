@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QCoreApplication, QEvent, QObject, QSignalBlocker, QSize, Qt, QTimer, Signal
 from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import (
     QComboBox,
+    QFileDialog,
     QFrame,
     QHBoxLayout,
     QLabel,
+    QProgressBar,
     QPushButton,
     QScrollArea,
     QSizePolicy,
@@ -21,6 +24,7 @@ from qtpy.QtWidgets import (
 
 from napari_attnseg.viewer.hub import is_result, unwrapped
 from napari_attnseg.viewer.layers import METADATA
+from napari_attnseg.viewer.preferences import recall, remember
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -159,6 +163,23 @@ def set_shortcut(made: QPushButton, text: str, shortcut: str) -> None:
     keys = QKeySequence(shortcut)
     made.setText(f"{text} ({keys.toString(QKeySequence.SequenceFormat.NativeText)})")
     made.setShortcut(keys)
+
+
+def thin_bar() -> QProgressBar:
+    """A progress bar that takes no more room than it needs to be seen."""
+    bar = QProgressBar()
+    bar.setTextVisible(False)
+    bar.setFixedHeight(6)
+    return bar
+
+
+def ask_target(parent: QWidget, title: str, name: str, kinds: str) -> str:
+    """Ask where to write a file; ``""``: nowhere. The folder is remembered for the next export."""
+    folder = Path(str(recall("export_folder", recall("folder", str(Path.home())))))
+    path, _ = QFileDialog.getSaveFileName(parent, title, str(folder / name), kinds)
+    if path:
+        remember("export_folder", str(Path(path).parent))
+    return str(path)
 
 
 def later(owner: QWidget, milliseconds: int, call: Callable[[], None]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +10,13 @@ from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
     QLineEdit,
-    QProgressBar,
     QSpinBox,
     QTabWidget,
     QVBoxLayout,
     QWidget,
 )
 
+from napari_attnseg.atomic import write_whole
 from napari_attnseg.control.comparing import CkaController
 from napari_attnseg.errors import AttnSegError, InputError, plain_sentence
 from napari_attnseg.viewer.bringing import pixels_of
@@ -25,8 +24,18 @@ from napari_attnseg.viewer.hub import hub_for
 from napari_attnseg.viewer.preferences import recall, remember
 from napari_attnseg.widgets._bridge import connect_alive, to_main_thread
 from napari_attnseg.widgets._dock import Dock
+from napari_attnseg.widgets._foot import with_foot
 from napari_attnseg.widgets._heatmap import LayerHeatmap
-from napari_attnseg.widgets._parts import Field, LayerCombo, button, hint, narrow, row, scrolling
+from napari_attnseg.widgets._parts import (
+    Field,
+    LayerCombo,
+    ask_target,
+    button,
+    hint,
+    narrow,
+    row,
+    thin_bar,
+)
 from napari_attnseg.widgets.diagnose import ErrorBar
 from napari_attnseg.widgets.opening import checked_model_file
 
@@ -77,9 +86,7 @@ class CkaWidget(Dock):
         self.run = button("Compare", "Run all images through the models; press again to stop")
         self.run.setMinimumHeight(34)
         self.save = button("Save...", "Keep the picture (PNG) and the table (JSON)")
-        self.progress = QProgressBar()
-        self.progress.setTextVisible(False)
-        self.progress.setFixedHeight(6)
+        self.progress = thin_bar()
         self.status = hint()
 
     def _lay_out(self) -> None:
@@ -114,16 +121,8 @@ class CkaWidget(Dock):
         box.addWidget(self.about)
         box.addWidget(self.heatmap)
         box.addStretch(1)
-        footer = QWidget()
-        low = QVBoxLayout(footer)
-        low.setContentsMargins(8, 2, 8, 8)
-        for part in (self.errors, self.status, self.progress, row(self.run, self.save)):
-            low.addWidget(part)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.setSpacing(0)
-        outer.addWidget(scrolling(content), 1)
-        outer.addWidget(footer)
+        buttons = row(self.run, self.save)
+        with_foot(self, content, self.errors, self.status, self.progress, buttons)
 
     def _listen(self) -> None:
         self.run.clicked.connect(self.run_or_cancel)
@@ -249,19 +248,14 @@ class CkaWidget(Dock):
             self.folder.setText(folder)
 
     def _choose_target(self) -> None:
-        folder = Path(str(recall("export_folder", str(Path.home()))))
-        path, _ = QFileDialog.getSaveFileName(
-            self, "Save picture and table", str(folder / "cka.png"), "Picture (*.png)"
-        )
-        if path:
-            remember("export_folder", str(Path(path).parent))
+        if path := ask_target(self, "Save picture and table", "cka.png", "Picture (*.png)"):
             self.save_to(Path(path))
 
     def save_to(self, path: Path) -> None:
         """Write ``<path>.png`` and ``<path>.json``."""
         try:
-            shutil.copyfile(self.work.picture, path.with_suffix(".png"))
-            shutil.copyfile(self.work.table, path.with_suffix(".json"))
+            for made in map(Path, (self.work.picture, self.work.table)):
+                write_whole(path.with_suffix(made.suffix), made.read_bytes())
         except OSError as error:
             self.errors.show_error(f"cannot write {path.name}: {error.strerror or error}")
             return

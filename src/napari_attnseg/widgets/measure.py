@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QApplication, QFileDialog, QProgressBar, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QApplication, QVBoxLayout, QWidget
 
 from napari_attnseg.errors import AttnSegError
 from napari_attnseg.io.measures import Region
@@ -17,9 +17,9 @@ from napari_attnseg.viewer.edit_watch import EditWatch
 from napari_attnseg.viewer.hub import hub_for, unwrapped
 from napari_attnseg.viewer.layers import METADATA
 from napari_attnseg.viewer.measures import Answer, MeasureWork, Question
-from napari_attnseg.viewer.preferences import recall, remember
 from napari_attnseg.widgets._bridge import connect_alive, to_main_thread
 from napari_attnseg.widgets._dock import Dock
+from napari_attnseg.widgets._foot import with_foot
 from napari_attnseg.widgets._measure_reference import ReferencePart
 from napari_attnseg.widgets._measure_table import MeasureTable, region_words
 from napari_attnseg.widgets._measure_tidy import TidyPart
@@ -27,11 +27,12 @@ from napari_attnseg.widgets._parts import (
     Field,
     LayerCombo,
     Section,
+    ask_target,
     behind,
     button,
     hint,
     row,
-    scrolling,
+    thin_bar,
 )
 from napari_attnseg.widgets.diagnose import ErrorBar
 
@@ -82,9 +83,7 @@ class MeasureWidget(Dock):
         self.errors = ErrorBar()
         self.status = hint()
         self.status.hide()
-        self.progress = QProgressBar()
-        self.progress.setTextVisible(False)
-        self.progress.setFixedHeight(6)
+        self.progress = thin_bar()
         self.progress.setRange(0, 100)
         self.progress.hide()
 
@@ -100,17 +99,7 @@ class MeasureWidget(Dock):
         box.addWidget(Section("Compare", self.reference))
         box.addWidget(Section("Tidy up", self.tidy))
         box.addStretch(1)
-        footer = QWidget()
-        low = QVBoxLayout(footer)
-        low.setContentsMargins(8, 2, 8, 8)
-        low.setSpacing(4)
-        for part in (self.errors, self.status, self.progress):
-            low.addWidget(part)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.setSpacing(0)
-        outer.addWidget(scrolling(content), 1)
-        outer.addWidget(footer)
+        with_foot(self, content, self.errors, self.status, self.progress)
 
     def _listen(self) -> None:
         self.mask.layer_changed.connect(self._on_mask)
@@ -303,11 +292,8 @@ class MeasureWidget(Dock):
     def _choose_target(self) -> None:
         if self.mask.layer is None:
             return
-        folder = Path(str(recall("export_folder", str(Path.home()))))
-        name = str(folder / f"{self.mask.layer.name}.csv")
-        path, _ = QFileDialog.getSaveFileName(self, "Save the measures", name, "Table (*.csv)")
-        if path:
-            remember("export_folder", str(Path(path).parent))
+        name = f"{self.mask.layer.name}.csv"
+        if path := ask_target(self, "Save the measures", name, "Table (*.csv)"):
             self.save_to(path)
 
     def save_to(self, path: str) -> None:
