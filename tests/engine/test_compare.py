@@ -61,6 +61,11 @@ def test_what_cannot_be_compared_is_refused(contestants: list[str], told: str) -
     assert told in str(refused.value)
 
 
+def test_3d_contestants_are_refused_in_one_sentence() -> None:
+    with pytest.raises(InputError, match=r"expected models of slices.*train each 3D model"):
+        compare(["se"], Scale(options={"ndim": 3}))
+
+
 def test_a_bake_off_writes_tables_and_pictures(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for part in ("images", "masks"):

@@ -71,6 +71,12 @@ def _said(contestant: str) -> str:
 def _row(label: str, attention: str, scale: Scale, base: Preprocessing | None) -> Row:
     settings = scaled(START, scale, base)
     settings = replace(settings, options={**settings.options, "attention": attention})
+    if settings.options.get("ndim") == 3:
+        raise InputError(
+            "got ndim=3 for a bake-off, expected models of slices: it trains and shows contestants "
+            "on pictures of one size, which volumes have not; train each 3D model with `train "
+            "--option ndim=3 --attention ...` and judge them with `evaluate`"
+        )
     try:  # what cannot be built is told before anything is trained
         create_model(
             settings.model,
