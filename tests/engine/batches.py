@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from napari_attnseg.cards import read_card
-from napari_attnseg.engine.batch import Recipe
+from napari_attnseg.engine.batch import Recipe, Row, Task, tasks_of
+from napari_attnseg.engine.batch_make import Maker
 from napari_attnseg.settings import Tuning
 
 SPACING = (0.7, 1.3, 2.5)
@@ -23,6 +25,15 @@ def recipe(model: Path, **more: Any) -> Recipe:
     card = read_card(model)
     tuning: Tuning = more.pop("tuning", card.tuning)
     return Recipe(str(model), tuning, card.digest, device="cpu", **more)
+
+
+def make(maker: Maker, task: Task, **asked: Any) -> Row:
+    """As a new batch would: what stands there stood there before."""
+    before, maker.recipe = maker.recipe, replace(maker.recipe, **asked)
+    try:
+        return maker.make(tasks_of({task.image: task.mask})[0])
+    finally:
+        maker.recipe = before
 
 
 def pictures(folder: Path, count: int, start: int = 0) -> list[Path]:

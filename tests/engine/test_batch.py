@@ -15,11 +15,11 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from batches import SPACING, lines, pictures, recipe, scan, told
+from batches import SPACING, lines, make, pictures, recipe, scan, told
 from PIL import Image
 
 from napari_attnseg.engine import batch_make, batch_worker
-from napari_attnseg.engine.batch import Recipe, Row, Task, tasks_of
+from napari_attnseg.engine.batch import Recipe, Task, tasks_of
 from napari_attnseg.engine.batch_make import Maker, Stopped
 from napari_attnseg.engine.batch_table import Table
 from napari_attnseg.engine.batch_worker import Order, Unfit, work
@@ -36,15 +36,6 @@ def maker(tiny_checkpoint: Path) -> Maker:
 def task(tmp_path: Path) -> Task:
     (image,) = pictures(tmp_path, 1)
     return Task(image, tmp_path / "cell00_mask.png")
-
-
-def make(maker: Maker, task: Task, **asked: Any) -> Row:
-    """As a new batch would: what stands there stood there before."""
-    before, maker.recipe = maker.recipe, replace(maker.recipe, **asked)
-    try:
-        return maker.make(tasks_of({task.image: task.mask})[0])
-    finally:
-        maker.recipe = before
 
 
 def pixels(path: Path) -> np.ndarray:

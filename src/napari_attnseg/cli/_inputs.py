@@ -37,18 +37,28 @@ def _is_input(path: Path) -> bool:
     return not path.name.startswith(".") and not stem_of(path).endswith(OURS)
 
 
-def targets(files: list[Path], out: Path) -> dict[Path, Path]:
-    """Where each mask goes; two inputs that would write one mask are refused before work."""
+def targets(files: list[Path], out: Path, extras: tuple[str, ...] = ()) -> dict[Path, Path]:
+    """Where each mask goes. Refused before work: two inputs of which one file would be written,
+    ``extras`` included, and a file that would take the place of an input."""
+    from napari_attnseg.engine.batch_extras import place_of
+
     places: dict[Path, Path] = {}
     owner: dict[Path, Path] = {}
+    inputs = {path.resolve() for path in files}
     for path in files:
-        mask = out / f"{_stem(path)}_mask{mask_suffix(path)}"
-        if mask in owner:
-            raise InputError(
-                f"{owner[mask]} and {path} would both be written to {mask.name}; "
-                "predict them into different folders"
-            )
-        owner[mask], places[path] = path, mask
+        mask = places[path] = out / f"{_stem(path)}_mask{mask_suffix(path)}"
+        for made in (mask, *(place_of(mask, extra) for extra in extras)):
+            if made in owner:
+                raise InputError(
+                    f"{owner[made]} and {path} would both be written to {made.name}; "
+                    "predict them into different folders"
+                )
+            if made.resolve() in inputs:
+                raise InputError(
+                    f"{path} would be written to {made}, which is one of the images; choose "
+                    "another --out"
+                )
+            owner[made] = path
     return places
 
 

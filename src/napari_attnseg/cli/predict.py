@@ -112,10 +112,10 @@ def predict(
         if name not in EXTRAS:
             raise InputError(f"got --save {name}, expected one of {', '.join(EXTRAS)}")
     axes_named(axis)
-    places = targets(collect(inputs), out)
+    extras = (*dict.fromkeys(save or []), *(("steps",) if save_steps else ()))
+    places = targets(collect(inputs), out, extras)
     recipe, card = _recipe(model, refine, (threshold, rule, gamma, cut, iterations, tune))
     check_steps(card, save_steps and refine is None)
-    extras = (*dict.fromkeys(save or []), *(("steps",) if save_steps else ()))
     recipe = replace(
         recipe,
         device=device,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_attnseg.errors import ExportError
+from napari_attnseg.io.comment import comment_of
 
 if TYPE_CHECKING:
     from napari_attnseg.engine.on_top import OnTop
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 EXTRAS = ("probability", "objects", "preview")
 STEPS = "steps"
+BESIDE = "beside"
+"""What the provenance of an extra says: the name of its mask."""
 
 
 def stem_and_suffix(mask: Path) -> tuple[str, str]:
@@ -36,6 +39,19 @@ def place_of(mask: Path, extra: str) -> Path:
     return mask.with_name(f"{stem}_{extra}{'.tif' if suffix == '.png' else suffix}")
 
 
+def taken(mask: Path, save: tuple[str, ...]) -> Path | None:
+    """A file in the place of an extra of ``mask`` that no batch wrote there, if there is one."""
+    places = [place_of(mask, extra) for extra in save if extra != STEPS]
+    if STEPS in save:
+        places += _steps_in(place_of(mask, STEPS), stem_and_suffix(mask)[1])
+    return next((p for p in places if p.exists() and not _is_ours(p, mask)), None)
+
+
+def _is_ours(path: Path, mask: Path) -> bool:
+    told = comment_of(path).get("provenance", {})
+    return bool(told.get(BESIDE) == mask.name)
+
+
 def write_extras(
     mask: Path,
     labels: np.ndarray,
@@ -48,24 +64,26 @@ def write_extras(
     from napari_attnseg.engine.objects import split_objects
     from napari_attnseg.io.export import write_mask, write_scalar
 
+    told = {BESIDE: mask.name}
     if probability is not None:
-        write_scalar(place_of(mask, "probability"), probability, source)
+        write_scalar(place_of(mask, "probability"), probability, source, told)
     if "preview" in save:
-        yield _preview(place_of(mask, "preview"), labels)
+        yield _preview(place_of(mask, "preview"), labels, told)
     if "objects" in save:
         ids, count = split_objects(labels)
-        write_mask(place_of(mask, "objects"), ids, source)
+        write_mask(place_of(mask, "objects"), ids, source, provenance=told)
         yield f"{stem_and_suffix(mask)[0]}: {count} objects"
 
 
-def _preview(path: Path, labels: np.ndarray) -> str:
+def _preview(path: Path, labels: np.ndarray, told: dict[str, str]) -> str:
     """Ids spread over black to white, to be seen in any picture viewer; of a volume its fullest
     slice. To look at only: ``evaluate`` and training take the mask itself."""
     from napari_attnseg.io.export import write_mask
 
     z = max(range(len(labels)), key=lambda z: int(np.count_nonzero(labels[z])))
     top = max(1, int(labels.max(initial=0)))
-    write_mask(path, np.round(labels[z] * (255.0 / top)).astype(np.uint8)[None])
+    spread = np.round(labels[z] * (255.0 / top)).astype(np.uint8)
+    write_mask(path, spread[None], provenance=told)
     where = f"slice {z}, " if len(labels) > 1 else ""
     return f"{path.name}: {where}ids 0 to {top} as black to white"
 
@@ -89,10 +107,13 @@ def write_steps(session: Session | OnTop, source: Volume, tuning: Tuning, mask: 
             source,
             classes=dict(enumerate(session.card.class_names)),
             colors=dict(enumerate(session.card.class_colors)),
-            provenance=session.provenance(tuning.replace(iterations=number)),
+            provenance={
+                **session.provenance(tuning.replace(iterations=number)),
+                BESIDE: mask.name,
+            },
         )
         changed.append(sum(count for _, count in steps))
-    _remove_from(len(changed), folder, suffix)
+    _remove_from(len(changed), mask)
     words = ", ".join(map(str, changed[1:])) or "none"
     return f"{folder.name}: {len(changed)} masks; pixels changed per iteration: {words}"
 
@@ -106,9 +127,20 @@ def _ensure(folder: Path) -> None:
         ) from error
 
 
-def _remove_from(first: int, folder: Path, suffix: str) -> None:
-    """Masks of iteration ``first`` and later, which this run did not write; nothing else."""
-    for path in folder.glob(f"step_*{suffix}"):
-        number = path.name.removeprefix("step_").removesuffix(suffix)
-        if number.isdecimal() and int(number) >= first:
+def _remove_from(first: int, mask: Path) -> None:
+    """What an earlier run wrote of iteration ``first`` and later; nothing else."""
+    folder, suffix = place_of(mask, STEPS), stem_and_suffix(mask)[1]
+    for path in _steps_in(folder, suffix):
+        if _number(path, suffix) >= first and _is_ours(path, mask):
             path.unlink()
+
+
+def _steps_in(folder: Path, suffix: str) -> list[Path]:
+    """What has the name of a step."""
+    return [path for path in folder.glob(f"step_*{suffix}") if _number(path, suffix) >= 0]
+
+
+def _number(path: Path, suffix: str) -> int:
+    """Of a step, -1 for other names."""
+    number = path.name.removeprefix("step_").removesuffix(suffix)
+    return int(number) if number.isdecimal() else -1

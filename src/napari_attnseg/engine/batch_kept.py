@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from napari_attnseg.engine.batch_extras import place_of
 from napari_attnseg.errors import AttnSegError
+from napari_attnseg.io.dicom_scan import is_dicom
 from napari_attnseg.io.export import counts_of
+from napari_attnseg.io.ome_zarr import is_zarr
 
 ASKED, VOXELS, SOURCE = "asked", "voxels", "file_digest"
 """What a batch adds to the provenance: what was asked for besides the values, the pixels per
@@ -88,11 +90,21 @@ def voxel_mm3(space: Any) -> float | None:
 
 
 def digest_of(source: Path) -> str:
-    """SHA-256 of a file's bytes; of a folder of its files' names and bytes."""
+    """SHA-256 of a file's bytes; of a folder of the names and bytes of its DICOM files, of an
+    OME-Zarr of all but its labels: masks and tables that are put into a folder are no part of the
+    image."""
     if source.is_file():
         with source.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     whole = hashlib.sha256()
-    for path in sorted(p for p in source.rglob("*") if p.is_file()):
+    for path in sorted(_pixels_in(source)):
         whole.update(f"{path.relative_to(source).as_posix()}\0{digest_of(path)}\n".encode())
     return whole.hexdigest()
+
+
+def _pixels_in(folder: Path) -> Iterator[Path]:
+    zarr = is_zarr(folder)
+    for path in folder.rglob("*"):
+        labels = zarr and path.relative_to(folder).parts[0] == "labels"
+        if path.is_file() and not labels and (zarr or is_dicom(path)):
+            yield path

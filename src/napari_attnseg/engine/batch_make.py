@@ -18,7 +18,7 @@ from napari_attnseg.control.volumes import AXES, axes_named
 from napari_attnseg.engine import batch_kept as kept
 from napari_attnseg.engine.axes import segment_along
 from napari_attnseg.engine.batch import Recipe, Row, Task, stamp_of
-from napari_attnseg.engine.batch_extras import STEPS, write_extras, write_steps
+from napari_attnseg.engine.batch_extras import STEPS, taken, write_extras, write_steps
 from napari_attnseg.engine.device import trim_heap
 from napari_attnseg.engine.loading import IN_PASSING
 from napari_attnseg.engine.on_top import OnTop
@@ -101,6 +101,7 @@ class Maker:
         if row is not None:
             return row
         recipe, session = self.recipe, self.session
+        self._check_extras(task.mask)
         source = _read(task.image, recipe.volume)
         doubts = self._doubts(source)
         session.set_image(source)
@@ -201,6 +202,16 @@ class Maker:
                 "another --out"
             )
         return None
+
+    def _check_extras(self, mask: Path) -> None:
+        """Raise ``Refused`` before anybody's work would be replaced."""
+        other = None if self.recipe.overwrite else taken(mask, self.recipe.save)
+        if other is not None:
+            raise Refused(
+                f"{other.name} is there already and was not written beside {mask.name} by a batch, "
+                "so it may be somebody's work; add --overwrite to replace it, or choose another "
+                "--out"
+            )
 
     def _row(self, task: Task, status: Any) -> Row:
         return Row(str(task.image), task.mask.name, status, device=self.device)
