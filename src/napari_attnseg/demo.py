@@ -61,7 +61,7 @@ def _play(viewer: Any, sample: str, model: str, out: Path, story: Story) -> None
     hub.set_source(next(layer for layer in viewer.layers if type(layer).__name__ == "Image"))
     segment, _ = _docks(viewer)
     if viewer.dims.ndim == 3:
-        viewer.dims.set_point(0, float(np.mean(viewer.dims.range[0][:2])))
+        viewer.dims.set_current_step(0, viewer.dims.nsteps[0] // 2)
     _segment(viewer, hub, sample, out, story)
     _tune(viewer, hub, sample, out, story)
     _export(hub, segment, sample, out, story)
