@@ -39,6 +39,11 @@ def in_turns(call: Callable[[], None]) -> None:
     (_turns or at_once)(call)
 
 
+def has_turns() -> bool:
+    """Whether there are turns to be had, or all is done at once."""
+    return _turns is not None
+
+
 def watch(viewer: Any, close: Callable[[], None]) -> None:
     """Call ``close`` when the window of ``viewer`` goes."""
     if _watcher is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -267,7 +267,7 @@ class Book:
         if pages:
             self.journal.tiles("restored" if more else "answer", pages)
 
-    def changed(self, what: str, pages: Iterable[Page]) -> None:
+    def changed(self, what: str, pages: Mapping[Page, bytes]) -> None:
         """See :class:`napari_attnseg.viewer.edits.Recorder`."""
         self.changes += 1
         self.saved(False)
@@ -275,7 +275,7 @@ class Book:
         if kind != self._kind:  # a person has converted the layer
             self._kind = kind
             self.journal.facts(dtype=kind)
-        self.journal.tiles(what, {page: self.edits.planes.packed(page) for page in pages})
+        self.journal.tiles(what, dict(pages))
 
     def saved(self, on: bool) -> None:
         """Whether somebody else keeps the labels as they are now."""
