@@ -28,7 +28,7 @@ def test_a_packed_volume_larger_than_memory_is_refused_at_once(tmp_path: Path, r
     header["magic"], header["vox_offset"] = b"n+1", 352
     path = tmp_path / "giant.nii.gz"
     with path.open("wb") as file:
-        file.write(gzip.compress(header.binaryblock + bytes(4)))
+        file.write(gzip.compress(header.binaryblock + bytes(1 << 20)))
         file.truncate(slices * SIDE**2 // DEFLATE + (1 << 20))  # a hole: takes no room
     with pytest.raises(InputError, match="of memory but only"):
         read(path)
