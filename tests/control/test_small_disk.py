@@ -133,7 +133,7 @@ def test_scratch_that_is_full_keeps_what_was_there(disk: Path) -> None:
         patch.setattr(Scratch, "ensure_room", lambda self, nbytes: None)
         scratch.save(NOISE[:1], "image")
         fill(disk, 10_000)
-        with pytest.raises(module.InputError, match="cannot write scratch data .*No space left"):
+        with pytest.raises(module.InputError, match=r"cannot write scratch data .*No space left"):
             scratch.save(NOISE, "image")
     np.testing.assert_array_equal(np.load(scratch.path / "image.npy"), NOISE[:1])
     assert [p.name for p in scratch.path.iterdir()] == ["image.npy"]
