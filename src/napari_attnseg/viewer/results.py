@@ -106,6 +106,8 @@ class ResultLayers:
     def shown(self) -> npt.NDArray[np.uint8]:
         """The labels as they are seen, (Z, Y, X): those of a large volume as the map of a file."""
         assert self.labels is not None
+        if self.edits is not None:
+            self.edits.complete()
         data = self.labels.data
         return data if isinstance(data, np.memmap) and data.ndim == 3 else self._pixels(self.labels)
 

@@ -91,6 +91,7 @@ class ExportPart(QWidget):
         labels = results.layer("labels") if results is not None else None
         if results is None or labels is None or results.edits is None:
             return
+        results.edits.complete()
         self.button.setEnabled(False)
         self.verdict.setText("Writing and reading again ...")
         self.verdict.show()
