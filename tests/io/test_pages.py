@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
-from napari_attnseg.io import pages
+from napari_attnseg.io import mapped, pages
 from napari_attnseg.io.mapped import FileMap
 from napari_attnseg.io.pages import follow, let_go
 
@@ -99,6 +99,21 @@ def test_an_image_in_its_own_file_is_followed(file: Path) -> None:
     before = resident()
     assert int(image.sum()) == int(np.load(file).sum())
     assert soon(lambda: resident() - before < 8 * MIB)
+
+
+@posix
+def test_who_reads_it_slice_by_slice_holds_a_part_of_it(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapped, "follow", lambda array: array)
+    monkeypatch.setattr(pages, "READ_BYTES", 4 * MIB)
+    image = FileMap(file, np.int64, 128, (32, MIB // 8), "C")
+    view, before, most, total = image[::-1].T[:, :, None], resident(), 0, 0
+    for z in range(32):
+        total += int(view[:, z].sum())
+        most = max(most, resident())
+    assert most - before < 12 * MIB
+    assert total == int(np.load(file).sum())
 
 
 def keepers() -> list[threading.Thread]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from napari_attnseg.errors import InputError
 from napari_attnseg.io.limits import identity
-from napari_attnseg.io.pages import follow
+from napari_attnseg.io.pages import follow, looked_at
 
 PIECE_BYTES = 64 << 20
 """Parts up to this size come as copies, which no change of the file can hurt."""
@@ -58,7 +58,10 @@ class FileMap(np.memmap):
         self._look()
         found = super().__getitem__(key)
         small = isinstance(found, np.ndarray) and found.nbytes <= PIECE_BYTES
-        return np.array(found) if small else found
+        if not small:
+            return found
+        looked_at(found)
+        return np.array(found)
 
     def _look(self) -> None:
         pages = getattr(self, "_mmap", None)

@@ -16,6 +16,11 @@ LARGE = 4 << 20
 """Bytes from which on a map is worth looking after."""
 SECONDS = 0.5
 """Between two returns of the pages of all maps that are followed."""
+READ_BYTES = 32 << 20
+"""Of one map, read part by part."""
+PAGED = 8
+"""Bytes of pages for each byte of scattered pixels. In truth it is more, but whoever scrolls
+through the cuts of a volume would wait for their pages at every step."""
 SHARED = ("r", "r+", "w+")
 """Modes of ``numpy.memmap`` whose pages are those of the file: what was written into them is the
 file's, also when this process lets them go. Pages of a map with mode ``"c"`` are its own."""
@@ -56,6 +61,20 @@ def reserve(handle: int, nbytes: int) -> None:
         os.truncate(handle, nbytes)
 
 
+def looked_at(part: np.ndarray) -> None:
+    """Count a part of a map that is about to be read; after every :data:`READ_BYTES` the pages of
+    the map are given back. Who reads a volume from end to end holds no more of it than that."""
+    pages = _pages(part)
+    if pages is None or len(pages) < LARGE:
+        return
+    steps = zip(part.shape, part.strides, strict=True)
+    extent = part.itemsize + sum((n - 1) * abs(step) for n, step in steps)
+    _read[pages] = _read.get(pages, 0) + min(extent, PAGED * part.nbytes)
+    if _read[pages] > READ_BYTES:
+        _read[pages] = 0
+        _give_back(pages)
+
+
 class _Keeper:
     """The maps that are followed, and the thread that looks after them while there are any."""
 
@@ -86,6 +105,7 @@ class _Keeper:
 
 
 _keeper = _Keeper()
+_read: weakref.WeakKeyDictionary[mmap.mmap, int] = weakref.WeakKeyDictionary()
 
 
 def _give_back(pages: mmap.mmap) -> bool:
