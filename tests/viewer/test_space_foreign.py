@@ -15,6 +15,7 @@ from napari.layers._source import layer_source as opened_from
 from nibabel.affines import apply_affine
 
 from napari_attnseg.io.image import read_image
+from napari_attnseg.io.measure_space import space_of
 from napari_attnseg.viewer.layers import layer_source, layer_volume, transform_of
 from napari_attnseg.viewer.reader import read_layers
 from napari_attnseg.viewer.space import OWN, space_words
@@ -60,10 +61,40 @@ def test_a_cube_in_another_order_is_not_taken_for_ours(tmp_path, order, signs, a
     assert "the space of scan.nii, whose voxels are those of the layer" in message
 
 
+@pytest.mark.parametrize(("order", "signs"), ALL_48[::7])
+@pytest.mark.parametrize("turned_axes", [(0,), (1, 2), (0, 1, 2)])
+def test_a_layer_that_was_turned_round_comes_back(tmp_path, order, signs, turned_axes) -> None:
+    """Readers that turn a scan to one standing reverse axes: its mask lies where the scan lies, in
+    the scan's own order and header, and is measured there."""
+    path = scan(tmp_path, affine_of(order, signs, degrees=(9, 4, -6)), (5, 7, 9))
+    theirs = nib.load(path)
+    pixels = np.asarray(theirs.dataobj)
+    seen = np.flip(pixels.transpose(2, 0, 1), turned_axes)
+    image = layer_of(path, seen, scale=(-1, -2, -3), translate=(5, 6, 7))
+    mask, message = exported(tmp_path, image)
+    assert np.array_equal(mask.affine, theirs.affine)
+    assert np.array_equal(np.asarray(mask.dataobj), pixels > 100)
+    assert "the space of scan.nii, whose voxels are those of the layer" in message
+    space = space_of(layer_volume(image))
+    for ijk in ((0, 0, 0), (4, 2, 7), (1, 6, 3)):
+        zyx = np.argwhere(seen == pixels[ijk])
+        np.testing.assert_allclose(space.world(zyx)[0], apply_affine(theirs.affine, ijk))
+
+
+def test_a_standing_of_its_own_world_is_not_believed(tmp_path) -> None:
+    """As napari-nifti opens a scan: superior first, and a scale that runs against it."""
+    path = scan(tmp_path, affine_of((2, 0, 1), (1, -1, 1)), (5, 7, 9))
+    theirs = nib.load(path)
+    pixels = np.asarray(nib.as_closest_canonical(theirs).dataobj).transpose(2, 1, 0)
+    mask, _ = exported(tmp_path, layer_of(path, pixels, scale=(-3, -2, -1), translate=(9, 9, 9)))
+    assert np.array_equal(np.asarray(mask.dataobj), np.asarray(theirs.dataobj) > 100)
+    assert np.array_equal(mask.affine, theirs.affine)
+
+
 def test_a_file_that_became_another_one_is_not_the_space(tmp_path) -> None:
     path = scan(tmp_path, affine_of((0, 1, 2), (1, 1, 1)))
     pixels = np.asarray(nib.load(path).dataobj)
-    image = layer_of(path, pixels[::-1].copy(), scale=(3, 2, 2))
+    image = layer_of(path, pixels + np.arange(7), scale=(3, 2, 2))
     _, message = exported(tmp_path, image)
     assert OWN in message
 

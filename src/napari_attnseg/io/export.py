@@ -13,7 +13,7 @@ import importlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def write_mask(
     name), ``colors`` (id to ``"#rrggbb"``) and ``provenance`` travel inside. Raises
     ``ExportError`` when it cannot be written or does not read back equal.
     """
-    labels = as_ids(labels_ZYX)
+    labels, source = _as_in_file(as_ids(labels_ZYX), source)
     comment: dict[str, Any] = {"classes": {str(k): v for k, v in (classes or {}).items()}}
     if colors:
         comment["colors"] = {str(k): v for k, v in colors.items()}
@@ -97,7 +97,8 @@ def write_scalar(
     if path.suffix.lower() == ".png":
         raise ExportError(f"got {path.name}; expected .tif or .nii.gz, PNG holds no float values")
     comment = {"provenance": without_places(dict(provenance))} if provenance else {}
-    return _write(path, np.asarray(values_ZYX, np.float32), source, comment)
+    values, source = _as_in_file(np.asarray(values_ZYX, np.float32), source)
+    return _write(path, values, source, comment)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -124,6 +125,13 @@ def as_ids(labels_ZYX: np.ndarray) -> np.ndarray:
         labels.dtype != np.uint16 and high <= 255
     )
     return labels.astype(np.uint8 if small else np.uint16, copy=False)
+
+
+def _as_in_file(array_ZYX: np.ndarray, source: Volume | None) -> tuple[np.ndarray, Volume | None]:
+    """What another reader turned round is turned back: files know nothing of that."""
+    if source is None or not any(source.turned) or array_ZYX.shape != source.shape:
+        return array_ZYX, source
+    return source.turn(array_ZYX), replace(source, turned=(False, False, False))
 
 
 def _write(

@@ -77,6 +77,10 @@ def space_of(volume: Volume | None, depth: int = 2) -> Space:
     if geometry is not None:
         affine = geometry.affine.copy()
         affine[:, :3] = geometry.affine[:, list(geometry.order)]
+        for axis in range(3):
+            if volume.turned[axis]:  # from the last voxel back
+                affine[:3, 3] += affine[:3, axis] * (volume.shape[axis] - 1)
+                affine[:3, axis] *= -1
         return Space(affine, "mm", ("R", "A", "S"))
     flat = volume.data.ndim - int(volume.rgb) == 2
     size = volume.pixel_mm

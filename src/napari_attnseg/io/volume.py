@@ -35,6 +35,7 @@ class Volume:
     ``kind``: ``"dicom"``, ``"zarr"``, ``"nrrd"`` or ``"meta"`` where the source is one of these.
     ``part``: what was chosen of a source of several volumes, as ``read_image`` takes it.
     ``slices``: of DICOM, the file and the frame behind every slice (``None``: it is missing).
+    ``turned``: axes of the view that run against those of the file, as another reader turned them.
     ``levels``: coarser copies of ``view``, lazily read, the finest first. ``labels``: the source
     says of itself that its numbers are ids.
     """
@@ -53,6 +54,7 @@ class Volume:
     slices: tuple[tuple[Path, int] | None, ...] = ()
     levels: tuple[np.ndarray, ...] = ()
     labels: bool = False
+    turned: tuple[bool, bool, bool] = (False, False, False)
 
     @property
     def lazy(self) -> bool:
@@ -89,11 +91,17 @@ class Volume:
         """(Z, Y, X) or, for colour, (Z, Y, X, 3): a transposed view, no copy."""
         spatial = self.data.ndim - int(self.rgb)
         if self.geometry is None:
-            return self.data[None] if spatial == 2 else self.data
+            return self.turn(self.data[None] if spatial == 2 else self.data)
         data = self.data
         if spatial == 2:
             data = data.reshape(*data.shape[:2], 1, *data.shape[2:])
-        return np.transpose(data, (*self.geometry.order, *((3,) if self.rgb else ())))
+        order = (*self.geometry.order, *((3,) if self.rgb else ()))
+        return self.turn(np.transpose(data, order))
+
+    def turn(self, array_ZYX: np.ndarray) -> np.ndarray:
+        """From the file's view to the layer's, and back: :attr:`turned` axes reversed."""
+        axes = tuple(axis for axis in range(3) if self.turned[axis])
+        return np.flip(array_ZYX, axes) if axes else array_ZYX
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -108,6 +116,7 @@ class Volume:
                 f"got an array of {array_ZYX.shape}, but the image is {self.shape} (Z, Y, X); "
                 "use the mask made from this image"
             )
+        array_ZYX = self.turn(array_ZYX)
         if self.geometry is not None:
             rest = range(3, array_ZYX.ndim)
             array_ZYX = np.transpose(array_ZYX, (*self.geometry.inverse_order, *rest))
@@ -117,8 +126,11 @@ class Volume:
 
     @property
     def flips(self) -> tuple[bool, bool, bool]:
-        """See ``Geometry.flips``; none without a geometry."""
-        return self.geometry.flips if self.geometry else (False, False, False)
+        """View axes that must be reversed to run S+, P+, L+; none without a geometry."""
+        if self.geometry is None:
+            return False, False, False
+        z, y, x = (a != b for a, b in zip(self.geometry.flips, self.turned, strict=True))
+        return z, y, x
 
     @property
     def spacing_mm(self) -> tuple[float, ...]:
@@ -130,11 +142,16 @@ class Volume:
     @property
     def display_scale(self) -> tuple[float, float, float]:
         """Signed scale of the (Z, Y, X) axes for napari; 1 when unknown."""
-        if self.geometry:
-            return self.geometry.display_scale
-        return self.pixel_mm or (1.0, 1.0, 1.0)
+        scale = self.geometry.display_scale if self.geometry else self.pixel_mm or (1.0, 1.0, 1.0)
+        z, y, x = (-s if turned else s for s, turned in zip(scale, self.turned, strict=True))
+        return z, y, x
 
     @property
     def display_translate(self) -> tuple[float, float, float]:
         """Translation of voxel (0, 0, 0) for napari."""
-        return self.geometry.display_translate if self.geometry else (0.0, 0.0, 0.0)
+        start = self.geometry.display_translate if self.geometry else (0.0, 0.0, 0.0)
+        if not any(self.turned):
+            return start
+        ends = zip(start, self.display_scale, self.shape, self.turned, strict=True)
+        z, y, x = (at - step * (n - 1) if turned else at for at, step, n, turned in ends)
+        return z, y, x

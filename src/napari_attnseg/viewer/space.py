@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import permutations
+from itertools import permutations, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +97,8 @@ def volume_of_transform(pixels: npt.NDArray[Any], layer: Layer) -> Volume | None
 
 
 def _behind(path: Path, layer: Layer) -> Volume | None:
-    """The volume in the file, its axes in the layer's order, when its voxels are the layer's."""
+    """The volume in the file, its axes in the layer's order and sense, when its voxels are the
+    layer's. Some readers turn every scan to one standing and show it in a world of their own."""
     from napari_attnseg.io.image import read_image
 
     try:
@@ -114,12 +115,14 @@ def _behind(path: Path, layer: Layer) -> Volume | None:
 
 
 def _standings(volume: Volume) -> list[Volume]:
-    """The volume as we show it, then with its axes in every other order."""
+    """The volume as we show it, then with its axes in every other order and turned round."""
     space = volume.geometry
     if space is None:
         return [volume]
     others = [(a, b, c) for a, b, c in permutations(range(3)) if (a, b, c) != space.order]
-    return [volume, *(replace(volume, geometry=replace(space, axes=p)) for p in others)]
+    ordered = [volume, *(replace(volume, geometry=replace(space, axes=p)) for p in others)]
+    turns = [(z, y, x) for z, y, x in product((False, True), repeat=3)]
+    return [replace(v, turned=turn) for turn in turns for v in ordered]
 
 
 def _alike(ours: npt.NDArray[Any], theirs: Any) -> bool:
