@@ -67,10 +67,18 @@ def crashed(hub: Hub, root: Path) -> list[Left]:
 
 @pytest.mark.parametrize("shape", [SHAPE, (11, 13)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.uint16])
+@pytest.mark.parametrize("large", [1, 64])
 def test_every_step_back_and_forth_is_there_after_a_kill(
-    hub: Callable[[], Hub], tmp_path: Path, shape: tuple[int, ...], dtype: Any
+    hub: Callable[[], Hub],
+    tmp_path: Path,
+    shape: tuple[int, ...],
+    dtype: Any,
+    large: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Oracle: the layer itself, after each of many random steps of napari's own history."""
+    """Oracle: the layer itself, after each of many random steps of napari's own history; those
+    of more than ``large`` tiles are packed behind the window."""
+    monkeypatch.setattr(journal_painted, "_LARGE", large)
     first = hub()
     opened(first, tmp_path / "scan.tif", shape)
     rng = np.random.default_rng(1)

@@ -8,7 +8,7 @@ is read behind the window.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from napari.viewer import ViewerModel
 
 _TOOLS = ("paint", "erase", "fill", "polygon")
+_LARGE = 64
+"""Tiles of a step that are packed behind the window: they would hold it for some 20 ms."""
 
 
 def is_own(layer: Layer) -> bool:
@@ -79,13 +81,12 @@ class PaintedBook:
         self.shape = stack_of(layer).shape
         self._kind = np.dtype(layer.data.dtype).str
         self._lock = threading.Lock()
-        self._told: set[Key] = set()
+        self._told: dict[Key, int] = {}  # in which turn a tile was told of last
+        self._turn = 0
         self._open: list[Key] = []
         self._history = self._lengths()
-        self._thread = threading.Thread(
-            target=self._read, args=(stack_of(layer),), name="attnseg-painted", daemon=True
-        )
-        self._thread.start()
+        self._threads: list[threading.Thread] = []
+        self._behind(self._read, stack_of(layer))
         layer.events.paint.connect(self._on_paint)
         layer.events.set_data.connect(self._on_drawn)
         layer.events.labels_update.connect(self._on_drawn)
@@ -103,7 +104,7 @@ class PaintedBook:
 
     def wait(self) -> bool:
         """Until all is on the disk; whether it is there."""
-        self._thread.join()
+        self._join()
         return self.journal.wait()
 
     def close(self) -> None:
@@ -111,7 +112,7 @@ class PaintedBook:
         self.layer.events.paint.disconnect(self._on_paint)
         self.layer.events.set_data.disconnect(self._on_drawn)
         self.layer.events.labels_update.disconnect(self._on_drawn)
-        self._thread.join()
+        self._join()
         self.journal.close()
 
     def whole(self) -> None:
@@ -149,31 +150,46 @@ class PaintedBook:
     def _tell(self, what: str, keys: Iterable[Key]) -> None:
         if not self.fits:
             return
-        stack = stack_of(self.layer)
-        pages = {(HELD, key): _packed(stack[box(key, self.shape)]) for key in keys}
-        if not pages:
-            return
+        keys, what = list(keys), what if what in (*_TOOLS, "travel") else "code"
         self.changes += 1
         self.saved(False)
         kind = np.dtype(self.layer.data.dtype).str
         if kind != self._kind:
             self._kind = kind
             self.journal.facts(dtype=kind)
-        with self._lock:  # what is read behind the window is older
-            self._told.update(key for _, key in pages)
-            self.journal.tiles(what if what in (*_TOOLS, "travel") else "code", pages)
+        with self._lock:
+            self._turn += 1
+            self._told.update(dict.fromkeys(keys, self._turn))
+        job = what, keys, self._turn, stack_of(self.layer)
+        self._behind(self._write, *job) if len(keys) > _LARGE else self._write(*job)
+
+    def _write(self, what: str, keys: list[Key], turn: int, stack: npt.NDArray[Any]) -> None:
+        """Tiles that were told of in ``turn``, unless they have been told of again since."""
+        for begin in range(0, len(keys), _LARGE):
+            pages: dict[Page, bytes] = {
+                (HELD, key): _packed(stack[box(key, self.shape)])
+                for key in keys[begin : begin + _LARGE]
+            }
+            with self._lock:
+                now = {p: data for p, data in pages.items() if self._told.get(p[1], 0) == turn}
+                if now:
+                    self.journal.tiles(what, now)
 
     def _read(self, stack: npt.NDArray[Any]) -> None:
         """In a thread: what was there at the beginning, unless it has been told since."""
         for z in range(self.shape[0]):
-            if not stack[z].any():
-                continue
-            found: dict[Page, bytes] = {
-                (HELD, key): _packed(stack[box(key, self.shape)]) for key in tiles_of(z, self.shape)
-            }
-            with self._lock:
-                old = {page: data for page, data in found.items() if page[1] not in self._told}
-                self.journal.tiles("answer", old)
+            if stack[z].any():
+                self._write("answer", tiles_of(z, self.shape), 0, stack)
+
+    def _behind(self, call: Callable[..., None], *job: Any) -> None:
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        self._threads.append(threading.Thread(target=call, args=job, name="attnseg-painted"))
+        self._threads[-1].daemon = True
+        self._threads[-1].start()
+
+    def _join(self) -> None:
+        for thread in self._threads:
+            thread.join()
 
 
 def can_be_kept(layer: Layer) -> bool:

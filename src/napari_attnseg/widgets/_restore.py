@@ -113,7 +113,8 @@ class RestoreOffer(QFrame):
                     break
                 self.found.remove(left)
         if told:
-            self._told(" ".join(told))
+            more = (f"And {words.removeprefix('Brought back: ')}" for words in told[1:])
+            self._told(" ".join([told[0], *more]))
         self._show(self.found)
         if problem:
             self.where.setVisible(isinstance(problem, ImageGone))
