@@ -147,6 +147,7 @@ def test_killed_at_a_random_moment_of_painting_every_stroke_that_had_ended_is_th
     process, end = start(plan, tmp_path), time.monotonic() + PATIENCE_SECONDS
     least = int(rng.integers(2, 12))
     while not (tmp_path / "states" / f"{least:02}.npy").exists():
+        assert process.poll() is None, (tmp_path / "log").read_text()[-2000:]
         assert time.monotonic() < end, (tmp_path / "log").read_text()[-2000:]
         time.sleep(0.01)
     time.sleep(float(rng.random()) * 0.3)
