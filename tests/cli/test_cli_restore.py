@@ -87,3 +87,30 @@ def test_a_layer_called_like_a_path_is_written_into_the_folder(tmp_path: Path, m
 def test_nothing_left_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NAPARI_ATTNSEG_JOURNALS", str(tmp_path))
     assert "nothing unsaved" in run()
+
+
+def test_painted_and_refined_and_damaged_ones_are_written_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAPARI_ATTNSEG_JOURNALS", str(tmp_path / "journals"))
+    bare = {"image": {"name": "x", "path": ""}, "model": "", "shape": list(SHAPE)}
+    wide = np.zeros(SHAPE[1:], np.uint64)
+    wide[2, 5] = (1 << 63) | 70_000
+    held = {(1, (3, 0, 0)): pack(np.full(SHAPE[1:], 257, np.uint16))}
+    for k, (facts, pages) in enumerate(
+        [
+            ({"painted": {"name": "hand/1"}}, held),
+            ({"painted": {"name": "many"}}, {(1, (3, 0, 0)): pack(wide)}),
+            ({"refined": {"carry": 0}, "model": "cspn"}, held),
+            ({"painted": {"name": "torn"}}, {(1, (3, 9, 0)): pack(wide)}),
+        ]
+    ):
+        book = Journal(tmp_path / "journals" / "open-1-77" / f"{k}.journal", bare | facts)
+        book.tiles("paint", pages)
+        book.close()
+    result = CliRunner().invoke(app, ["restore", "--to", str(tmp_path / "out")])
+    assert result.exit_code == 1
+    written = {p.name: p for p in (tmp_path / "out").iterdir()}
+    assert set(written) == {"hand_1.tif", "many.npy", "x_cspn_refined.tif"}
+    assert np.load(written["many.npy"])[3, 2, 5] == 70_000
+    assert "torn was not written" in result.output

@@ -38,9 +38,14 @@ def restore(
     found = left_behind(closed=not crashed)
     if not found and not as_json:
         print("nothing unsaved was left behind")
+    failed = False
     for left in found:
         facts = left.facts
-        written = str(_write(left, to)) if to is not None else ""
+        try:
+            written = str(_write(left, to)) if to is not None else ""
+        except AttnSegError as error:  # the others may be written all the same
+            written, failed = "", True
+            say(f"error: {left.thing()} was not written: {error}")
         if as_json:
             about = {"image": facts["image"]["path"], "model": facts["model"], "written": written}
             print(json.dumps({"journal": str(left.path), "crashed": left.crashed, **about}))
@@ -48,24 +53,39 @@ def restore(
             print(f"{left.words()}\n  {facts['image']['path'] or 'an image without a file'}")
             if written:
                 print(f"  -> {written}")
+    if failed:
+        raise typer.Exit(1)
 
 
 def _write(left: Left, folder: Path) -> Path:
     """The labels of one journal as a verified mask; a number keeps names apart."""
+    import numpy as np
+
     from napari_attnseg.io.export import write_mask
 
     labels, volume = _labels(left), _volume(left)
     space = volume is not None and volume.geometry is not None
-    suffix = ".nii.gz" if space else ".tif"
+    wide = labels.dtype.kind == "i" or labels.dtype.itemsize > 2  # ids that no mask file holds
+    suffix = ".npy" if wide else ".nii.gz" if space else ".tif"
     folder.mkdir(parents=True, exist_ok=True)
-    image = re.sub(r'[\\/:*?"<>|]', "_", left.image)  # a layer may be called anything
-    stem = f"{image}_{Path(str(left.facts['model'])).stem}_labels"
+    stem = re.sub(r'[\\/:*?"<>|]', "_", _name(left))  # a layer may be called anything
     path, number = folder / f"{stem}{suffix}", 1
     while path.exists():
         number += 1
         path = folder / f"{stem}_{number}{suffix}"
-    write_mask(path, labels, volume)
+    if wide:
+        say(f"note: {_name(left)} has ids beyond 65535 or below 0; it is a plain array, no mask")
+        np.save(path, labels)
+    else:
+        write_mask(path, labels, volume)
     return path
+
+
+def _name(left: Left) -> str:
+    if painted := left.facts.get("painted"):
+        return str(painted["name"])
+    kind = "refined" if left.facts.get("refined") else "labels"
+    return f"{left.image}_{Path(str(left.facts['model'])).stem}_{kind}"
 
 
 def _labels(left: Left) -> npt.NDArray[np.integer]:
