@@ -20,6 +20,8 @@ NATIVE = (
 """Transfer syntaxes that store pixels as they are; deflate is packed like a compression."""
 EXTRA = "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"
 """JPEG-LS: its decoder comes with the extra ``dicom``. JPEG, JPEG 2000 and RLE need none."""
+IN_UNITS = ("CT", "PT")
+"""Modalities whose rescaled values have a unit."""
 PLUGIN = re.compile(r"pylibjpeg-\w+")
 
 
@@ -55,8 +57,21 @@ def pixels_of(frames: Sequence[Frame | None]) -> tuple[np.ndarray, list[str]]:
         data[blank] = min(data[i].min() for i, f in enumerate(frames) if f is not None)
     if dtype.kind == "f" and not np.isfinite(data).all():
         raise InputError(f"{first.file.name} has values that are not numbers; export it again")
-    inverted = first.photometric == "MONOCHROME1"
-    return data, ["stored with white as the lowest value: turned around"] if inverted else []
+    return data, _white_words(first)
+
+
+def _white_words(frame: Frame) -> list[str]:
+    if frame.photometric != "MONOCHROME1":
+        return []
+    if _turned_round(frame):
+        return ["stored with white as the lowest value: turned around"]
+    return ["to be shown with white as the lowest value: values are kept"]
+
+
+def _turned_round(frame: Frame) -> bool:
+    """Whether values are turned so that bright is much: where they stand for brightness alone. HU
+    and uptake mean what they mean, however they are to be shown."""
+    return frame.photometric == "MONOCHROME1" and frame.modality not in IN_UNITS
 
 
 def _free() -> int:
@@ -155,7 +170,7 @@ def _target(frames: Sequence[Frame]) -> np.dtype:
 
 
 def _scaled(raw: np.ndarray, frame: Frame, dtype: np.dtype) -> np.ndarray:
-    if frame.photometric == "MONOCHROME1":
+    if _turned_round(frame):
         raw = sum(_range(frame)) - raw.astype(np.int64)
     if frame.slope == 1 and frame.intercept == 0:
         return raw.astype(dtype)
