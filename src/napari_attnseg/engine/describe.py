@@ -99,11 +99,16 @@ def unfilled() -> Iterator[None]:
             setattr(init, name, function)
 
 
+WINDOW = (32, 64, 64)
+"""Voxels of the window for which a 3D model is weighed."""
+
+
 def weigh(
     name: str, options: dict[str, Any], in_channels: int, classes: int, size: tuple[int, int]
 ) -> dict[str, Any]:
-    """What a model with these options costs: ``parameters``, ``macs`` of one image of ``size``,
-    ``places`` (plain data), ``weights``: whether ImageNet weights are published for its encoder.
+    """What a model with these options costs: ``parameters``, ``macs`` of one image of ``size`` (of
+    a 3D model: of a window of :data:`WINDOW` voxels), ``size`` of that image or window, ``places``
+    (plain data), ``weights``: whether ImageNet weights are published for its encoder.
 
     Raises ``InputError`` for options that the model cannot have.
     """
@@ -112,11 +117,13 @@ def weigh(
 
     with unfilled():
         model = create_model(name, in_channels=in_channels, classes=classes, **options)
+    seen = WINDOW if model.ndim == 3 else size
     encoder = getattr(model, "encoder", None)
     whole = getattr(encoder, "width", 1.0) == 1.0  # published weights fit no narrower network
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
-        "macs": count_macs(model, size),
+        "macs": count_macs(model, seen),
+        "size": list(seen),
         "places": [asdict(place) for place in model.places],
         "weights": getattr(encoder, "published", None) is not None and whole,
     }

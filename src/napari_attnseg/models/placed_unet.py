@@ -339,6 +339,7 @@ _DOC = "{} at {}: 0 is the network without it, 1 is as trained."
     paper="Ronneberger, Fischer & Brox: U-Net: Convolutional Networks for Biomedical Image "
     "Segmentation (MICCAI 2015), with the attention that is placed; in three dimensions as Cicek "
     "et al.: 3D U-Net (MICCAI 2016)",
+    choices={"ndim": (2, 3)},
 )
 def placed_unet(
     in_channels: int = 3,

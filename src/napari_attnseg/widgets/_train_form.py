@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,9 @@ from napari_attnseg.widgets._train_items import (
     ADVANCED,
     MAIN,
     OF_GAMMA,
+    OF_SLICES,
     OF_THRESHOLD,
+    OF_VOLUMES,
     ItemEditor,
     Still,
     get_value,
@@ -79,10 +82,17 @@ class SettingsForm(QWidget):
         settings = replace(
             base, options=dict(self.model.values), encoder_weights=self.model.weights
         )
-        for path, editor in self.editors.items():
+        for path, editor in self._meant():
             if not same(editor.value, get_value(base, path)):
                 settings = with_value(settings, path, editor.value)
+        if self.model.ndim == 3:  # sides in pixels are of slices; a volume has its patch
+            settings = with_value(settings, "preprocessing.size", None)
         return settings
+
+    def _meant(self) -> Iterator[tuple[str, ItemEditor]]:
+        """The editors whose values mean something to the model."""
+        other = OF_SLICES if self.model.ndim == 3 else OF_VOLUMES
+        return ((path, editor) for path, editor in self.editors.items() if path not in other)
 
     @property
     def changes(self) -> tuple[str, ...]:
@@ -95,7 +105,7 @@ class SettingsForm(QWidget):
             found.append("Encoder weights")
         found += [
             editor.item.caption
-            for path, editor in self.editors.items()
+            for path, editor in self._meant()
             if not same(editor.value, get_value(base, path))
         ]
         return tuple(found)
@@ -139,6 +149,8 @@ class SettingsForm(QWidget):
             self._of = self.model.name
             start = with_model(self._base, self._of).gamma_start
             self.editors["gamma_start"].show(start)
+        for path in (*OF_VOLUMES, *OF_SLICES):
+            self.editors[path].set_visible((path in OF_VOLUMES) == (self.model.ndim == 3))
         for path in OF_THRESHOLD:
             self.editors[path].set_visible(self.model.has_threshold)
         for path in OF_GAMMA:

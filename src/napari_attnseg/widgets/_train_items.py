@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,7 +21,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_attnseg.settings import LOSS_NAMES, OPTIMIZERS, RULES, TrainSettings
+from napari_attnseg.settings import LOSS_NAMES, OPTIMIZERS, PATCH, RULES, TrainSettings
 from napari_attnseg.widgets._parts import narrow
 
 
@@ -28,7 +29,8 @@ from napari_attnseg.widgets._parts import narrow
 class Item:
     """One value of the form. ``path``: field of ``TrainSettings``, or ``preprocessing.x``, or
     ``options.x`` of the model. ``none``: the number that stands for ``None``, as ``special``.
-    ``shown``: words for the ``choices``. ``text``: any words."""
+    ``shown``: words for the ``choices``. ``text``: any words. ``numbers``: whole numbers separated
+    by commas, none for ``None``, which ``special`` stands for."""
 
     path: str
     caption: str
@@ -42,9 +44,14 @@ class Item:
     flag: bool = False
     text: bool = False
     shown: tuple[str, ...] = ()
+    numbers: bool = False
 
 
+PATCH_WORDS = ", ".join(map(str, PATCH))
 MAIN = (
+    Item("preprocessing.patch", "Patch", "Slices, rows and columns of the random parts of the "
+         "volume that a 3D model learns from, and of the windows it answers through; smaller takes "
+         "less memory", numbers=True, special=PATCH_WORDS),
     Item("epochs", "Epochs", "Passes over the training pixels; more is slower", 1, 10000, 0),
     Item("validation", "Validation part", "Part of the pairs that is not learnt from but "
          "judges the model and picks the best epoch", 0, 0.9, 2),
@@ -100,6 +107,10 @@ ADVANCED = (
     Item("amp", "Half precision", "Faster on CUDA devices; no effect on others", flag=True),
     Item("seed", "Seed", "Equal seeds and data give equal models on one CPU", 0, 2**31 - 1, 0),
 )  # fmt: skip
+OF_VOLUMES = ("preprocessing.patch",)
+"""Values that mean something to 3D models alone."""
+OF_SLICES = ("crop", "preprocessing.size")
+"""Values that mean something to models of slices alone."""
 OF_THRESHOLD = ("rule", "threshold", "threshold_draw")
 """Values that mean something to models with a threshold alone."""
 OF_GAMMA = ("gamma_start", "gamma_lr_factor")
@@ -155,8 +166,9 @@ class ItemEditor:
             self.widget = narrow(QComboBox())
             self.widget.addItems(list(item.shown) or [str(c) for c in item.choices])
             self.widget.currentIndexChanged.connect(lambda _: changed())
-        elif item.text:
+        elif item.text or item.numbers:
             self.widget = QLineEdit()
+            self.widget.setPlaceholderText(item.special)
             self.widget.editingFinished.connect(changed)
         else:
             self.widget = self._number(item)
@@ -192,7 +204,8 @@ class ItemEditor:
             i = self.widget.currentIndex()
             return self.item.choices[i] if i >= 0 else self._given
         if isinstance(self.widget, QLineEdit):
-            return self.widget.text().strip()
+            words = self.widget.text().strip()
+            return numbers_of(words) if self.item.numbers else words
         number = self.widget.value()
         return None if self.item.none is not None and number == self.item.none else number
 
@@ -206,7 +219,8 @@ class ItemEditor:
                 known = value in self.item.choices
                 self.widget.setCurrentIndex(self.item.choices.index(value) if known else -1)
             elif isinstance(self.widget, QLineEdit):
-                self.widget.setText(str(value))
+                listed = isinstance(value, list | tuple)
+                self.widget.setText(", ".join(map(str, value)) if listed else str(value or ""))
             elif isinstance(self.widget, QSpinBox):
                 number = self.item.none if value is None else value
                 self.widget.setValue(int(number or 0))
@@ -218,6 +232,13 @@ class ItemEditor:
         for part in (self.label, self.widget):
             if part is not None:
                 part.setVisible(on)
+
+
+def numbers_of(words: str) -> tuple[Any, ...] | None:
+    """``"24, 32 32"`` as whole numbers, ``None`` for nothing; what is no number stays a word, for
+    the settings to refuse."""
+    parts = re.split(r"[\s,;x]+", words.strip(" ,;x[]()"))
+    return tuple(int(p) if p.isdigit() else p for p in parts) if any(parts) else None
 
 
 def grid_of(editors: Iterable[Any]) -> QWidget:

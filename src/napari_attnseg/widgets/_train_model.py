@@ -25,6 +25,7 @@ QUIET = (
 """Options of the papers' fine print: under More options."""
 ELSEWHERE = ("rule", "threshold")
 """Options that are training values of their own."""
+AXES_WORDS = {2: "slices (2D)", 3: "volumes (3D)"}
 IMAGENET = "imagenet"
 FILTER = "Weights (*.safetensors *.pt *.pth)"
 
@@ -40,7 +41,7 @@ class ModelPanel(QWidget):
         self.values: dict[str, Any] = {}
         self.weights = ""
         self.own: tuple[str, Mapping[str, Any], str] = ("", {}, "")  # of the recipe
-        self.attentions: dict[str, dict[str, Any]] = {}
+        self._all: dict[str, dict[str, Any]] = {}
         self.editors: dict[str, ItemEditor | PlacingEditor] = {}
         self._still = Still(self)
         self._name = "smooth_unet"
@@ -78,6 +79,16 @@ class ModelPanel(QWidget):
         return self._name
 
     @property
+    def ndim(self) -> int:
+        """2 for a model of slices, 3 for one of volumes."""
+        return 3 if self.values.get("ndim", self.default("ndim")) == 3 else 2
+
+    @property
+    def attentions(self) -> dict[str, dict[str, Any]]:
+        """What can be placed in a model of so many axes, by name."""
+        return {name: a for name, a in self._all.items() if self.ndim in a["ndim"]}
+
+    @property
     def has_threshold(self) -> bool:
         """Whether the model compares attention with a threshold (before it is described: only
         ``smooth_unet`` is known to)."""
@@ -99,7 +110,7 @@ class ModelPanel(QWidget):
         self, models: list[dict[str, Any]], attentions: Sequence[dict[str, Any]] = ()
     ) -> None:
         """Take the engine's description of all models and attentions (see ``engine.describe``)."""
-        self.attentions = {a["name"]: a for a in attentions if 2 in a["ndim"]}
+        self._all = {a["name"]: a for a in attentions}
         fit = [m for m in models if m.get("ndim", 2) == 2 and not m.get("needs_coarse")]
         self.models = {m["name"]: m for m in fit}
         self._fill_combo()
@@ -107,8 +118,9 @@ class ModelPanel(QWidget):
 
     def show(self, name: str, options: Mapping[str, Any], weights: str) -> None:  # type: ignore[override]
         """Show a model with these options, without telling anybody."""
-        fresh = name != self._name or not self.editors
+        fresh, before = name != self._name or not self.editors, self.ndim
         self._name, self.values, self.weights = name, dict(options), weights
+        fresh = fresh or self.ndim != before
         if fresh:
             self._fill_combo()
             self._rebuild()
@@ -120,6 +132,8 @@ class ModelPanel(QWidget):
     def set_option(self, option: str, value: Any) -> None:
         """Change one option, as the person would."""
         self.values[option] = value
+        if option == "ndim":
+            self._rebuild()
         if option in self.editors:
             self.editors[option].show(value)
 
@@ -140,9 +154,10 @@ class ModelPanel(QWidget):
 
     def show_figures(self, found: Mapping[str, Any], size: int) -> None:
         """Write the card: what the chosen options cost, and where attention stands."""
+        sides = "&nbsp;x&nbsp;".join(map(str, found.get("size") or (size, size)))
         words = [
             f"<b>{count(found['parameters'])}</b> parameters, <b>{found['macs'] / 1e9:.2f}</b> "
-            f"GMACs at {size}&nbsp;x&nbsp;{size}",
+            f"GMACs at {sides}",
             where(found["places"]),
         ]
         self._about(words)
@@ -218,6 +233,8 @@ class ModelPanel(QWidget):
 
     def _edited(self, name: str) -> None:
         self.values[name] = self.editors[name].value
+        if name == "ndim":  # other attention can be placed
+            self._rebuild()
         self._tell_levels()
         self.changed.emit()
 
@@ -259,7 +276,8 @@ def item_of(
     """The editor that suits an argument: choices, a tick, a whole number, a number, words."""
     path, words = f"options.{name}", caption(name)
     if name in choices:
-        return Item(path, words, tip, choices=tuple(choices[name]))
+        shown = tuple(AXES_WORDS.get(c, str(c)) for c in choices[name]) if name == "ndim" else ()
+        return Item(path, words, tip, choices=tuple(choices[name]), shown=shown)
     if isinstance(default, bool):
         return Item(path, words, tip, flag=True)
     if isinstance(default, str):
@@ -297,7 +315,7 @@ def folded(title: str) -> QCollapsible:
 
 def caption(name: str) -> str:
     """``parallel_merge`` as ``Parallel merge``."""
-    words = {"width": "Network width", "stride": "Grid stride"}
+    words = {"width": "Network width", "stride": "Grid stride", "ndim": "Made for"}
     return words.get(name, name.replace("_", " ").capitalize())
 
 
