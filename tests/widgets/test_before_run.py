@@ -166,6 +166,48 @@ def test_an_image_that_was_there_first_is_measured_once_the_engine_is_awake(
     assert asked == [True], "once is enough"
 
 
+def test_the_cost_of_an_image_that_is_not_at_hand_is_told(
+    hub: Hub, qtbot: Any, tiny_checkpoint: Any
+) -> None:
+    """With a real engine. One slice is read; the figures are of all of them."""
+    import dask.array as da
+
+    read: set[int] = set()
+
+    def plane(block_info: Any = None) -> np.ndarray:
+        z = block_info[None]["chunk-location"][0]
+        read.add(z)
+        return scan((1, 256, 257)) + z
+
+    shape = (80, 256, 257)
+    chunks = ((1,) * shape[0], (256,), (257,))
+    data = da.map_blocks(plane, chunks=chunks, dtype=np.int16, meta=np.empty((0, 0, 0), np.int16))
+    hub.set_model(str(tiny_checkpoint))
+    line = CostLine(hub)
+    qtbot.addWidget(line)
+    hub.viewer.add_image(data, contrast_limits=(-160, 240))
+    assert not hub.at_hand
+    hub.viewer.dims.set_current_step(0, 33)
+    qtbot.waitUntil(lambda: not line._settle.isActive(), timeout=3000)
+    hub.client.start()
+    told: list[Forecasted] = []
+    hub.live.forecasted.connect(told.append)
+    read.clear()
+    with qtbot.waitSignal(hub.live.forecasted, timeout=60000):
+        line.again()
+    assert line.words.text().startswith("About "), line.words.text()
+    assert read == {33}
+    assert hub.live.state.image is None, "nothing was brought"
+    assert not hub.at_hand
+    assert told[0].seconds
+    voxels = 80 * 256 * 257
+    assert told[0].disk_bytes > voxels * (1 + 4), "labels and probability of every slice"
+    files = [f for f in hub.scratch.path.glob("*.npy") if f.stat().st_size > 256 * 257 * 2 + 200]
+    assert not files, "no more than a slice was copied"
+    hub.set_source(None)
+    assert line.isHidden()
+
+
 def test_what_a_run_told_is_not_replaced_by_its_cost(
     hub: Hub, qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

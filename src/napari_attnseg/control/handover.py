@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from napari_attnseg.control.messages import Failed, Finished, ImageRef
-from napari_attnseg.control.scratch import Scratch, save_image
+from napari_attnseg.control.scratch import Scratch, save_image, save_sample
 from napari_attnseg.errors import AttnSegError, InputError, plain_sentence
 from napari_attnseg.io.mapped import place_of
 
@@ -53,6 +53,25 @@ class Pixels:
     def save(self, scratch: Scratch) -> ImageRef:
         """Write the pixels, once for equal ones; raises ``InputError``."""
         return save_image(scratch, self.array, self.rgb, self.flips, self.spacing)
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Slice ``z`` of an image, which stands for all of them: what a run over the image costs can
+    be measured on it, and nothing else has to be read and copied."""
+
+    pixels: Pixels
+    z: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are to be read and written."""
+        return self.pixels.nbytes // self.pixels.shape[0]
+
+    def save(self, scratch: Scratch) -> ImageRef:
+        """Write the slice; raises ``InputError``."""
+        p = self.pixels
+        return save_sample(scratch, p.array, self.z, p.rgb, p.flips, p.spacing)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from napari_attnseg.control.client import EngineClient
 from napari_attnseg.control.handover import Pixels
 from napari_attnseg.control.latest import Latest
 from napari_attnseg.control.order import following
-from napari_attnseg.control.questions import Forecast, Forecasted, StepDone
+from napari_attnseg.control.questions import Forecasted, StepDone
 from napari_attnseg.control.scratch import Scratch, read_buffer, read_copy
 from napari_attnseg.control.slicing import LATER, Slicing
 from napari_attnseg.control.state import LiveState, Results
@@ -208,19 +208,6 @@ class LiveController(Slicing):
                 plane = np.ascontiguousarray(reference)[None]
                 path = str(self.scratch.save(plane, "reference"))
             self._curve.ask(m.Fingerprint(reference=path, points=points, **self._target()))
-
-    def request_forecast(self) -> None:
-        """What a run over all slices would cost in memory, disk and time; ``forecasted`` follows.
-
-        Measured on the seen slice, whose answer is kept for the run.
-        """
-        with self._lock:
-            if self.state.ready:
-                out, slices = str(self.scratch.path), self.state.shape[0]
-                axial = slices > 1 and self.along == AXES[0]
-                room = self.scratch.stage_bytes() if axial else 0
-                about = self._target() | {"along": self.along}
-                self._cost.ask(Forecast(slices=slices, out=out, stage_bytes=room, **about))
 
     def request_row(self, y: int = -1, x: int = -1, z: int | None = None) -> None:
         """What pixel (y, x) attends to; ``y < 0``: only the attention received."""

@@ -14,6 +14,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Hashable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,37 @@ def save_image(
     if not path.is_file():
         path = scratch.save(array, path.stem)
     return ImageRef(key, str(path), rgb, turned, spacing_mm)  # type: ignore[arg-type]
+
+
+def save_sample(
+    scratch: Scratch,
+    array: Any,
+    z: int,
+    rgb: bool = False,
+    flips: tuple[bool, bool, bool] = (False, False, False),
+    spacing_mm: tuple[float, ...] = (),
+) -> ImageRef:
+    """Like :func:`save_image`, of slice ``z`` alone: the image of the same shape and type that has
+    it at every place (a step of no bytes from slice to slice). The former sample is dropped."""
+    plane = np.array(array[z])
+    one = save_image(scratch, plane[None], rgb, flips, spacing_mm)
+    scratch.hold("sample", one.path)
+    pixels = np.load(one.path, mmap_mode="r", allow_pickle=False)
+    shape = (int(array.shape[0]), *plane.shape)
+    return replace(
+        one,
+        key=f"{one.key} x {shape[0]}",
+        dtype=pixels.dtype.str,
+        offset=pixels.offset,
+        shape=shape,
+        strides=(0, *pixels.strides[1:]),
+        stamp=_stamp(one.path),
+    )
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    state = os.stat(path)
+    return state.st_size, state.st_mtime_ns
 
 
 def read_buffer(path: Path, buffer: int) -> np.ndarray | None:

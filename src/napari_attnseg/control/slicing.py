@@ -9,9 +9,10 @@ from psygnal import Signal
 
 from napari_attnseg.cards import read_card, resolve_checkpoint
 from napari_attnseg.control.asides import Asides
-from napari_attnseg.control.messages import Reorder
+from napari_attnseg.control.latest import Latest
+from napari_attnseg.control.messages import ImageRef, Reorder
 from napari_attnseg.control.state import LiveState
-from napari_attnseg.control.volumes import AXES, axes_bytes, axes_named
+from napari_attnseg.control.volumes import AXES, Forecast, axes_bytes, axes_named
 from napari_attnseg.errors import AttnSegError
 
 LATER = (
@@ -26,12 +27,16 @@ class Slicing(Asides):
     stepped = Signal(object)  # StepDone: a slice along another axis is computed
     state: LiveState
     _run: int
+    _cost: Latest
 
     @abstractmethod
     def _set(self, **values: Any) -> None: ...
 
     @abstractmethod
     def _drop_work(self) -> None: ...
+
+    @abstractmethod
+    def _target(self) -> dict[str, Any]: ...
 
     @property
     def along(self) -> str:
@@ -72,6 +77,28 @@ class Slicing(Asides):
                 self._set(z=z, axis=axis)
                 if self._run:
                     self.client.send(Reorder(target=self._run, z=z, axis=axis))
+
+    def request_forecast(self, sample: ImageRef | None = None, z: int = 0) -> None:
+        """What a run over all slices would cost in memory, disk and time; ``forecasted`` follows.
+
+        Measured on the seen slice, whose answer is kept for the run; or on slice ``z`` of
+        ``sample``, which stands for an image that is not here yet (see ``handover.Sample``).
+        """
+        with self._lock:
+            if not (self.state.ready or (sample is not None and self.state.checkpoint)):
+                return
+            out, slices = str(self.scratch.path), (sample or self.state).shape[0]
+            along = self.state.along if slices > 1 else AXES[0]
+            room = self.scratch.stage_bytes() if slices > 1 and along == AXES[0] else 0
+            about = self._target() | {"along": along}
+            if sample is not None:
+                about |= {"image": sample, "z": z}
+            self._cost.ask(Forecast(slices=slices, out=out, stage_bytes=room, **about))
+
+    def drop_forecast(self) -> None:
+        """What was asked about the cost is about another choice."""
+        with self._lock:
+            self._cost.cancel()
 
 
 def classes_of(checkpoint: str) -> int:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from napari_attnseg.control.handover import Handover, Sample
 from napari_attnseg.control.volumes import result_bytes
 from napari_attnseg.errors import AttnSegError
 from napari_attnseg.io.suitability import Doubt, facts_of, suitability
+from napari_attnseg.viewer.bringing import pixels_of
 from napari_attnseg.viewer.layers import LayerSource, layer_source
 from napari_attnseg.viewer.results import run_bytes
 
 if TYPE_CHECKING:
     from napari_attnseg.cards import Card
+    from napari_attnseg.viewer.dispatching import Dispatch
     from napari_attnseg.viewer.hub import Hub
 
 WINDOW_BYTES = 100 << 20
@@ -27,6 +30,38 @@ def chosen_source(hub: Hub) -> LayerSource | None:
         return layer_source(hub.source) if hub.source is not None else None
     except AttnSegError:  # Run will say what is wrong with it
         return None
+
+
+class Asking:
+    """Asks the engine what a run will cost; ``live.forecasted`` follows.
+
+    Of an image that is not at hand a single slice is read, in a thread: shape and type tell the
+    rest. What cannot be asked is let go: Run will say why.
+    """
+
+    def __init__(self, hub: Hub, dispatch: Dispatch) -> None:
+        self._hub = hub
+        self._handover = Handover(hub.scratch, dispatch)
+
+    def ask(self) -> None:
+        """About the chosen image and model."""
+        hub, live = self._hub, self._hub.live
+        if hub.source is None or not hub.checkpoint:
+            return
+        if hub.at_hand:
+            hub.prepare()
+            live.request_forecast()
+            return
+        pixels = pixels_of(hub.source)
+        z = min(hub.visible_z(), pixels.shape[0] - 1)
+        live.set_model(hub.checkpoint, hub.device)
+        sample = Sample(pixels, z)
+        self._handover.start(sample, lambda ref: live.request_forecast(ref, z), lambda error: None)
+
+    def drop(self) -> None:
+        """The choice is another one: what was asked is not about it."""
+        self._handover.drop()
+        self._hub.live.drop_forecast()
 
 
 def doubts_about(source: LayerSource, card: Card) -> list[Doubt]:

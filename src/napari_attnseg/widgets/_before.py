@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QFrame, QLabel, QSizePolicy, QVBoxLayout, QWidget
 from napari_attnseg.control.handover import AT_ONCE_BYTES
 from napari_attnseg.io.suitability import Doubt
 from napari_attnseg.viewer.before_run import (
+    Asking,
     chosen_source,
     cost_words,
     disk_words,
@@ -91,8 +92,9 @@ class DoubtsBlock(QFrame):
 class CostLine(QWidget):
     """One line above Run: memory, disk and time of a run over a volume, and what will not fit.
 
-    The engine measures one slice for it, which the run then has already. Nothing is asked for
-    single images, nor while the engine works or the image would have to be copied first.
+    The engine measures one slice for it, which the run then has already; of an image that would
+    have to be copied first it gets that slice alone. Nothing is asked for single images, nor
+    while the engine works.
     """
 
     said = Signal(str)
@@ -101,6 +103,7 @@ class CostLine(QWidget):
         super().__init__()
         self.hub = hub
         self._owed = False
+        self._asking = Asking(hub, to_main_thread)
         self._along = hub.live.state.along
         self.words = hint()
         self.words.setToolTip(
@@ -126,6 +129,7 @@ class CostLine(QWidget):
     def again(self) -> None:
         """Another choice: what was said is not about it."""
         self._owed = True
+        self._asking.drop()
         self._say("")
         self._settle.start()
 
@@ -152,10 +156,9 @@ class CostLine(QWidget):
         if shape is None or self.hub.closed or self.hub.live.state.busy:
             return
         self._say(self._refusal(shape))
-        if self.hub.client.pid is not None and self.hub.at_hand:
+        if self.hub.client.pid is not None:
             self._owed = False
-            self.hub.prepare()
-            self.hub.live.request_forecast()
+            self._asking.ask()
 
     def _refusal(self, shape: tuple[int, int, int]) -> str:
         free, gathering = self.hub.scratch.room_bytes, self.hub.live.gathering(shape)
@@ -177,6 +180,7 @@ class CostLine(QWidget):
     def _on_busy(self, busy: bool) -> None:
         if busy:
             self._owed = False  # the outcome will tell more
+            self._asking.drop()
             self.clear()
 
     def _say(self, words: str) -> None:
