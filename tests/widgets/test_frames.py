@@ -108,9 +108,8 @@ def test_sixty_slices_that_nobody_looks_at_are_few_frames(
 ) -> None:
     segment, tune = docks
     hub = segment.hub
-    layers = hub._results[id(hub.source), hub.checkpoint] = ResultLayers(
-        hub.viewer, hub.source, "model", hub.card
-    )
+    layers = ResultLayers(hub.viewer, hub.source, "model", hub.card)
+    hub._made.put(hub.checkpoint, layers)
     layers.ensure_labels()
     hub.results_changed.emit(layers)
     live = hub.live

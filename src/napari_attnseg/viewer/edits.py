@@ -47,6 +47,7 @@ class HandEdits(ShownLabels):
     """
 
     travelled = Signal(object, bool)  # Step, whether it was taken back (else brought again)
+    misfit = Signal()  # the layer was given pixels of another shape: it cannot be kept any more
 
     def __init__(
         self,
@@ -67,12 +68,17 @@ class HandEdits(ShownLabels):
         if not empty:
             self.model[:] = self.data  # what the layer holds at the start is the model's answer
             self._planes.answered.update(range(shape[0]))
-        layer.events.paint.connect(self._on_paint)
-        layer.events.labels_update.connect(self._close_stroke)
-        layer.events.set_data.connect(self._close_stroke)
+        self._listen(True)
         # the key bindings and menus of napari call these two on the layer itself
         layer.undo = lambda: self.travel(back=True)
         layer.redo = lambda: self.travel(back=False)
+
+    def leave(self) -> None:
+        """The layer is somebody else's from now on: napari's own undo, and nothing kept."""
+        self._listen(False)
+        self._behind, self.recorder = None, None
+        for name in ("undo", "redo"):
+            vars(self.layer).pop(name, None)
 
     @property
     def answering(self) -> bool:
@@ -225,6 +231,22 @@ class HandEdits(ShownLabels):
 
     # --- inside -------------------------------------------------------------------------------
 
+    def _listen(self, on: bool) -> None:
+        told = {
+            "paint": self._on_paint,
+            "labels_update": self._close_stroke,
+            "set_data": self._close_stroke,
+            "data": self._on_data,
+        }
+        for name, call in told.items():
+            event = getattr(self.layer.events, name)
+            event.connect(call) if on else event.disconnect(call)
+
+    def _on_data(self, event: Any = None) -> None:
+        if not self.fits:
+            self._open = False
+            self.misfit.emit()
+
     def _begin(self, step: Step) -> None:
         self._close_stroke()
         self._settle_pending()
@@ -268,7 +290,7 @@ class HandEdits(ShownLabels):
 
     def _close_stroke(self, event: Any = None) -> None:
         """The pixels of a step announced earlier are there now."""
-        if self._open:
+        if self._open and self.fits:
             self._open = False
             self._take_stroke()
 

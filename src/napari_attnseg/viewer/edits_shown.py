@@ -68,6 +68,12 @@ class ShownLabels:
         return np.asarray(self.layer.data).reshape(self.shape)
 
     @property
+    def fits(self) -> bool:
+        """Whether the layer's pixels have the shape that they had."""
+        shape = tuple(self.layer.data.shape)
+        return shape == self.shape or (1, *shape) == self.shape
+
+    @property
     def count(self) -> int:
         """How many pixels are held by hand; what code set counts once it was absorbed."""
         return self._held.count

@@ -29,6 +29,7 @@ from napari_attnseg.viewer.journal_keeper import Keeper
 from napari_attnseg.viewer.layers import METADATA
 from napari_attnseg.viewer.level_maps import LevelLayers
 from napari_attnseg.viewer.looking import first_image, seen
+from napari_attnseg.viewer.made import Made
 from napari_attnseg.viewer.preferences import recall, remember
 from napari_attnseg.viewer.results import ResultLayers
 from napari_attnseg.viewer.shelf import Shelf
@@ -88,13 +89,14 @@ class Hub:
         self.card: Card | None = None
         self.device = str(recall("device", "auto"))
         self._shelf = Shelf()
-        self._results: dict[tuple[int, str], ResultLayers] = {}
+        self._made = Made()
         self._answers = Answers(self.live, self.results_changed.emit, turns)
         self._bringing = Bringing(self.live, dispatch)
         self.levels = LevelLayers(self)
         self.query: AttentionQuery | None = None  # the docks share it, see ``query_for``
         self.refining: RefineWork | None = None  # likewise, see ``refine_work_for``
         self.keeper = Keeper(self, dispatch)
+        self._made.gone.connect(self._on_labels_gone)
         self._listen(viewer)
         self._choose_first(viewer)
 
@@ -119,9 +121,7 @@ class Hub:
     @property
     def results(self) -> ResultLayers | None:
         """Layers of the chosen image and model, if they have any."""
-        if self.source is None:
-            return None
-        return self._results.get((id(self.source), self.checkpoint))
+        return self._made.get(self.source, self.checkpoint)
 
     @property
     def answered(self) -> ResultLayers | None:
@@ -137,8 +137,7 @@ class Hub:
     @property
     def former_results(self) -> list[ResultLayers]:
         """Layers that other models made of the chosen image."""
-        mine = (id(self.source), self.checkpoint)
-        return [r for k, r in self._results.items() if k[0] == mine[0] and k != mine]
+        return self._made.former(self.source, self.checkpoint)
 
     @property
     def models(self) -> list[str]:
@@ -280,7 +279,7 @@ class Hub:
     @property
     def every_result(self) -> list[tuple[str, ResultLayers]]:
         """Checkpoint and layers of all images and models, oldest first."""
-        return [(key[1], results) for key, results in self._results.items()]
+        return self._made.every
 
     def close(self) -> None:
         """End engines and remove scratch; layers stay as they are. May be called twice."""
@@ -332,19 +331,25 @@ class Hub:
         return first_image(viewer, lambda layer: not is_result(layer))
 
     def _on_inserted(self, event: Any) -> None:
+        self._made.welcome(event.value)
         if self.source is None:
             self.set_source(self._first_image(self.viewer))
 
     def _on_removed(self, event: Any) -> None:
         self.scratch.hold(("layer", id(event.value)), "")
+        self._made.forget(event.value)
         if event.value is not self.source:
             return
         self.cancel()
         self.live.forget_image()
-        for key in [k for k in self._results if k[0] == id(event.value)]:
-            del self._results[key]
         self._answers.layers = None
         self.set_source(self._first_image(self.viewer))
+
+    def _on_labels_gone(self, layer: Layer, words: str) -> None:
+        self.keeper.forget(layer)
+        self.results_changed.emit(self.results)
+        if words:
+            self.live.note.emit(words)
 
     def _follow_dims(self, event: Any = None) -> None:
         """What is looked at comes first: in live answers, and in what is left of a run."""
@@ -367,12 +372,12 @@ class Hub:
     def results_for(self, shape: tuple[int, ...], checkpoint: str = "") -> ResultLayers:
         """The layers of the chosen image by ``checkpoint`` (the chosen one)."""
         assert self.source is not None
-        key = (id(self.source), checkpoint or self.checkpoint)
-        found = self._results.get(key)
+        model = checkpoint or self.checkpoint
+        found = self._made.get(self.source, model)
         if found is None or found.shape != shape:
-            card = self.card if key[1] == self.checkpoint else None
-            found = ResultLayers(self.viewer, self.source, Path(key[1]).stem, card, self.scratch)
-            self._results[key] = found
+            card = self.card if model == self.checkpoint else None
+            found = ResultLayers(self.viewer, self.source, Path(model).stem, card, self.scratch)
+            self._made.put(model, found)
             self.results_changed.emit(found)
         return found
 

@@ -128,6 +128,12 @@ class Keeper:
         book = self._books.get(id(results))
         return book is not None and book.journal.wait()
 
+    def forget(self, layer: Layer) -> None:
+        """A labels layer was removed or is not ours any more: nothing more is written of it. The
+        journal stays with the others until the window closes: a person may have slipped."""
+        for key in [k for k, book in self._books.items() if book.edits.layer is layer]:
+            self._books.pop(key).close()
+
     def close(self) -> None:
         """The window was closed in order."""
         self.painted.close()

@@ -6,18 +6,20 @@ then on only its pixels change. The person may hide, rename, recolour or delete 
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from psygnal import Signal
 
 from napari_attnseg.control.volumes import FULL_PRECISION_VOXELS
 from napari_attnseg.viewer.edits import HandEdits
+from napari_attnseg.viewer.inserting import insert
 from napari_attnseg.viewer.layers import METADATA, layer_source, map_transform, transform_of
 from napari_attnseg.viewer.looking import viewed_axis, visible_slice
 from napari_attnseg.viewer.memory import store_bytes, volume_store
@@ -59,6 +61,8 @@ class ResultLayers:
     ``scratch``: where the pixels of large layers lie (without one: in memory).
     """
 
+    lost = Signal(object, str)  # a labels layer that is ours no more, why
+
     def __init__(
         self,
         viewer: ViewerModel,
@@ -81,6 +85,7 @@ class ResultLayers:
         self.grid: MapGrid | None = None
         self.provenance: Mapping[str, Any] = {}
         self._refreshed: dict[str, float] = {}
+        self._former: weakref.ref[HandEdits] | None = None
         self._ready: tuple[Labels, npt.NDArray[np.uint8]] | None = None
 
     # --- names and places ---------------------------------------------------------------------
@@ -179,6 +184,22 @@ class ResultLayers:
         self.maps[what] = layer
         self._insert(layer, self._below_labels())
 
+    def let_go(self, layer: Layer) -> bool:
+        """The labels ``layer`` left the layer list; false when it was not ours."""
+        if layer is not self.labels or self.edits is None:
+            return False
+        self._former = weakref.ref(self.edits)  # the layer itself holds them, if anybody does
+        self.labels = self.edits = None
+        return True
+
+    def take_back(self, layer: Layer) -> bool:
+        """``layer`` came into the list; true when it is the labels that left it before."""
+        edits = self._former() if self._former is not None else None
+        if edits is None or edits.layer is not layer or self.labels is not None:
+            return False
+        self.labels, self.edits, self._former = edits.layer, edits, None
+        return True
+
     def bytes_to_come(self) -> int:
         """Bytes of scratch that the labels and the probability of a run will need."""
         labels, probability = (self.layer(what) is None for what in ("labels", "probability"))
@@ -248,10 +269,27 @@ class ResultLayers:
 
     # --- inside -------------------------------------------------------------------------------
 
+    def _on_misfit(self) -> None:
+        """Somebody gave the labels pixels that do not lie on the image any more."""
+        labels, edits = self.labels, self.edits
+        if labels is None or edits is None:
+            return
+        self.labels = self.edits = None
+        edits.leave()
+        labels.metadata.pop(METADATA, None)
+        got, wanted = tuple(labels.data.shape), self.shape[-self.source.ndim :]
+        self.lost.emit(
+            labels,
+            f"{labels.name} was given pixels of shape {got} in place of {wanted}: it is yours now "
+            "and was left as it is. The next answer comes in a new layer.",
+        )
+
     def _hand_edits(self, layer: Labels, model: npt.NDArray[np.uint8] | None = None) -> HandEdits:
         """The edits of an empty layer; their large steps lie where the volumes lie."""
         folder = None if self._scratch is None else self._scratch.path
-        return HandEdits(layer, self.shape, self._paintable, True, model, folder)
+        edits = HandEdits(layer, self.shape, self._paintable, True, model, folder)
+        edits.misfit.connect(self._on_misfit)
+        return edits
 
     def _entry(self, what: str) -> dict[str, Any]:
         """Our note in a layer's metadata; labels carry the space they must be saved in."""
@@ -286,16 +324,7 @@ class ResultLayers:
         return layer
 
     def _insert(self, layer: Layer, index: int, choose: bool = False) -> None:
-        """Add a layer, without taking the person's selection away unless it is to be chosen."""
-        layers = self.viewer.layers
-        chosen = layers.selection.active
-        if choose or chosen is None:
-            layers.insert(index, layer)
-            return
-        with _keeping_selection(layers):
-            layers.insert(index, layer)
-        if layers.selection.active is not chosen and chosen in layers:
-            layers.selection.active = chosen
+        insert(self.viewer.layers, index, layer, choose)
 
     def _below_labels(self) -> int:
         layers = self.viewer.layers
@@ -345,21 +374,6 @@ class ResultLayers:
             return False
         self._refreshed[key] = now
         return True
-
-
-@contextlib.contextmanager
-def _keeping_selection(layers: Any) -> Iterator[None]:
-    """napari chooses every new layer; choosing it and the former one again takes a fifth of the
-    time of adding it."""
-    chooses = getattr(layers, "_activate_on_insert", None)
-    if chooses is None:  # another napari: the selection is put right afterwards
-        yield
-        return
-    layers._activate_on_insert = False
-    try:
-        yield
-    finally:
-        layers._activate_on_insert = chooses
 
 
 def fineness(shape: tuple[int, ...]) -> Any:

@@ -91,8 +91,8 @@ class AfterPanel(QWidget):
         self.classes.setVisible(labels is not None)
         for widget in (self.split, self.watershed, self.export):
             widget.setEnabled(labels is not None)
-        if labels is not None and labels is not self._watched:
-            self._watched = labels
+        known, self._watched = self._watched, labels
+        if labels is not None and labels is not known:
             labels.events.paint.connect(self._count_soon)
             labels.events.set_data.connect(self._count_soon)
         self._count()

@@ -77,11 +77,13 @@ class ClassLegend(QWidget):
         """Show the classes of ``results``, or nothing before there are labels."""
         labels = results.layer("labels") if results is not None else None
         self.setVisible(labels is not None)
-        if labels is None or labels is self._labels:
+        if labels is self._labels:
             return
         self._watch(self._labels, False)
         self._watch(labels, True)
-        self._results, self._labels = results, labels
+        self._results, self._labels = results, labels  # none: removed labels are let go
+        if labels is None:
+            return
         self._counts, self._stale = np.zeros((0, LABELS), np.int64), set()
         self._rebuild()
         self._recount()
