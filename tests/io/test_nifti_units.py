@@ -8,11 +8,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from napari_attnseg.errors import InputError
 from napari_attnseg.geometry import Geometry
 from napari_attnseg.io import nifti_mapped
 from napari_attnseg.io.agreement import agreement
 from napari_attnseg.io.export import write_mask
 from napari_attnseg.io.image import read_image, read_mask
+from napari_attnseg.io.measure_files import measure_file
 from napari_attnseg.io.measure_space import space_of
 from napari_attnseg.io.measures import measure
 from napari_attnseg.io.suitability import facts_of_volume
@@ -101,6 +103,20 @@ def test_measures_are_the_same_whatever_the_unit(tmp_path: Path) -> None:
         (one,) = agreement(ids, other, space, tolerance=0.2)
         assert one.hd95 == pytest.approx(0.5, rel=1e-5)
         assert one.surface_dice < 1
+
+
+def test_a_mask_that_lost_its_unit_is_told_from_one_of_another_scan(tmp_path: Path) -> None:
+    path = scan(tmp_path, "micron")
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.ones(SHAPE, np.uint8), image.affine), tmp_path / "mask.nii")
+    with pytest.raises(InputError, match=r"0\.001 times as large: one of the two headers names"):
+        measure_file(tmp_path / "mask.nii", path)
+    moved = image.affine.copy()
+    moved[0, 3] += 9000
+    other = nib.Nifti1Image(np.ones(SHAPE, np.uint8), moved, image.header)
+    nib.save(other, tmp_path / "moved.nii")
+    with pytest.raises(InputError, match="voxels apart; take files of the same scan"):
+        measure_file(tmp_path / "moved.nii", path)
 
 
 def test_a_mapped_scan_is_scaled_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,10 +89,23 @@ def in_place(mask: Volume, other: Volume, path: Path, called: str = "the mask") 
     apart = _apart(space_of(mask), space_of(other), other.shape, axes)
     if apart > APART:
         raise InputError(
-            f"{path.name} does not lie where {called} lies: up to {apart:.3g} voxels apart; "
-            "take files of the same scan, or resample one first"
+            f"{path.name} does not lie where {called} lies: up to {apart:.3g} voxels apart"
+            f"{_unit_words(space_of(mask), space_of(other))}; take files of the same scan, or "
+            "resample one first"
         )
     return np.flip(other.view, axes) if axes else other.view
+
+
+def _unit_words(mask: Space, other: Space) -> str:
+    """Where one is a thousand or a million times the other: the unit in a header got lost."""
+    size = float(np.median(np.array(other.spacing) / mask.spacing))
+    power = round(np.log10(size) / 3)
+    if not power or abs(size / 1000.0**power - 1) > APART:
+        return ""
+    return (
+        f", its voxels {size:g} times as large: one of the two headers names another unit of "
+        "length (a mask that lost its micrometres?)"
+    )
 
 
 def _apart(mask: Space, other: Space, shape: tuple[int, ...], axes: tuple[int, ...]) -> float:
