@@ -58,7 +58,12 @@ def work(plan: dict[str, Any]) -> None:
     strokes.brush_size = 3
     for points in plan["strokes"]:
         drag(viewer, strokes, points)
-        settled(dock)
+        if "log" not in plan:
+            settled(dock)
+        else:
+            number = len(list(Path(plan["log"]).glob("*.npy")))
+            np.save(Path(plan["log"]) / "part", strokes.data)
+            (Path(plan["log"]) / "part.npy").replace(Path(plan["log"]) / f"{number:02}.npy")
     dock.strokes.strength.moved.emit("strength", 0.8)
     settled(dock)
     mask = dock.work.results.labels

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from napari_attnseg.cli.restore import _labels
 from napari_attnseg.io.journal_folder import left_behind
 from napari_attnseg.viewer import preferences
 from napari_attnseg.viewer.samples import nuclei
@@ -44,18 +45,24 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     }
 
 
-@pytest.fixture
-def killed(plan: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
-    """What the window showed last; its process is dead."""
+def start(plan: dict[str, Any], tmp_path: Path, until: Path) -> subprocess.Popen[bytes]:
+    """The window, once the file ``until`` is there."""
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     command = [sys.executable, str(HERE / "refined_to_kill.py"), str(tmp_path / "plan.json")]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     end = time.monotonic() + PATIENCE_SECONDS
-    while not Path(plan["out"]).exists():
+    while not until.exists():
         assert process.poll() is None, (tmp_path / "log").read_text()[-3000:]
         assert time.monotonic() < end, (tmp_path / "log").read_text()[-3000:]
-        time.sleep(0.1)
+        time.sleep(0.02)
+    return process
+
+
+@pytest.fixture
+def killed(plan: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """What the window showed last; its process is dead."""
+    process = start(plan, tmp_path, Path(plan["out"]))
     os.kill(process.pid, signal.SIGKILL)
     process.wait(10)
     with np.load(plan["out"], allow_pickle=False) as data:
@@ -112,3 +119,28 @@ def test_a_refined_mask_and_its_strokes_come_back_and_it_goes_on(
     qtbot.waitUntil(lambda: bool(work.fresh) and not work.control.busy, timeout=60_000)
     assert segment.hub.keeper.kept(work.results)
     assert segment.hub.keeper.painted.kept(work.watch.layer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_while_strokes_and_answers_come_every_stroke_is_there(
+    seed: int, plan: dict[str, Any], tmp_path: Path
+) -> None:
+    """Oracle: the strokes that the window itself told of before it was killed."""
+    rng = np.random.default_rng(seed)
+    plan["strokes"] = rng.integers(5, 90, (14, 2, 2)).tolist()
+    plan["log"] = str(tmp_path / "states")
+    Path(plan["log"]).mkdir()
+    least = int(rng.integers(1, 9))
+    process = start(plan, tmp_path, Path(plan["log"]) / f"{least:02}.npy")
+    time.sleep(float(rng.random()) * 0.4)
+    process.kill()
+    process.wait(10)
+    last = np.load(sorted(Path(plan["log"]).glob("[0-9]*.npy"))[-1])
+    found = {bool(left.facts.get("painted")): left for left in left_behind()}
+    assert set(found) == {True, False}, "strokes and mask"
+    restored = _labels(found[True])[0]
+    assert (last == 2).sum() > 20
+    assert (restored[last > 0] == last[last > 0]).all(), "nothing that was painted is lost"
+    assert not found[False].state.facts.get("saved")
+    assert _labels(found[False]).any()
