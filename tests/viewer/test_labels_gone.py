@@ -14,6 +14,7 @@ from napari.components import ViewerModel
 from napari_attnseg.viewer import memory
 from napari_attnseg.viewer.hub import Hub
 from napari_attnseg.viewer.layers import METADATA
+from napari_attnseg.viewer.refined import RefinedLayers
 from napari_attnseg.viewer.results import ResultLayers
 
 pytestmark = pytest.mark.gui
@@ -155,3 +156,22 @@ def test_a_picture_of_two_axes_given_a_volume(hub: tuple[Hub, ViewerModel]) -> N
     assert not told
     labels.data = np.ones((13, 9), np.uint8)
     assert "(13, 9) in place of (9, 13)" in told[0]
+
+
+def test_refined_labels_go_and_misfit_alike(hub: tuple[Hub, ViewerModel]) -> None:
+    one, viewer = hub
+    layers = RefinedLayers(viewer, one.source, "net", None, one.scratch)
+    told: list[tuple[object, str]] = []
+    layers.lost.connect(lambda *what: told.append(what))
+    labels = layers.ensure_labels()
+    assert one.keeper.attach(layers) is not None
+    viewer.layers.remove(labels)
+    assert layers.labels is layers.edits is None
+    assert not one.keeper.kept(layers)
+    viewer.add_layer(labels)
+    assert layers.labels is labels
+    labels.data = np.zeros((1, 2, 3), np.uint8)
+    assert layers.labels is None
+    assert [words.partition(" was ")[0] for _, words in told] == ["", "", labels.name]
+    layers.take(0, np.ones(SHAPE[1:], np.uint8), None)
+    assert layers.labels.data[0].all()

@@ -281,6 +281,11 @@ class Hub:
         """Checkpoint and layers of all images and models, oldest first."""
         return self._made.every
 
+    def say(self, words: str) -> None:
+        """A sentence that the docks show, if there is one."""
+        if words:
+            self.live.note.emit(words)
+
     def close(self) -> None:
         """End engines and remove scratch; layers stay as they are. May be called twice."""
         if self.closed:
@@ -331,25 +336,26 @@ class Hub:
         return first_image(viewer, lambda layer: not is_result(layer))
 
     def _on_inserted(self, event: Any) -> None:
-        self._made.welcome(event.value)
         if self.source is None:
             self.set_source(self._first_image(self.viewer))
 
     def _on_removed(self, event: Any) -> None:
         self.scratch.hold(("layer", id(event.value)), "")
-        self._made.forget(event.value)
         if event.value is not self.source:
             return
         self.cancel()
         self.live.forget_image()
+        self._made.forget(event.value)
         self._answers.layers = None
         self.set_source(self._first_image(self.viewer))
 
     def _on_labels_gone(self, layer: Layer, words: str) -> None:
+        """Or they are back."""
         self.keeper.forget(layer)
+        for results in (results for _, results in self.every_result if results.labels is layer):
+            self.keeper.attach(results)
         self.results_changed.emit(self.results)
-        if words:
-            self.live.note.emit(words)
+        self.say(words)
 
     def _follow_dims(self, event: Any = None) -> None:
         """What is looked at comes first: in live answers, and in what is left of a run."""

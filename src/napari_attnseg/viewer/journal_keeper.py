@@ -56,6 +56,7 @@ class Keeper:
         live.state_changed.connect(self._on_state)
         live.released.connect(self._on_released)
         live.finished.connect(self._on_finished)
+        hub.viewer.layers.events.removed.connect(self._on_removed)
 
     def attach(self, results: ResultLayers | None, **more: Any) -> Book | None:
         """Begin the journal of ``results`` when it has labels and none yet; ``None``: it has not.
@@ -168,6 +169,9 @@ class Keeper:
             self._pixels[id(image)] = weakref.ref(image), name
             threading.Thread(target=_keep, args=(folder / name, pixels), daemon=True).start()
         return {"kept": name}
+
+    def _on_removed(self, event: Any) -> None:
+        self.forget(event.value)
 
     def _edits(self) -> HandEdits | None:
         """Of the chosen image and model: theirs are the values that the sliders show."""

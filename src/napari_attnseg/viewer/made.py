@@ -46,19 +46,10 @@ class Made:
         """Checkpoint and layers of all images and models."""
         return [(name, results) for (_, name), results in self._known.items()]
 
-    def forget(self, layer: Layer) -> None:
-        """A layer left the list: an image with all that was made of it, or labels with what lies
-        under them. Their undo steps and the model's answer are kept for as long as somebody holds
-        the layer: put into the list again, it has them again."""
-        for key in [key for key in self._known if key[0] == id(layer)]:
+    def forget(self, source: Layer) -> None:
+        """An image was closed."""
+        for key in [key for key in self._known if key[0] == id(source)]:
             del self._known[key]
-        if any([results.let_go(layer) for _, results in self.every]):
-            self.gone.emit(layer, "")
-
-    def welcome(self, layer: Layer) -> None:
-        """A layer came into the list, perhaps back."""
-        if any([results.take_back(layer) for _, results in self.every]):
-            self.gone.emit(layer, "")
 
     def _on_lost(self, layer: Layer, words: str) -> None:
         self.gone.emit(layer, words)

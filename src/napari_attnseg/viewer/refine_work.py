@@ -363,6 +363,7 @@ class RefineWork:
         if found is None or found.shape != shape:
             about = Path(checkpoint).stem, card_of(checkpoint), self.hub.scratch
             found = RefinedLayers(self.hub.viewer, source, *about)
+            found.lost.connect(lambda _, words: self.hub.say(words))
             self._layers[id(source), checkpoint] = found
         return found
 

@@ -61,7 +61,7 @@ class ResultLayers:
     ``scratch``: where the pixels of large layers lie (without one: in memory).
     """
 
-    lost = Signal(object, str)  # a labels layer that is ours no more, why
+    lost = Signal(object, str)  # a labels layer that is ours no more or again, and why
 
     def __init__(
         self,
@@ -86,6 +86,8 @@ class ResultLayers:
         self.provenance: Mapping[str, Any] = {}
         self._refreshed: dict[str, float] = {}
         self._former: weakref.ref[HandEdits] | None = None
+        viewer.layers.events.removed.connect(self._on_removed)
+        viewer.layers.events.inserted.connect(self._on_inserted)
         self._ready: tuple[Labels, npt.NDArray[np.uint8]] | None = None
 
     # --- names and places ---------------------------------------------------------------------
@@ -184,22 +186,6 @@ class ResultLayers:
         self.maps[what] = layer
         self._insert(layer, self._below_labels())
 
-    def let_go(self, layer: Layer) -> bool:
-        """The labels ``layer`` left the layer list; false when it was not ours."""
-        if layer is not self.labels or self.edits is None:
-            return False
-        self._former = weakref.ref(self.edits)  # the layer itself holds them, if anybody does
-        self.labels = self.edits = None
-        return True
-
-    def take_back(self, layer: Layer) -> bool:
-        """``layer`` came into the list; true when it is the labels that left it before."""
-        edits = self._former() if self._former is not None else None
-        if edits is None or edits.layer is not layer or self.labels is not None:
-            return False
-        self.labels, self.edits, self._former = edits.layer, edits, None
-        return True
-
     def bytes_to_come(self) -> int:
         """Bytes of scratch that the labels and the probability of a run will need."""
         labels, probability = (self.layer(what) is None for what in ("labels", "probability"))
@@ -268,6 +254,21 @@ class ResultLayers:
             layer.contrast_limits = (0.0, top)
 
     # --- inside -------------------------------------------------------------------------------
+
+    def _on_removed(self, event: Any) -> None:
+        """The labels left the layer list: what lies under them is kept for as long as somebody
+        holds the layer."""
+        if event.value is self.labels and self.edits is not None:
+            self._former = weakref.ref(self.edits)  # the layer itself holds them
+            self.labels = self.edits = None
+            self.lost.emit(event.value, "")
+
+    def _on_inserted(self, event: Any) -> None:
+        """The labels came back, with their steps, unless others stand in their place."""
+        edits = self._former() if self._former is not None else None
+        if edits is not None and edits.layer is event.value and self.labels is None:
+            self.labels, self.edits, self._former = edits.layer, edits, None
+            self.lost.emit(event.value, "")
 
     def _on_misfit(self) -> None:
         """Somebody gave the labels pixels that do not lie on the image any more."""
