@@ -13,12 +13,14 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import tifffile
 from PIL import Image
 
 from napari_attnseg.errors import ExportError
 from napari_attnseg.geometry import Geometry
 from napari_attnseg.io import export_nifti
+from napari_attnseg.io.comment import comment_of
 from napari_attnseg.io.export import write_mask, write_scalar
 from napari_attnseg.io.image import read_image, read_mask
 from napari_attnseg.io.volume import Volume
@@ -246,6 +248,44 @@ def test_tiff_keeps_the_resolution(tmp_path, options, tags):
         assert file.shaped_metadata[0]["classes"] == {"1": "cell"}
     again = read_image(tmp_path / "m.tif")
     assert again.spacing_mm == pytest.approx(source.spacing_mm)
+
+
+@pytest.mark.parametrize("spacing", [(5.0, 0.7, 0.9), (0.3, 1 / 3, 2.0), (1e-4, 2e-4, 3e-4)])
+@pytest.mark.parametrize("top", [3, 700])
+def test_other_readers_find_the_distance_of_slices_in_a_tiff(tmp_path, spacing, top):
+    """In tifffile's reading of ImageJ's description: numbers per unit, as ImageJ has them."""
+    labels = np.random.default_rng(0).integers(0, top + 1, SHAPE).astype(np.uint16)
+    source = Volume(labels, pixel_mm=spacing)
+    write_mask(tmp_path / "m.tif", labels, source, {1: "Zellen, groß"}, {"model": "ü"})
+    with tifffile.TiffFile(tmp_path / "m.tif") as file:
+        told, tags = file.imagej_metadata, file.pages[0].tags
+        assert file.series[0].axes == "ZYX"
+        (y, per_y), (x, per_x) = (tags[f"{a}Resolution"].value for a in "YX")
+    assert (told["spacing"], told["unit"], told["slices"]) == (spacing[0], "mm", SHAPE[0])
+    assert (per_y / y, per_x / x) == pytest.approx(spacing[1:], rel=1e-6)
+    assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(tmp_path / "m.tif")), labels)
+    assert read_image(tmp_path / "m.tif").spacing_mm == pytest.approx(spacing, rel=1e-6)
+    assert np.array_equal(read_mask(tmp_path / "m.tif").view, labels)
+    assert comment_of(tmp_path / "m.tif")["classes"] == {"1": "Zellen, groß"}
+    assert comment_of(tmp_path / "m.tif")["provenance"]["model"] == "ü"
+    values = labels.astype(np.float32) / 7
+    write_scalar(tmp_path / "p.tif", values, source)
+    assert np.array_equal(tifffile.imread(tmp_path / "p.tif"), values)
+    assert read_image(tmp_path / "p.tif").spacing_mm == pytest.approx(spacing, rel=1e-6)
+
+
+def test_a_wrong_distance_of_slices_is_found(tmp_path, monkeypatch):
+    from napari_attnseg.io import export_raster
+
+    labels, real = np.ones(SHAPE, np.uint8), tifffile.imwrite
+
+    def wrong(path, data, metadata, **options):
+        real(path, data, metadata={**metadata, "spacing": 2.0}, **options)
+
+    monkeypatch.setattr(export_raster.tifffile, "imwrite", wrong)
+    with pytest.raises(ExportError, match="voxel sizes do not read back"):
+        write_mask(tmp_path / "m.tif", labels, Volume(labels, pixel_mm=(5.0, 0.7, 0.7)))
+    assert not (tmp_path / "m.tif").exists()
 
 
 def test_tiff_stack(tmp_path):

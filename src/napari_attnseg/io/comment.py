@@ -72,6 +72,7 @@ def _tiff_texts(mask: Path) -> Iterator[str]:
 
     with tifffile.TiffFile(mask) as file:
         yield str(getattr(file.pages.first, "description", ""))
+        yield str((file.imagej_metadata or {}).get("Info", ""))
 
 
 def _png_texts(mask: Path) -> Iterator[str]:

@@ -1,4 +1,8 @@
-"""TIFF and PNG export: ids as grey values, resolution kept, class names inside."""
+"""TIFF and PNG export: ids as grey values, resolution kept, class names inside.
+
+A stack whose voxel size is known is an ImageJ stack, which is how TIFF readers know a distance
+between slices; our comment is then its ``Info``.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,10 @@ from napari_attnseg.io.read_back import differs, reading_back
 from napari_attnseg.io.volume import Volume
 
 PNG_KEY = "napari-attnseg"
+IMAGEJ = ("uint8", "uint16", "float32")
+"""Types that ImageJ knows."""
+CLOSE = 1e-6
+"""Share of a size: in TIFF a resolution is a fraction of whole numbers."""
 
 
 def prepare(suffix: str, array_ZYX: np.ndarray, source: Volume | None, text: str) -> Job:
@@ -37,6 +45,8 @@ def prepare(suffix: str, array_ZYX: np.ndarray, source: Volume | None, text: str
             again = load(path)
         if again.dtype != data.dtype or not np.array_equal(again, data):
             raise differs("pixels")
+        if suffix != ".png" and (spacing := _spaced(data, source)):
+            _check_size(path, spacing)
         return True
 
     return Job(data.shape, write, verify)
@@ -55,6 +65,21 @@ def _load_png(path: Path) -> np.ndarray:
 
 
 def _save_tiff(path: Path, data: np.ndarray, source: Volume | None, text: str) -> None:
+    spacing = _spaced(data, source)
+    if spacing:
+        tifffile.imwrite(
+            path,
+            data,
+            imagej=True,
+            byteorder="<",
+            compression="zlib",
+            photometric="minisblack",
+            software="napari-attnseg",
+            resolution=(1 / spacing[2], 1 / spacing[1]),
+            resolutionunit="NONE",  # pixels per unit of the description
+            metadata={"axes": "ZYX", "spacing": spacing[0], "unit": "mm", "Info": text},
+        )
+        return
     options: dict[str, Any] = {}
     resolution = source.resolution if source else None
     spacing = source.spacing_mm if source else ()
@@ -77,6 +102,23 @@ def _save_tiff(path: Path, data: np.ndarray, source: Volume | None, text: str) -
         software="napari-attnseg",
         **options,
     )
+
+
+def _spaced(data: np.ndarray, source: Volume | None) -> tuple[float, ...]:
+    """The voxel size (Z, Y, X) in mm of what becomes an ImageJ stack; empty for all others."""
+    known = source is not None and data.ndim == 3 and data.dtype.name in IMAGEJ
+    return tuple(float(s) for s in source.spacing_mm) if known and source is not None else ()
+
+
+def _check_size(path: Path, spacing: tuple[float, ...]) -> None:
+    """Whether another reader would find the voxel size; raises ``ExportError``."""
+    with reading_back(), tifffile.TiffFile(path) as file:
+        told: dict[str, Any] = file.imagej_metadata or {}
+        tags = file.pages.first.tags
+        per_mm = [tags[f"{axis}Resolution"].value for axis in "YX"]
+        found = (float(told.get("spacing", 0)), *(b / a for a, b in per_mm))
+    if told.get("unit") != "mm" or not np.allclose(found, spacing, rtol=CLOSE, atol=0):
+        raise differs("voxel sizes")
 
 
 def _load_tiff(path: Path) -> np.ndarray:
