@@ -38,11 +38,10 @@ def foreign_volume(layer: Layer) -> Volume | None:
     ``Volume.assumed`` says where it was taken from.
     """
     path = layer.source.path
-    if path is not None and Path(path).is_file():
-        found = _behind(Path(path), layer)
-        if found is not None:
-            return found
-    return volume_of_transform(_pixels(layer), layer)
+    found = _behind(Path(path), layer) if path is not None and Path(path).is_file() else None
+    if found is not None and found.spacing_mm:
+        return found
+    return volume_of_transform(_pixels(layer), layer) or found  # a file without a size says less
 
 
 def space_words(layer: Layer) -> str:
