@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from results import device, section, write_section
-from volume_children import CHILDREN, SHIPPED, TINY, tiny_model
+from volume_children import CHILDREN, SHIPPED, TINY, full_size_model, tiny_model
 from volume_parts import SIDE, Watched, write_phantom
 
 TITLE = "volume"
@@ -145,7 +145,8 @@ ABOUT = (
     "Each row by `xvfb-run -a python benchmarks/bench_volume.py ROW --write`, ROW being as "
     "`{row}`, on {device}; float32, OMP_NUM_THREADS={threads} in every process, of which a run "
     "leaves one to the window where there are several. `tiny`: a `smooth_unet` of an eighth of the "
-    "width with random weights. Extra: above the window and its engine with torch imported and "
+    "width with random weights; the CT model without the 3 mm of its card, so that both forms see "
+    "every pixel. Extra: above the window and its engine with torch imported and "
     "nothing open; largest from opening until the threshold was moved. First visible slice: from "
     "the press of Run, with the model loaded, until the canvas was drawn with it. MONAI: "
     "`SliceInferer` with the same network in a process of its own, above that with the model "
@@ -160,7 +161,7 @@ def measured(word: str, folder: Path, monai: bool) -> list[str]:
     wish = Wish.of(word)
     path = folder / f"ct{wish.slices}{wish.suffix}"
     write_phantom(path, wish.slices)
-    model = tiny_model(folder) if wish.model == TINY else wish.model
+    model = (tiny_model if wish.model == TINY else full_size_model)(folder)
     try:
         cells = predict_row(path, model) if wish.predict else window_row(path, model, monai)
         return [*wish.names, *cells]

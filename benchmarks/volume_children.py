@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,12 +172,23 @@ def tiny_model(folder: Path) -> str:
     names, tuning = known.class_names, Tuning.of(threshold=0.01, rule="authors", gamma=0.5)
     card = Card(
         spec=model.spec.to_json(),
-        preprocessing=known.preprocessing,
+        preprocessing=replace(known.preprocessing, spacing_mm=None),
         class_names=names,
         tuning=tuning,
     )
     save_checkpoint(folder / f"{TINY}.safetensors", model, card)
     return str(folder / f"{TINY}.safetensors")
+
+
+def full_size_model(folder: Path) -> str:
+    """The shipped network without the pixel size that it asks for: MONAI's form sees all pixels of
+    a slice, and so must ours beside it."""
+    from napari_attnseg.models.checkpoint import load_checkpoint, save_checkpoint
+
+    known = load_checkpoint(SHIPPED)
+    card = replace(known.card, preprocessing=replace(known.card.preprocessing, spacing_mm=None))
+    save_checkpoint(folder / f"{SHIPPED}.safetensors", known.model, card)
+    return str(folder / f"{SHIPPED}.safetensors")
 
 
 CHILDREN: dict[str, Callable[..., None]] = {

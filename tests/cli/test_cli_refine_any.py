@@ -26,7 +26,7 @@ SMALL = ["width=0.125", "levels=1", "iterations=2"]
 def run(*arguments: object) -> str:
     found = CliRunner().invoke(app, [str(a) for a in arguments])
     assert found.exit_code == 0, found.output + str(found.exception)
-    return found.output
+    return found.stdout
 
 
 @pytest.fixture(scope="module")

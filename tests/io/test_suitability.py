@@ -179,13 +179,18 @@ def test_it_is_quick_on_a_large_volume_in_its_file(tmp_path: Path) -> None:
     assert min(times) < 0.05
 
 
-def test_the_shipped_ct_model_knows_the_size_of_its_pixels() -> None:
-    """Trained on one scan of 3 mm: half and twice of that pass, a fine scan is told."""
+def test_the_shipped_ct_model_brings_pixels_to_the_size_it_knows() -> None:
+    """Trained on one scan of 3 mm: a fine scan is resampled, only one without a size is told."""
     path = shipped_checkpoints()["ct_organs_smooth_unet"]
     card = read_card(path)
     assert trained_spacing(card) == ((3.0, 3.0, 3.0), (3.0, 3.0, 3.0))
+    assert card.preprocessing.spacing_mm == (3.0, 3.0, 3.0)
+    for spacing in (0.7, 1.5, 6.1):
+        assert not any("trained on" in s for _, s in told(scan(), card, (5.0, spacing, spacing)))
+    assert any("the model works at 3 x 3 mm" in s for _, s in told(scan(), card, ()))
+    other = replace(card, preprocessing=replace(card.preprocessing, spacing_mm=None))
     for spacing, fits in ((0.8, False), (1.4, False), (1.5, True), (6.0, True), (6.1, False)):
-        sentences = [s for _, s in told(scan(), card, (5.0, spacing, spacing))]
+        sentences = [s for _, s in told(scan(), other, (5.0, spacing, spacing))]
         assert any("was trained on 3 x 3 mm" in s for s in sentences) is not fits, spacing
     from napari_attnseg.models.checkpoint import load_checkpoint
 
