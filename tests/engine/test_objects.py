@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import product
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from napari_attnseg.engine.objects import split_objects
 from napari_attnseg.errors import InputError
+from napari_attnseg.io import components
 
 
 def flood_fill(labels: np.ndarray) -> np.ndarray:
@@ -113,3 +115,35 @@ def test_too_many_objects():
         split_objects(mask)
     with pytest.raises(InputError, match="expected the axes"):
         split_objects(mask[0])
+
+
+@pytest.mark.parametrize("min_size", [0, 3])
+@pytest.mark.parametrize(("shape", "density"), [((23, 11, 13), 0.12), ((6, 9, 7), 0.4)])
+def test_blocks_of_two_slices_make_no_difference(shape, density, min_size, monkeypatch):
+    monkeypatch.setattr(components, "BLOCK_VOXELS", 2 * shape[1] * shape[2])
+    rng = np.random.default_rng(5)
+    labels = (rng.integers(1, 4, shape) * (rng.random(shape) < density)).astype(np.uint8)
+    expected = flood_fill(labels)
+    sizes = np.bincount(expected.ravel())
+    kept = [i for i in range(1, len(sizes)) if sizes[i] >= min_size]
+    number = np.zeros(len(sizes), int)
+    number[kept] = np.arange(1, len(kept) + 1)
+    ids, count = split_objects(labels, min_size=min_size)
+    assert count == len(kept) > 5
+    assert np.array_equal(ids, number[expected])
+
+
+def test_many_slices_take_a_block_of_memory():
+    """Beside the ids memory is that of a block of a million voxels, not of ten million."""
+    labels = np.zeros((160, 256, 256), np.uint8)
+    labels[:, 20:60, 30:200] = 1
+    labels[40:90, 100:220, 40:60] = 2
+    tracemalloc.start()
+    try:
+        ids, count = split_objects(labels)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert count == 2
+    assert np.array_equal(ids, labels)
+    assert most - ids.nbytes < 60 << 20, most

@@ -9,6 +9,7 @@ from skimage.measure import label
 from skimage.segmentation import watershed as flood
 
 from napari_attnseg.errors import InputError
+from napari_attnseg.io.components import Block, Walk
 
 MAX_OBJECTS = 65535
 
@@ -32,19 +33,59 @@ def split_objects(
     labels = np.asarray(labels_ZYX)
     if labels.ndim != 3:
         raise InputError(f"got labels of shape {labels.shape}; expected the axes (Z, Y, X)")
+    if not watershed:
+        return _numbered(labels, min_size)
     flat = len(labels) == 1
     work = labels[0] if flat else labels
     ids = label(work, background=0, connectivity=work.ndim)
-    if watershed and ids.any():
+    if ids.any():
         ids = _split(work, ids, min_distance, spacing_mm[-work.ndim :])
     ids, count = _compact(ids, min_size)
+    _check_count(count)
+    ids = ids.astype(np.uint16)
+    return (ids[None] if flat else ids), count
+
+
+def _numbered(labels: np.ndarray, min_size: int) -> tuple[np.ndarray, int]:
+    """Parts as they are, a block of slices at a time: besides the mask and the ids memory is that
+    of a block."""
+    ids, walk = np.zeros(labels.shape, np.uint16), Walk(labels)
+    found = [_sizes_and_firsts(block, labels.shape) for block in walk]
+    if not found:
+        return ids, 0
+    sizes, firsts = (np.concatenate(values) for values in zip(*found, strict=True))
+    of, count = walk.whole()
+    size, first = np.zeros(count, np.int64), np.full(count, labels.size)
+    np.add.at(size, of, sizes)
+    np.minimum.at(first, of, firsts)
+    kept = np.flatnonzero(size >= max(min_size, 1))
+    _check_count(len(kept))
+    rank = np.zeros(count, np.uint16)
+    rank[kept[np.argsort(first[kept])]] = np.arange(1, len(kept) + 1)
+    for block in walk:
+        own = block.parts[block.own, 1:-1, 1:-1]
+        seen = own > 0
+        block.inside(ids)[seen] = rank[of[own[seen] - 1 + block.first]]
+    return ids, len(kept)
+
+
+def _sizes_and_firsts(block: Block, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Of every part of a block its voxels, and its first one (a flat index of the volume)."""
+    own = block.parts[block.own, 1:-1, 1:-1]
+    parts, at, sizes = np.unique(own, return_index=True, return_counts=True)
+    z, y, x = np.unravel_index(at, own.shape)
+    flat = ((z + block.z) * shape[1] + y + block.y) * shape[2] + x + block.x
+    size, first = np.zeros(block.count + 1, np.int64), np.full(block.count + 1, np.prod(shape))
+    size[parts], first[parts] = sizes, flat
+    return size[1:], first[1:]
+
+
+def _check_count(count: int) -> None:
     if count > MAX_OBJECTS:
         raise InputError(
             f"got {count} objects, expected at most {MAX_OBJECTS}; raise the smallest size "
             "or smooth the mask first"
         )
-    ids = ids.astype(np.uint16)
-    return (ids[None] if flat else ids), count
 
 
 def _split(
