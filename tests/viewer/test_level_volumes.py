@@ -11,6 +11,7 @@ from napari.components import ViewerModel
 from napari_attnseg.control.questions import LevelMapFile
 from napari_attnseg.viewer.level_maps import show_picture
 from napari_attnseg.viewer.level_stacks import show_winner
+from napari_attnseg.viewer.level_volumes import strongest
 from napari_attnseg.viewer.results import ResultLayers
 
 pytestmark = [
@@ -106,6 +107,15 @@ def test_the_slider_keeps_its_slices(
         assert layer.data[tuple(np.round(at).astype(int))] == cell
     outside = layer.world_to_data(results.source.data_to_world((min(cells) - 1, 4.5, 4.5)))
     assert round(outside[0]) < 0
+
+
+def test_the_strongest_slice_is_told() -> None:
+    values = np.zeros((3, 2, 2), np.float32)
+    values[2, 1, 0] = 1
+    assert strongest(file(depth=(4.0, 3.5)), values, 20) == 12  # cells of slices 2-5, 6-9, 10-13
+    assert strongest(file(depth=(4.0, 3.5)), values, 9) == 8
+    assert strongest(file(), values, 9) is None
+    assert strongest(file(depth=(4.0, 3.5)), np.zeros((5, 3, 2, 2)), 9) is None
 
 
 def test_which_wins_is_a_volume_of_ids() -> None:

@@ -73,6 +73,8 @@ def test_maps_rows_and_the_mask_before_a_level(widget: Any, qtbot: Any, checkpoi
         qtbot.waitUntil(lambda key=key: maps.layer(key) is not None, timeout=WAIT)
         layer = maps.layer(key)
         assert layer.visible
+        plane = np.unravel_index(int(found.values.argmax()), found.values.shape)[0]
+        assert f"slice {round(found.depth[1] + found.depth[0] * plane)}" in panel.boxes[key].text()
         low, scale = (
             np.array([found.depth[i], *part])
             for i, part in ((1, found.scale.offset), (0, found.scale.scale))

@@ -28,7 +28,7 @@ from napari_attnseg.viewer.level_stacks import (
     mean_of,
     show_winner,
 )
-from napari_attnseg.viewer.level_volumes import is_volume, on_image, show_volume
+from napari_attnseg.viewer.level_volumes import is_volume, on_image, show_volume, strongest
 from napari_attnseg.viewer.results import MapGrid
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ class LevelLayers:
     """The chosen maps of the hub's image and model.
 
     ``known``: all maps that the model has shown (rows only after a pixel was asked). ``ranges``:
-    lowest and highest value of each on the slice seen last. ``chosen``: those in sight; the eye
+    lowest and highest value of each on the slice seen last; ``peaks``: of volumes, the slice on
+    which they are largest. ``chosen``: those in sight; the eye
     in the layer list chooses too. ``entries``: names of the pictures of those that are several;
     ``figures``: the values of those that are no picture. ``about``: of a 3D model, which part of
     the scan they are of, in words. ``changed`` tells that one of these is new.
@@ -62,6 +63,7 @@ class LevelLayers:
         self.asker = LevelAsker(hub.live)
         self.known: tuple[LevelMapFile, ...] = ()
         self.ranges: dict[Key, tuple[float, float]] = {}
+        self.peaks: dict[Key, int] = {}
         self.chosen: set[Key] = set()
         self.stacks = Stacks()
         self.figures: dict[Key, npt.NDArray[Any]] = {}
@@ -172,6 +174,7 @@ class LevelLayers:
         self.known, self.at, self.about = (), None, ""
         self.chosen.clear()
         self.ranges.clear()
+        self.peaks.clear()
         self.stacks.clear()
         self.figures.clear()
         self._shown.clear()
@@ -198,10 +201,18 @@ class LevelLayers:
             seen = mean_of(found, values)
             ends = float(seen.min(initial=np.inf)), float(seen.max(initial=-np.inf))
             self.ranges[found.place, found.name] = ends
+            self._note_peak(found, seen, results.shape[0])
             self._adopt(found)
             self._update(results, found, event.z, values)
         if before != (self.ranges, self.about) or event.y >= 0:
             self.changed.emit()
+
+    def _note_peak(self, found: LevelMapFile, seen: npt.NDArray[Any], slices: int) -> None:
+        peak = strongest(found, seen, slices)
+        if peak is None:
+            self.peaks.pop((found.place, found.name), None)
+        else:
+            self.peaks[found.place, found.name] = peak
 
     def _sort(self, event: LevelMapsDone, maps: Sequence[npt.NDArray[Any]]) -> None:
         """Tell pictures, several pictures and figures apart."""

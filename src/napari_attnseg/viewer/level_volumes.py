@@ -34,6 +34,15 @@ def on_image(
     return values[..., 0, :, :] if found.depth and results.source.ndim == 2 else values
 
 
+def strongest(found: LevelMapFile, values: npt.NDArray[Any], slices: int) -> int | None:
+    """The slice on which a volume (d, h, w) is largest; ``None`` for what is none."""
+    if not found.depth or values.ndim != 3 or not values.size:
+        return None
+    plane = int(np.unravel_index(int(values.argmax()), values.shape)[0])
+    scale, first = found.depth
+    return min(max(round(first + scale * plane), 0), slices - 1)
+
+
 def show_volume(
     results: ResultLayers, what: str, found: LevelMapFile, values: npt.NDArray[Any], **look: Any
 ) -> Any:

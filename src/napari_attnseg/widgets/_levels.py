@@ -211,6 +211,8 @@ class LevelsPanel(QWidget):
             with QSignalBlocker(box):
                 box.setChecked(key in self.maps.chosen)
             words = f"{words_of(known[key])}{range_words(self.maps.ranges.get(key))}"
+            if key in self.maps.peaks:  # a volume: it may be somewhere else that it is strong
+                words += f", most on slice {self.maps.peaks[key]}"
             box.setText(words)
             box.setToolTip(f"{tip_of(known[key])}\nHere: {words}")
             self._fill_part(known[key], key)
