@@ -172,6 +172,6 @@ def test_refined_labels_go_and_misfit_alike(hub: tuple[Hub, ViewerModel]) -> Non
     assert layers.labels is labels
     labels.data = np.zeros((1, 2, 3), np.uint8)
     assert layers.labels is None
-    assert [words.partition(" was ")[0] for _, words in told] == ["", "", labels.name]
+    assert [words.partition(" were ")[0] for _, words in told] == ["", "", "The labels of ct"]
     layers.take(0, np.ones(SHAPE[1:], np.uint8), None)
     assert layers.labels.data[0].all()

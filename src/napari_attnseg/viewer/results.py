@@ -281,8 +281,9 @@ class ResultLayers:
         got, wanted = tuple(labels.data.shape), self.shape[-self.source.ndim :]
         self.lost.emit(
             labels,
-            f"{labels.name} was given pixels of shape {got} in place of {wanted}: it is yours now "
-            "and was left as it is. The next answer comes in a new layer.",
+            f"The labels of {self.source.name} were given pixels of shape {got} in place of "
+            f"{wanted}: their layer is yours now and was left as it is. The next answer comes in a "
+            "new layer.",
         )
 
     def _hand_edits(self, layer: Labels, model: npt.NDArray[np.uint8] | None = None) -> HandEdits:
