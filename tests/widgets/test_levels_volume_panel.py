@@ -103,3 +103,27 @@ def test_maps_rows_and_the_mask_before_a_level(widget: Any, qtbot: Any, checkpoi
     qtbot.waitUntil(lambda: bool(answers), timeout=WAIT)
     assert answers[-1].window == session.seen(4, (2, 3)).where
     assert answers[-1].window in panel.compare.counts.text()
+
+
+def test_kept_voxels_have_a_volume_each(widget: Any, qtbot: Any, checkpoint: Path) -> None:
+    """In two windows: each lies about its own voxel."""
+    from napari_attnseg.engine.session import Session
+
+    panel, hub = widget.levels, widget.hub
+    panel.fold.setChecked(True)
+    qtbot.waitUntil(lambda: bool(hub.levels.known), timeout=WAIT)
+    panel.ask.click()
+    session = Session(str(checkpoint), "cpu")
+    session.set_image(SCAN, flips=(False, True, False))
+    kept, voxels = panel.query.kept, ((4, 2, 3), (4, 30, 38))
+    for voxel in voxels:
+        kept.keep(*voxel)
+    for number, voxel in enumerate(voxels, 1):
+        name = f"level 2 row {number}"
+        qtbot.waitUntil(lambda name=name: hub.results.layer(name) is not None, timeout=WAIT)
+        layer, wanted = hub.results.layer(name), session.rows(*voxel)[-1]
+        np.testing.assert_allclose(layer.data, wanted.values, atol=1e-5)
+        inside = np.round(layer.world_to_data(hub.source.data_to_world(voxel))).astype(int)
+        assert ((inside >= 0) & (inside < layer.data.shape)).all()
+    first, second = (hub.results.layer(f"level 2 row {n}") for n in (1, 2))
+    assert not np.allclose(first.translate, second.translate)
