@@ -69,18 +69,25 @@ def test_every_figure_is_that_of_a_loop(
 
 
 @pytest.mark.slow  # the import of MONAI
-def test_monai_finds_the_same() -> None:
+@pytest.mark.parametrize("spacing", [(2.5, 0.8, 1.3), (5.0, 0.7, 0.7), (0.3, 4.0, 1.0)])
+def test_monai_finds_the_same(spacing: tuple[float, float, float]) -> None:
     torch = pytest.importorskip("torch")
-    from monai.metrics import compute_hausdorff_distance, compute_surface_dice
+    from monai.metrics import (
+        compute_dice,
+        compute_hausdorff_distance,
+        compute_iou,
+        compute_surface_dice,
+    )
 
     a, b = (ids(s, (9, 17, 13), 1) for s in (4, 5))
-    spacing = (2.5, 0.8, 1.3)
     [found] = agreement(a, b, Space(np.diag([*spacing, 1.0]), "mm"))
     assert found.tolerance == 2.0
     one, two = (torch.from_numpy(np.stack([m == 0, m == 1]))[None] for m in (a, b))
     told = {"include_background": False, "spacing": list(spacing)}
     far = compute_hausdorff_distance(one, two, percentile=95, **told)
     near = compute_surface_dice(one, two, class_thresholds=[2.0], **told)
+    for ours, theirs in ((found.dice, compute_dice), (found.iou, compute_iou)):
+        assert ours == pytest.approx(float(theirs(one, two, include_background=False)), rel=1e-6)
     assert found.hd95 == pytest.approx(float(far), rel=1e-5)
     assert found.surface_dice == pytest.approx(float(near), rel=1e-5)
 

@@ -11,6 +11,7 @@ import pytest
 import zarr
 
 from napari_attnseg.errors import InputError
+from napari_attnseg.io.export import write_mask
 from napari_attnseg.io.image import image_size, read_image, read_mask
 from napari_attnseg.io.many import ManyVolumes
 from zarr_images import SHAPE, axes_of, ranks, write
@@ -43,6 +44,38 @@ def test_units_and_the_shared_scale(tmp_path: Path, unit: str | None, mm: float,
     np.testing.assert_allclose(volume.spacing_mm, np.array([6, 5, 2.5]) * mm)
     np.testing.assert_allclose(volume.display_translate, np.array([2, 20, 30]) * mm, rtol=1e-9)
     assert ("no unit of length" in volume.assumed) == bool(said)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_places_are_those_of_both_levels_of_transformations(tmp_path: Path, version: str) -> None:
+    """World = outer scale * (scale * voxel + translation) + outer translation, voxel by voxel."""
+    path = write(
+        tmp_path / "a.zarr", ranks(), unit="micrometer", shift=(5.0, 6.0, 7.0), version=version
+    )
+    head = path / (".zattrs" if version == "0.4" else "zarr.json")
+    told = json.loads(head.read_text())
+    (image,) = (told if version == "0.4" else told["attributes"]["ome"])["multiscales"]
+    image["coordinateTransformations"] = [
+        {"type": "scale", "scale": [2.0, 10.0, 20.0]},
+        {"type": "translation", "translation": [1.0, -2.0, 3.0]},
+    ]
+    head.write_text(json.dumps(told))
+    volume = read_image(path)
+    inner = image["datasets"][0]["coordinateTransformations"][0]["scale"]
+    for zyx in ((0, 0, 0), (2, 3, 5)):
+        z, y, x = (
+            (outer * (step * at + shift) + offset) * 1e-3
+            for at, step, shift, outer, offset in zip(
+                zyx, inner, (5, 6, 7), (2, 10, 20), (1, -2, 3), strict=True
+            )
+        )
+        ras = volume.geometry.affine @ (*zyx[::-1], 1)
+        np.testing.assert_allclose(ras[:3], (-x, -y, z), rtol=1e-12)
+    ids = (np.asarray(volume.view) % 5).astype(np.uint8)
+    write_mask(tmp_path / "m.ome.zarr", ids, volume)
+    again = read_image(tmp_path / "m.ome.zarr")
+    assert np.array_equal(again.geometry.affine, volume.geometry.affine)
+    assert np.array_equal(np.asarray(again.view), ids)
 
 
 def test_opening_reads_no_pixels_and_planes_read_each_chunk_once(
