@@ -12,10 +12,13 @@ import torch
 from skimage.io import imread, imsave
 from typer.testing import CliRunner
 
+from napari_attnseg.cards import Card
 from napari_attnseg.cli import app
 from napari_attnseg.engine.cka import CKAResult
 from napari_attnseg.engine.cka_report import CKARequest, compare_checkpoints, part_starts, plot
 from napari_attnseg.errors import InputError
+from napari_attnseg.models.base import create_model
+from napari_attnseg.models.checkpoint import save_checkpoint
 
 
 @pytest.fixture
@@ -66,6 +69,16 @@ def test_too_few_images(tmp_path: Path, tiny_checkpoint: Path) -> None:
     imsave(path, np.zeros((16, 16), np.uint8), check_contrast=False)
     with pytest.raises(InputError, match="got 1 images for CKA, expected at least 4"):
         next(compare_checkpoints(CKARequest(str(tiny_checkpoint), (path,)), "cpu"))
+
+
+def test_a_3d_model_is_refused_in_one_sentence(folder: Path, tmp_path: Path) -> None:
+    model = create_model("unet", in_channels=1, ndim=3, width=0.1, levels=1)
+    card = Card(spec=model.spec.to_json(), tuning=model.tuning())
+    save_checkpoint(tmp_path / "whole.safetensors", model, card)
+    images = tuple(sorted(folder.iterdir()))
+    wish = CKARequest(str(tmp_path / "whole.safetensors"), images)
+    with pytest.raises(InputError, match=r"whole\.safetensors, expected models of slices"):
+        next(compare_checkpoints(wish, "cpu"))
 
 
 def test_picture_has_the_first_layers_at_the_lower_left(tmp_path: Path) -> None:

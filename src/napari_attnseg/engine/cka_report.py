@@ -56,6 +56,12 @@ def compare_checkpoints(
     place = choose_device(device)
     names = [request.model_a, *([request.model_b] if request.model_b else [])]
     sources = [load_source(name, None) for name in names]
+    for model, _, name in sources:
+        if model.ndim == 3:
+            raise InputError(
+                f"got the 3D model {Path(name).name}, expected models of slices: layers are "
+                "compared over many images of one size; choose models of slices"
+            )
     models = [model.to(place).eval() for model, _, _ in sources]
     seen = [_seen(card.preprocessing, request.size) for _, card, _ in sources]
     slices = list(_slices(request.images, request.limit))
