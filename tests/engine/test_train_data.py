@@ -87,6 +87,8 @@ def test_a_scan_is_learnt_from_upright_whatever_way_its_file_runs(tmp_path: Path
     for name, turn in (("ras", (1, 1, 1)), ("lpi", (-1, -1, -1))):
         images, masks = folders(tmp_path / name) if (tmp_path / name).mkdir() is None else ("", "")
         directed = affine @ np.diag([*turn, 1.0])
+        back = np.array(turn) < 0
+        directed[:3, 3] = np.where(back, (np.array(data.shape) - 1) * np.diag(affine)[:3], 0)
         steps = tuple(slice(None, None, t) for t in turn)
         # the mask is stored the other way round than its image: it must be turned to fit
         nib.save(nib.Nifti1Image(data[steps], directed), Path(images) / "s.nii.gz")

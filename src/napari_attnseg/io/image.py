@@ -175,7 +175,8 @@ def mask_of(path: str | Path, image: Volume, notes: list[str] | None = None) -> 
 
     Two NIfTI files of one scan may run along an axis in opposite directions; their geometries say
     so. A DICOM-SEG holds the slices that are drawn on: it is put into those of the image. Sizes are
-    the caller's to compare. What reading decided is appended to ``notes``.
+    the caller's to compare. What reading decided is appended to ``notes``. Raises ``InputError``
+    where both state their places and the mask lies elsewhere (see ``measure_files.in_place``).
     """
     mask = read_mask(path)
     if notes is not None and mask.note:
@@ -184,5 +185,8 @@ def mask_of(path: str | Path, image: Volume, notes: list[str] | None = None) -> 
         return mask.view
     if mask.part_of_grid:
         return on_grid(mask, image).view
-    axes = tuple(axis for axis in range(3) if mask.flips[axis] != image.flips[axis])
-    return np.flip(mask.view, axes) if axes else mask.view
+    if mask.shape != image.shape:
+        return mask.view
+    from napari_attnseg.io.measure_files import in_place
+
+    return np.asarray(in_place(image, mask, Path(path), "its image"))

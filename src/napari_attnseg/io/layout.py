@@ -161,7 +161,9 @@ def read_item(item: Item, rule: LabelRule) -> tuple[Volume, np.ndarray]:
     try:
         target = rule.apply(_view(item.mask, image))
     except InputError as error:
-        raise InputError(f"{item.mask.name}: {error}") from error
+        told = str(error)
+        named = told if told.startswith(item.mask.name) else f"{item.mask.name}: {told}"
+        raise InputError(named) from error
     if item.region is not None:
         target[_view(item.region, image) == 0] = UNKNOWN
     return image, target

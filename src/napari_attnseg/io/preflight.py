@@ -19,6 +19,7 @@ from napari_attnseg.errors import InputError
 from napari_attnseg.io.image import image_size, read_image, read_mask
 from napari_attnseg.io.layout import Layout, read_item
 from napari_attnseg.io.looks import Intensity, Looks
+from napari_attnseg.io.measure_files import in_place
 from napari_attnseg.io.pairs import Pairing, check_pair_sizes, pair_folders
 from napari_attnseg.io.regrid import on_grid
 
@@ -194,6 +195,8 @@ def _look(found: Looks, image_path: Path, mask_path: Path) -> str:
     try:
         image, mask = read_image(image_path), read_mask(mask_path)
         mask = on_grid(mask, image) if mask.part_of_grid else mask
+        if mask.shape == image.shape:
+            in_place(image, mask, mask_path, "its image")
     except InputError as error:
         return str(error)
     found.add(image, mask.view, (image_path.name, mask_path.name), mask.note)
