@@ -29,6 +29,14 @@ TIP = (
 )
 
 
+def named(path: str, chosen: str, kinds: str) -> str:
+    """The file that is written: a typed ending counts, unless another format than the first was
+    chosen in the dialog. ``kinds``: all of them, see ``writer.filters_of``."""
+    typed = path.lower().endswith(writer.SUFFIXES)
+    untouched = chosen == kinds.partition(";;")[0]
+    return path if typed and untouched else writer.with_ending(path, chosen)
+
+
 class ExportPart(QWidget):
     """A button, and the verdict under it. ``results``: whose labels are written.
 
@@ -73,7 +81,7 @@ class ExportPart(QWidget):
         path, kind = QFileDialog.getSaveFileName(self, "Export the mask", str(folder / name), kinds)
         if path:
             remember("export_folder", str(Path(path).parent))
-            self._export_as(path, writer.with_ending(path, kind))
+            self._export_as(path, named(path, kind, kinds))
 
     def _export_as(self, asked: str, path: str) -> None:
         """Write ``path``, unless it is there and the dialog asked only about another name."""
