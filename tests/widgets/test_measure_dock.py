@@ -132,6 +132,27 @@ def test_a_reference_is_compared_and_shown(dock: MeasureWidget, qtbot: Any) -> N
     qtbot.waitUntil(lambda: "same place" in dock.errors.message, timeout=5000)
 
 
+def test_a_binary_reference_is_compared_with_the_first_class(
+    dock: MeasureWidget, qtbot: Any
+) -> None:
+    """0 and 255, as ImageJ writes a mask: said, and not shown as another class everywhere."""
+    layer = dock.mask.layer
+    assert layer is not None
+    yes = np.where(np.asarray(layer.data) == 1, 255, 0).astype(np.uint8)
+    place = {"scale": layer.scale, "translate": layer.translate, "units": layer.units}
+    theirs = dock.viewer.add_labels(yes, name="theirs", **place)
+    dock.mask.choose(layer)
+    again(dock, qtbot, lambda: dock.reference.layer.choose(theirs))
+    liver = next(a for a in dock.answer.agreements if a.id == 1)
+    assert (liver.dice, liver.fp, liver.fn) == (1, 0, 0)
+    assert "255 of the reference is compared as 1" in dock.reference.used.text()
+    dock.reference.error_map.click()
+    qtbot.waitUntil(lambda: "mask_errors" in dock.viewer.layers, timeout=5000)
+    errors = dock.viewer.layers["mask_errors"].data
+    assert (errors == 1).sum() == (yes > 0).sum()
+    assert not (errors == 4).any()
+
+
 def test_tidying_is_one_step_of_undo(dock: MeasureWidget, qtbot: Any) -> None:
     layer = dock.mask.layer
     before = layer.data.copy()
