@@ -12,6 +12,7 @@ predicts, and its place with nibabel and SimpleITK.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import subprocess
 import sys
 import tempfile
@@ -36,6 +37,9 @@ LABELS = "segment.hub.results.labels"
 BUSY = "segment.hub.live.state.busy"
 THRESHOLD = 'tune.rows["threshold"].slider'
 FIGURES = "segment.hub.tuning.get('threshold'), segment.hub.results.edits.count"
+DONE = "pulse_for(segment.hub.live).done"
+SEEN = 66
+"""The slice of the pictures."""
 CHECKSUM = f"__import__('zlib').crc32(__import__('numpy').array({LABELS}.data).tobytes())"
 
 
@@ -99,9 +103,13 @@ class Walk:
 
     def picture(self, name: str, part: str | None = None) -> None:
         """A picture of the page, with few colours."""
+        self.keep(self.look(name, part), name)
+
+    @staticmethod
+    def keep(raw: Path, name: str) -> None:
+        """A shot becomes a picture of the page."""
         path = HERE / f"volume_{name}.png"
-        self.napari.shot(path, part)
-        image = Image.open(path).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
+        image = Image.open(raw).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
         image.save(path, optimize=True)
         print(f"{path.name}: {path.stat().st_size // 1000} kB", flush=True)
 
@@ -111,11 +119,15 @@ class Walk:
         self.napari.type(str(path))
         self.napari.key("Tab")  # the list of names like it goes away
         self.look(f"dialog_{path.name}")
-        self.napari.click(f"in_window('QPushButton', {button!r})")
+        for _ in range(2):  # a first click may only close that list
+            with contextlib.suppress(LookupError):
+                self.napari.click(f"in_window('QPushButton', {button!r})")
 
-    def look(self, name: str) -> None:
-        """A picture to judge, not for the page."""
-        self.napari.shot(self.work / f"{name}.png")
+    def look(self, name: str, part: str | None = None) -> Path:
+        """A shot to judge."""
+        path = self.work / f"{name}.png"
+        self.napari.shot(path, part)
+        return path
 
     def dock(self, name: str) -> None:
         """A dock through the Plugins menu."""
@@ -147,8 +159,8 @@ class Walk:
         print(napari.ask("segment.cost.words.text()"), napari.ask("segment.doubts.words.text()"))
         self.picture("opened")
 
-    def go_to(self, z: int) -> None:
-        """Drag the handle of napari's own slider to slice ``z``."""
+    def drag_to(self, z: int) -> None:
+        """Drag the handle of napari's own slider about to slice ``z``."""
         x, y, width, height = self.napari.ask(
             "box(window._qt_viewer.dims.slider_widgets[0].slider)"
         )
@@ -158,13 +170,15 @@ class Walk:
             return round(x + 12 + (width - 24) * k / last), y + height // 2
 
         now = self.napari.ask("viewer.dims.current_step[0]")
-        self.napari.drag(between(at(now), at(z), 16), 0.05)
-        time.sleep(0.4)
-        for _ in range(12):  # the rest by its arrow keys
+        self.napari.drag(between(at(now), at(z), 8), 0.03)
+
+    def go_to(self, z: int) -> None:
+        """The rest of the way to slice ``z`` by the arrow keys."""
+        self.napari.click("middle(window._qt_viewer.canvas.native)")  # the keys are for the canvas
+        for _ in range(12):
             off = z - self.napari.ask("viewer.dims.current_step[0]")
             if not off:
                 return
-            self.napari.move("middle(window._qt_viewer.canvas.native)")
             for _ in range(abs(off)):
                 hand("key", "Right" if off > 0 else "Left")
             time.sleep(0.3)
@@ -173,13 +187,15 @@ class Walk:
         """Run, scroll while it fills, Cancel half-way, go on."""
         napari = self.napari
         napari.click("middle(segment.run)")
-        napari.until(f"{BUSY} and segment.progress.value() > 20", "some slices")
-        self.go_to(80)
-        napari.until("segment.progress.value() >= 55", "half of the slices")
-        self.picture("filling")
-        napari.click("middle(segment.run)")
+        napari.until(f"{BUSY} and 0 < {DONE} < 60", "the first slices")
+        self.drag_to(SEEN)
+        cancel = napari.ask("middle(segment.run)")
+        napari.until(f"{DONE} >= 40", "a third of the slices")
+        raw = self.look("filling")
+        napari.click(tuple(cancel))
         pressed = time.monotonic()
         self.idle()
+        self.keep(raw, "filling")
         words = napari.ask("segment.status.text()")
         print(f"{words} ({time.monotonic() - pressed:.1f} s with waiting)")
         assert words.startswith("Cancelled: "), words
@@ -189,6 +205,7 @@ class Walk:
         words = napari.ask("segment.status.text()")
         print(words)
         assert "known before" in words, words
+        self.go_to(SEEN)
         self.look("done")
 
     def tune(self) -> None:

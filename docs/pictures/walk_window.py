@@ -67,6 +67,8 @@ def names() -> dict[str, Any]:
     found: dict[str, Any] = {"viewer": viewer, "app": QApplication.instance()}
     if viewer is None:
         return found
+    if "napari_attnseg.widgets._bridge" in sys.modules:
+        found["pulse_for"] = sys.modules["napari_attnseg.widgets._bridge"].pulse_for
     found["window"] = viewer.window._qt_window
     for name, widget in viewer.window.dock_widgets.items():
         key = name.split(" (")[0].lower()
@@ -125,7 +127,7 @@ def in_window(kind: str, words: str) -> tuple[int, int]:
     for widget in QApplication.allWidgets():
         if type(widget).__name__ == kind and widget.isVisible():
             text = widget.text() if hasattr(widget, "text") else widget.windowTitle()
-            if text.replace("&", "").startswith(words):
+            if text.replace("&", "") == words:
                 return middle(widget)
     raise LookupError(f"no {kind} {words!r} is seen")
 
