@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -117,6 +118,15 @@ def test_drafts_of_the_living_and_of_other_machines_stay(tmp_path: Path) -> None
         assert {ours.name, far.name, marker.name, "b"} == there
         ours.write_bytes(b"a")
     assert (tmp_path / "a").read_bytes() == b"a"
+
+
+def test_a_folder_of_a_long_run_stays_while_its_process_lives(tmp_path: Path) -> None:
+    """A run along all axes writes for hours into a folder beside its masks."""
+    with tempfile.TemporaryDirectory(prefix=atomic.draft_prefix(), dir=tmp_path) as folder:
+        os.utime(folder, (time.time() - 2 * DAY,) * 2)
+        write_whole(tmp_path / "b", b"b")
+        assert Path(folder).is_dir()
+    assert os.listdir(tmp_path) == ["b"]
 
 
 def test_a_name_of_ours_says_who_writes_it(tmp_path: Path) -> None:

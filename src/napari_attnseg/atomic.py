@@ -129,8 +129,13 @@ def _clear(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def draft_prefix() -> str:
+    """How the name of a draft of this process begins: while it lives, :func:`sweep` leaves it."""
+    return f"{PREFIX}{mark()}@"
+
+
 def _draft(path: Path, suffix: str) -> Path:
-    prefix = f"{PREFIX}{mark()}@"
+    prefix = draft_prefix()
     if suffix.endswith(".zarr"):
         draft = Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=path.parent))
         draft.chmod(0o777 & ~_umask())

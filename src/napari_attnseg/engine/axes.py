@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from napari_attnseg.atomic import draft_prefix
 from napari_attnseg.control.volumes import ALL_AXES, AXES, axes_bytes, axes_named
 from napari_attnseg.engine.loading import IN_PASSING
 from napari_attnseg.engine.predict import Prediction
@@ -199,7 +200,7 @@ def segment_along(
             yield z, prediction
             pause(z + 1, session.n_slices)
         return
-    with tempfile.TemporaryDirectory(prefix=".attnseg-", dir=room) as folder:
+    with tempfile.TemporaryDirectory(prefix=draft_prefix(), dir=room) as folder:
         run = AlongAxes(session, axes_named(axis), tuning, Path(folder))
         try:
             for step in run.steps():
