@@ -78,7 +78,8 @@ class Report:
             parts.append(f"{left} not begun or not finished")
         parts.append(duration(time.monotonic() - self._began))
         if self.table is not None:
-            parts.append(f"table: {self.table.path}")
+            stale = " is NOT up to date: it could not be written" if self.untabled else ""
+            parts.append(f"table: {self.table.path}{stale}")
         say(", ".join(parts))
 
     def _tabled(self, work: Callable[[Table], None]) -> None:
@@ -146,20 +147,22 @@ def run_batch(
     many: bool,
     scheduler: str | None = None,
 ) -> Report:
-    """Work through ``places`` (image to mask), here or on a cluster. ``many``: keep a table.
+    """Work through ``places`` (image to mask), here or on a cluster. ``many``: keep a table;
+    one that is there is kept in any case.
 
     Stopped by the keyboard, the report is ended and ``typer.Exit(130)`` raised. Nothing is made
     in ``out`` for a recipe that cannot be followed, or a scheduler that does not answer.
     """
     from napari_attnseg.engine.batch import tasks_of
-    from napari_attnseg.engine.batch_table import Table
+    from napari_attnseg.engine.batch_table import Table, is_table
 
     begin = _begun_here(recipe) if scheduler is None else _begun_there(recipe, scheduler)
     with begin as rows_of:
         ensure_folder(out)
         sweep(out)
         names = card.class_names
-        table = Table(out, names, [m.name for m in places.values()]) if many else None
+        tabled = many or is_table(out)  # of an earlier batch: its lines are to stay true
+        table = Table(out, names, [m.name for m in places.values()]) if tabled else None
         report = Report(out, len(places), len(names) - 1, table)
         whole = {image.absolute(): mask.absolute() for image, mask in places.items()}
         try:

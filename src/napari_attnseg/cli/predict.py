@@ -86,7 +86,7 @@ def predict(
         typer.Option(
             "--strict",
             help="Refuse images that do not look like those of the training (values, voxel size, "
-            "standing) instead of noting it.",
+            "standing, missing slices) instead of noting it.",
         ),
     ] = False,
     keep_largest: KeepLargest = False,

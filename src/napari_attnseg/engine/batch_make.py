@@ -31,7 +31,7 @@ from napari_attnseg.io.limits import readable_bytes, steady
 from napari_attnseg.io.measure_space import space_of
 from napari_attnseg.io.nifti_mapped import map_nifti
 from napari_attnseg.io.pages import follow, reserve
-from napari_attnseg.io.suitability import Doubt, facts_of_volume, suitability
+from napari_attnseg.io.suitability import Doubt, facts_of_volume, gaps_in, suitability
 from napari_attnseg.io.tidying import tidied
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Maker:
         recipe, session = self.recipe, self.session
         self._check_extras(task.mask)
         source = _read(task.image, recipe.volume)
-        doubts = self._doubts(source)
+        doubts, against = self._doubts(source)
         session.set_image(source)
         labels, probability = self._segmented(source, task.mask.parent, pause)
         labels, lines = tidied(labels, recipe.tidy)
@@ -120,7 +120,7 @@ class Maker:
             provenance={
                 **self._provenance(file_digest),
                 kept.VOXELS: _named(counts),
-                kept.DOUBTS: [doubt.sentence for doubt in doubts if doubt.severity != "note"],
+                kept.DOUBTS: against,
             },
         )
         return replace(
@@ -134,8 +134,9 @@ class Maker:
             said=tuple(lines),
         )
 
-    def _doubts(self, source: Volume) -> list[Doubt]:
-        """What speaks against this image; raises ``Refused`` for it where that is wished."""
+    def _doubts(self, source: Volume) -> tuple[list[Doubt], list[str]]:
+        """What is to be said of this image, and what speaks against it; raises ``Refused`` for
+        the latter where that is wished."""
         axes = axes_named(self.recipe.axis)
         facts = facts_of_volume(source)
         if len(axes) == 1 and facts.spacing_mm:  # what matters is how the slices are cut
@@ -144,10 +145,10 @@ class Maker:
             spacing = tuple(facts.spacing_mm[axis] for axis in order)
             facts = replace(facts, shape=(z, y, x), spacing_mm=spacing)
         found = suitability(facts, self.session.card)
-        grave = [doubt.sentence for doubt in found if doubt.severity != "note"]
-        if self.recipe.strict and grave:
-            raise Refused(f"{'; '.join(grave)} (without --strict it would be segmented)")
-        return found
+        against = [*gaps_in(source), *(doubt.sentence for doubt in found if doubt.refuses)]
+        if self.recipe.strict and against:
+            raise Refused(f"{'; '.join(against)} (without --strict it would be segmented)")
+        return found, against
 
     def _segmented(
         self, source: Volume, folder: Path, pause: Pause

@@ -76,6 +76,14 @@ class Table:
         }
 
 
+def is_table(folder: Path) -> bool:
+    """Whether a table of a batch is there."""
+    try:
+        return bool(_read(folder / NAME))
+    except InputError:
+        return False
+
+
 def _read(path: Path) -> dict[str, dict[str, Any]]:
     """The lines of an earlier table by mask."""
     if not path.exists():

@@ -33,10 +33,17 @@ Severity = Literal["note", "doubt", "wrong"]
 @dataclass(frozen=True)
 class Doubt:
     """One sentence. ``"note"``: worth knowing; ``"doubt"``: the answer may be poor; ``"wrong"``:
-    the image is not what the model was made for. ``--strict`` refuses the last two."""
+    the image is not what the model was made for. ``--strict`` refuses the last two, and notes on
+    what nobody can know (``unknown``)."""
 
     severity: Severity
     sentence: str
+    unknown: bool = False
+
+    @property
+    def refuses(self) -> bool:
+        """Whether ``--strict`` refuses the image for it."""
+        return self.unknown or self.severity != "note"
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +87,17 @@ def facts_of_volume(volume: Volume) -> VolumeFacts:
     """Facts of a volume that was opened; its pixels may still lie in their file."""
     stated = volume.geometry is not None and not volume.assumed
     return facts_of(volume.view, volume.rgb, volume.spacing_mm, stated)
+
+
+def gaps_in(volume: Volume) -> list[str]:
+    """A sentence on slices that are missing, for which blank ones stand; empty for none. Readers
+    note them already."""
+    holes = [str(z) for z, slice_ in enumerate(volume.slices) if slice_ is None]
+    if not holes:
+        return []
+    listed = ", ".join(holes[:10]) + (", ..." if len(holes) > 10 else "")
+    words = "1 slice is" if len(holes) == 1 else f"{len(holes)} slices are"
+    return [f"{words} missing (number {listed}, from 0): export the series again, whole"]
 
 
 def suitability(facts: VolumeFacts, card: Card) -> list[Doubt]:
@@ -190,6 +208,7 @@ def _slices(facts: VolumeFacts, card: Card) -> Iterator[Doubt]:
             "note",
             "no header says how the patient lies: the model expects axial slices with the front "
             "of the body at the top",
+            unknown=True,
         )
     if depth > 1 and not ct:
         yield Doubt(
