@@ -71,7 +71,9 @@ def test_progress_is_told_first_last_and_at_a_pace_between() -> None:
     assert Paced(0.0).due(50, 100)
 
 
-def test_a_run_that_ends_while_its_bar_appears_leaves_no_bar(make_napari_viewer: Any) -> None:
+def test_a_run_that_ends_while_its_bar_appears_leaves_no_bar(
+    make_napari_viewer: Any, qtbot: Any
+) -> None:
     """napari runs the event loop while a bar is made; the end of a short run falls into it."""
     from types import SimpleNamespace
 
@@ -100,7 +102,6 @@ def test_a_run_that_ends_while_its_bar_appears_leaves_no_bar(make_napari_viewer:
 
     activity._new_bar = slow
     live.started.emit(SimpleNamespace(total=3, ready=0))
-    for _ in range(20):
-        QApplication.processEvents()
+    qtbot.waitUntil(lambda: not activity._posted)
     assert activity._bar is None
     assert not [bar for bar in progress._all_instances if "Segmenting" in str(bar.desc)]

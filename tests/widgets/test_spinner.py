@@ -39,7 +39,7 @@ def test_our_bar_is_there_and_nothing_turns(make_napari_viewer: Any, qtbot: Any)
     movie = movie_of(make_napari_viewer())
     live = Live()
     activity = ActivityProgress(live)
-    live.started.emit(SimpleNamespace(total=3))
+    live.started.emit(SimpleNamespace(total=3, ready=0))
     qtbot.waitUntil(lambda: activity._bar is not None)
     assert activity._bar in progress._all_instances
     assert movie.state() == QMovie.MovieState.Paused

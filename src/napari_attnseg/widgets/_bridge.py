@@ -192,7 +192,7 @@ class ActivityProgress:
         self._bar: Any = None
         self._state: tuple[int, int] | None = None
         self._left = ""
-        self._posted = self._showing = self._again = False
+        self._posted = False
         self._spinner = StillSpinner()
         live.started.connect(self._start)
         pulse_for(live).beat.connect(self._step)
@@ -220,21 +220,9 @@ class ActivityProgress:
             in_turns(self._show)
 
     def _show(self) -> None:
-        """Bring the bar to the newest state; a turn that comes while one is shown waits for it."""
+        """Bring the bar to the newest state."""
         self._posted = False
-        self._again = True
-        if self._showing:
-            return
-        self._showing = True
-        try:
-            while self._again:
-                self._again = False
-                self._show_once(self._state)
-        finally:
-            self._showing = False
-
-    def _show_once(self, state: tuple[int, int] | None) -> None:
-        bar = self._bar
+        bar, state = self._bar, self._state
         if bar is not None and (state is None or bar.total != state[1] or state[0] < bar.n):
             self._bar = None  # over, or the next run has begun already
             bar.close()
