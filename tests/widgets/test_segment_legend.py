@@ -87,6 +87,7 @@ def test_legend_names_colours_and_volumes_and_run_stays_in_sight(
 
 def test_outcomes_in_words() -> None:
     assert outcome(1, {"computed": 1}, 1.26) == "Image segmented in 1.3 s."
+    assert outcome(1, {"computed": 1}, 0.03) == "Image segmented in less than 0.1 s."
     assert outcome(30, {"computed": 0}, 0.01) == "30 slices from memory: nothing has changed."
     assert outcome(30, {"computed": 20}, 2.0, ready=11) == (
         "30 slices segmented in 2.0 s, 11 of them known before."

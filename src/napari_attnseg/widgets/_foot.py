@@ -132,7 +132,8 @@ def outcome(depth: int, summary: dict[str, Any], seconds: float, ready: int = 0)
         return f"{what} from memory: nothing has changed."
     before = max(ready, depth - computed)  # one of them may have been made anew for its maps
     known = f", {before} of them known before" if before else ""
-    return f"{what} segmented in {seconds:.1f} s{known}."
+    took = f"{seconds:.1f}" if seconds >= 0.1 else "less than 0.1"
+    return f"{what} segmented in {took} s{known}."
 
 
 def with_foot(dock: QWidget, content: QWidget, *foot: QWidget) -> QFrame:
