@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
 import logging
 import math
 import zlib
 from pathlib import Path
-from typing import IO, TypeAlias, cast
+from typing import IO, TypeAlias
 
 import nibabel as nib
 import numpy as np
@@ -18,6 +17,7 @@ from napari_attnseg.geometry import Geometry
 from napari_attnseg.io.doubts import assumed_space, doubts_of, trailing_note
 from napari_attnseg.io.limits import check_claim, check_numbers
 from napari_attnseg.io.many import chosen
+from napari_attnseg.io.padded import open_gzip
 from napari_attnseg.io.sniff import is_gzip
 from napari_attnseg.io.units import nifti_unit
 from napari_attnseg.io.volume import Volume
@@ -40,7 +40,7 @@ DAMAGE = (
 
 def open_stream(path: Path) -> IO[bytes]:
     """The uncompressed bytes of the file."""
-    return cast(IO[bytes], gzip.open(path) if is_gzip(path) else path.open("rb"))
+    return open_gzip(path) if is_gzip(path) else path.open("rb")
 
 
 class _Repairs(logging.Logger):
