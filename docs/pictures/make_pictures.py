@@ -10,6 +10,8 @@ the affinity of a pixel; ``strokes.gif``: a refined mask follows the brush.
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,12 @@ def grab(viewer: Any, after: float = 1.2) -> Image.Image:
     """The whole window."""
     settle(after)  # legends count a moment after the mask
     return Image.fromarray(viewer.screenshot(canvas_only=False, flash=False)[..., :3])
+
+
+def keep(picture: Image.Image, name: str) -> None:
+    """A picture of few colours beside this script."""
+    few = picture.quantize(256, Image.Quantize.MAXCOVERAGE)
+    few.save(HERE / f"{name}.png", optimize=True)
 
 
 def open_sample(viewer: Any, sample: str, model: str) -> Any:
@@ -93,7 +101,7 @@ def refine_pictures(viewer: Any) -> None:
     dock.affinity.ensurePolished()
     area = dock.choose.parentWidget().parentWidget().parentWidget()
     area.verticalScrollBar().setValue(area.verticalScrollBar().maximum())
-    grab(viewer).save(HERE / "refine.png", optimize=True)
+    keep(grab(viewer), "refine")
     dock.affinity.ask.click()
     for what in (MASK, CHANGE):
         dock.steps.boxes[what].setChecked(False)
@@ -121,7 +129,14 @@ def strokes_gif(viewer: Any, dock: Any) -> None:
 
 
 def main() -> None:
-    """All pictures, one window."""
+    """All pictures, with settings and journals of nobody."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["NAPARI_CONFIG"] = str(Path(folder) / "settings.yaml")
+        take_all()
+
+
+def take_all() -> None:
+    """One window."""
     import napari
     from qtpy.QtWidgets import QScrollArea
 
@@ -131,25 +146,25 @@ def main() -> None:
     hub = open_sample(viewer, "nuclei", "nuclei_smooth_unet")
     hub.ask_row(120, 96)
     settle(2.0)
-    grab(viewer).save(HERE / "segment.png", optimize=True)
+    keep(grab(viewer), "segment")
     tune_dock, tune = viewer.window.add_plugin_dock_widget(PLUGIN, "Tune", tabify=True)
     open_sample(viewer, "phantom", "ct_organs_smooth_unet")
     tune.analyse()
     settle(2.0)
-    grab(viewer).save(HERE / "tune.png", optimize=True)
+    keep(grab(viewer), "tune")
     tune.maps_button.setChecked(True)
     tune.maps.show_maps("surface")
     wait(lambda: viewer.dims.ndisplay == 3, "relief")
     settle(1.0)
     area = tune.findChild(QScrollArea)
     area.verticalScrollBar().setValue(area.verticalScrollBar().maximum())
-    grab(viewer).save(HERE / "attention3d.png", optimize=True)
+    keep(grab(viewer), "attention3d")
     tune.maps.clear.click()
     tune.maps_button.setChecked(False)
     threshold_gif(viewer, tune)
     refine_pictures(viewer)
     viewer.window.add_plugin_dock_widget(PLUGIN, "Train", tabify=True)
-    grab(viewer).save(HERE / "train.png", optimize=True)
+    keep(grab(viewer), "train")
     del segment_dock, tune_dock
     viewer.close()
 
