@@ -27,6 +27,18 @@ _numbers = itertools.count(1)
 
 
 @dataclass(frozen=True)
+class Kept:
+    """Slices whose heavy stages are kept, the bytes they take in ``memory`` and on ``disk`` (of
+    at most ``limit``); ``problem``: why the disk takes no more."""
+
+    slices: int
+    memory: int
+    disk: int
+    limit: int
+    problem: str = ""
+
+
+@dataclass(frozen=True)
 class _Leaf:
     """Where a tensor lies: ``order`` are its dimensions from the slowest to the fastest, so that
     its layout in memory comes back as well (libraries choose their kernels by it)."""

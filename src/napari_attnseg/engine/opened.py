@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ from napari_attnseg.engine.device import (
     ladder,
     with_memory_ladder,
 )
-from napari_attnseg.engine.disk_tier import DiskTier
+from napari_attnseg.engine.disk_tier import DiskTier, Kept
 from napari_attnseg.engine.live_window import LiveWindow
 from napari_attnseg.engine.loading import (
     MEMORY_BESIDE_DISK,
@@ -47,18 +47,6 @@ from napari_attnseg.io.volume import Volume
 from napari_attnseg.settings import Tuning
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Kept:
-    """Slices whose heavy stages are kept, the bytes they take in ``memory`` and on ``disk`` (of
-    at most ``limit``); ``problem``: why the disk takes no more."""
-
-    slices: int
-    memory: int
-    disk: int
-    limit: int
-    problem: str = ""
 
 
 MAP_BYTES = 32 << 20
@@ -315,16 +303,12 @@ class OpenImage:
     def seen(self, z: int, near: tuple[int, int] | None = None) -> Seen:
         """What one forward sees: slice ``z`` or, of a 3D model, the window that weighs most in the
         answer of voxel (z, *near) (default: in the middle of the slice)."""
-        shape, work = self.shape, self._working_size()
+        shape, padded = self.shape, self.model.padded_size
         if self._windows is None:
-            padded = self.model.padded_size(work)
-            return Seen.slice(z, shape[1:], work, padded, self._flips[1:])
-        windows = self._windows
+            work = self._working_size()
+            return Seen.slice(z, shape[1:], work, padded(work), self._flips[1:])
         at = (z, *(near or (shape[1] // 2, shape[2] // 2)))
-        whole = Seen((), shape, windows.working, (0, 0, 0), *(windows.working,) * 2, self._flips)
-        first = windows.nearest(whole.working(at))
-        padded = self.model.padded_size(windows.window)
-        return replace(whole, key=first, first=first, sides=windows.window, padded=padded)
+        return Seen.window(at, self._windows, padded(self._windows.window), self._flips)
 
     def _pixels(self, seen: Seen) -> torch.Tensor:
         """The same as the network gets it: (1, C, H, W) or (1, C, d, h, w)."""

@@ -8,12 +8,13 @@ network works on the whole image.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from napari_attnseg.engine.predict import MapScale, place_axis
+from napari_attnseg.engine.windows import Windows
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,21 @@ class Seen:
     ) -> Seen:
         """All of slice ``z``."""
         return cls(z, size, work, (0,) * len(size), work, padded, flips)
+
+    @classmethod
+    def window(
+        cls,
+        at: tuple[int, int, int],
+        windows: Windows,
+        padded: tuple[int, ...],
+        flips: tuple[bool, ...],
+    ) -> Seen:
+        """Of a volume the window that weighs most in the answer of voxel ``at``; ``padded``: the
+        sides that a window is filled up to."""
+        work = windows.working
+        whole = cls((), windows.shape, work, (0, 0, 0), work, work, flips)
+        first = windows.nearest(whole.working(at))
+        return replace(whole, key=first, first=first, sides=windows.window, padded=padded)
 
     def working(self, at: Sequence[int]) -> tuple[float, ...]:
         """Centre of view position ``at`` in working positions."""
