@@ -50,6 +50,7 @@ class RestoreOffer(QFrame):
         self.hub, self._told, self._complain = hub, told, complain
         self.found: list[Left] = []
         self._brought: dict[Path, Any] = {}
+        self._moved: dict[str, Path] = {}  # where images are now, by where they were
         self.words = hint()
         self.bring = button(
             "Bring back", "Opens the image and shows the labels with all hand edits, as they were"
@@ -91,37 +92,39 @@ class RestoreOffer(QFrame):
         if not self.found or self.hub.closed:
             return
         images = []
-        for k, left in enumerate(self.first):
-            image = left.facts.get("image", {})
-            place = path if k == 0 else None
-            where = place or (Path(image["path"]) if image.get("path") else None)
+        if path is not None:
+            self._moved[_place(self.first[0])] = path
+        for left in self.first:
+            image, was = left.facts.get("image", {}), _place(left)
+            where = self._moved.get(was) or (Path(was) if was else None)
             if where is not None and where.exists() and (where, image.get("part")) not in images:
                 images.append((where, image.get("part")))
         self.bring.setEnabled(False)
-        openings_for(self.hub.viewer).ahead(images, lambda: self._restore(path))
+        openings_for(self.hub.viewer).ahead(images, self._restore)
 
-    def _restore(self, path: Path | None) -> None:
+    def _restore(self) -> None:
         self.bring.setEnabled(True)
         if not self.found or self.hub.closed:
             return
         told: list[str] = []
+        problems: list[AttnSegError] = []  # of those that stay, in the order of ``first``
         with busy_pointer():
             for left in self.first:
-                problem = self._one(left, path, told)
-                path = None
-                if problem:
-                    break
-                self.found.remove(left)
+                problem = self._one(left, told)
+                problems += [problem] if problem else []
+                if not problem:
+                    self.found.remove(left)
         if told:
             more = (f"And {words.removeprefix('Brought back: ')}" for words in told[1:])
             self._told(" ".join([told[0], *more]))
         self._show(self.found)
-        if problem:
-            self.where.setVisible(isinstance(problem, ImageGone))
-            self._complain(str(problem))
+        if problems:
+            self.where.setVisible(isinstance(problems[0], ImageGone))
+            self._complain(str(problems[0]))
 
-    def _one(self, left: Left, path: Path | None, told: list[str]) -> AttnSegError | None:
+    def _one(self, left: Left, told: list[str]) -> AttnSegError | None:
         """Bring back one journal; what is in its way."""
+        path = self._moved.get(_place(left))
         try:
             told.append(restore(self.hub, left, path, self._check_later, self._brought))
         except AttnSegError as error:
@@ -156,3 +159,8 @@ class RestoreOffer(QFrame):
         path, _ = QFileDialog.getOpenFileName(self, f"Where is {self.first[0].image}?")
         if path:
             self.bring_back(Path(path))
+
+
+def _place(left: Left) -> str:
+    """Where its image was; empty for one without a file."""
+    return str(left.facts.get("image", {}).get("path") or "")
