@@ -98,6 +98,7 @@ class BakeOffWidget(Dock):
         inside.addStretch(1)
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
+        self.tabs.tabBar().setDrawBase(False)  # napari's style draws it as a white line
         self.tabs.addTab(scrolling(self.setup), "Setup")
         self.tabs.addTab(scrolling(results), "Results")
         foot = QFrame()

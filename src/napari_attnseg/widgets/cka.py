@@ -83,6 +83,7 @@ class CkaWidget(Dock):
         self.limit.setToolTip("Images or slices at most; more is slower and surer")
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
+        self.tabs.tabBar().setDrawBase(False)  # napari's style draws it as a white line
         self.run = button("Compare", "Run all images through the models; press again to stop")
         self.run.setMinimumHeight(34)
         self.save = button("Save...", "Keep the picture (PNG) and the table (JSON)")

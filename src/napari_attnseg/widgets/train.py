@@ -81,6 +81,7 @@ class TrainWidget(Dock):
         self.tabs.setTabToolTip(LAYERS, "An image layer and strokes or a mask painted on it")
         self.tabs.setTabToolTip(FOLDERS, "A folder of images and a folder of masks")
         self.tabs.setDocumentMode(True)
+        self.tabs.tabBar().setDrawBase(False)  # napari's style draws it as a white line
         content = QWidget()
         box = QVBoxLayout(content)
         box.setContentsMargins(8, 8, 8, 8)
