@@ -373,7 +373,7 @@ def test_a_killed_parent_leaves_no_engine() -> None:
         (-2, "SIGINT"),
         (-99, "signal 99"),
         (1, "code 1: the last line"),
-        (None, "code None"),
+        (None, "ended unexpectedly: the last line"),
     ],
 )
 @posix

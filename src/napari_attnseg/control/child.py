@@ -51,7 +51,8 @@ def explain_exit(code: int | None, stderr: str = "") -> str:
         }.get(name, f"ended by {name}")
         return why
     last = next((line for line in reversed(stderr.splitlines()) if line.strip()), "")
-    return f"ended with code {code}" + (f": {last.strip()}" if last else "")
+    how = "ended unexpectedly" if code is None else f"ended with code {code}"  # not known yet
+    return how + (f": {last.strip()}" if last else "")
 
 
 class _Process:

@@ -61,7 +61,9 @@ def write_labels(path: str, data: Any, meta: Mapping[str, Any]) -> list[str]:
     space = volume or volume_of_meta(labels, meta)
     names, colors = classes_of(meta, labels)
     again = _named_image(metadata) is None and _volume_of(metadata) is not None
-    return [str(export(path, labels, space, names, colors=colors, again=again).path)]
+    shown = _image_of(metadata)
+    done = export(path, labels, space, names, colors=colors, again=again, shown=shown)
+    return [str(done.path)]
 
 
 def classes_of(
@@ -95,7 +97,8 @@ def export_layer(
     if volume is None and viewer is not None:
         source = source_of(layer, viewer)
         volume = layer_volume(source) if source is not None else None
-    return export(path, np.asarray(layer.data), volume, **extra)
+    shown = source_of(layer, viewer) if viewer is not None else None
+    return export(path, np.asarray(layer.data), volume, shown=shown, **extra)
 
 
 def export(
@@ -106,13 +109,18 @@ def export(
     provenance: Mapping[str, Any] | None = None,
     colors: Mapping[int, str] | None = None,
     again: bool = False,
+    shown: Layer | None = None,
 ) -> Verified:
     """Write (Y,X) or (Z,Y,X) ids and verify the file against them. ``again``: ``volume`` is these
-    labels as they were read, so its file may be replaced; that of an image never is.
+    labels as they were read, so its file may be replaced; that of an image never is, nor the one
+    that the image layer ``shown`` was opened from, by whichever reader.
 
     Raises :class:`ExportError` when it cannot be written or does not read back equal.
     """
-    if volume is not None and not again and _is_file_of(path, volume):
+    files = [] if volume is None or again else [volume.path]
+    if shown is not None:
+        files.append(shown.source.path)
+    if any(_is_file(path, file) for file in files):
         raise ExportError(
             f"{Path(path).name} is the image itself, which the mask would replace; choose another "
             "name"
@@ -133,9 +141,9 @@ def export(
     return write_mask(path, array, volume, classes, provenance, colors)
 
 
-def _is_file_of(path: str | Path, volume: Volume) -> bool:
+def _is_file(path: str | Path, file: str | Path | None) -> bool:
     try:
-        return volume.path is not None and Path(path).samefile(volume.path)
+        return file is not None and Path(path).samefile(file)
     except OSError:  # one of the two is not there: nothing is replaced
         return False
 
@@ -174,11 +182,16 @@ def _volume_of(metadata: Mapping[str, Any]) -> Volume | None:
 
 def _volume_of_image(metadata: Mapping[str, Any]) -> Volume | None:
     """The space of the open image that a result was made from, whoever opened it."""
+    image = _image_of(metadata)
+    return layer_volume(image) if image is not None else None
+
+
+def _image_of(metadata: Mapping[str, Any]) -> Layer | None:
+    """The open image that a result was made from."""
     import napari
 
     viewer = napari.current_viewer()
-    image = _named(metadata, viewer) if viewer is not None else None
-    return layer_volume(image) if image is not None else None
+    return _named(metadata, viewer) if viewer is not None else None
 
 
 def _volume_in_place(labels: npt.NDArray[Any], meta: Mapping[str, Any]) -> Volume | None:

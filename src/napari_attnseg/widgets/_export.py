@@ -116,7 +116,7 @@ class ExportPart(QWidget):
     def _write(self, path: str, job: dict[str, Any], image: Any) -> None:
         try:
             job["provenance"] = with_source(job["provenance"], job["volume"], image)
-            verified = writer.export(path, **job)
+            verified = writer.export(path, shown=image, **job)
             words = f"{TICK}{verified.path.name}: {verified.message}"
             to_main_thread(lambda: self._on_written(words, ""))
         except Exception as error:  # a thread that dies in silence would leave the button grey

@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 from napari_attnseg.widgets._before import CostLine
 from napari_attnseg.widgets._bridge import connect_alive
 from napari_attnseg.widgets._foot import WorkLine
+from napari_attnseg.widgets.diagnose import sentence
 
 if TYPE_CHECKING:
     from napari_attnseg.viewer.hub import Hub
@@ -42,13 +43,13 @@ class RunSlot(QWidget):
 
     def tell(self, words: str) -> None:
         """Something that is no problem, until the next thing is said."""
-        sentence = words[:1].upper() + words[1:] + ("" if words.endswith(".") else ".")
+        told = sentence(words) + ("" if words.endswith(".") else ".")
         bar = self.work.progress
         if self._live.state.busy and bar.value() == bar.maximum() > 0:
-            self._after = sentence  # of a run that is over: told with its outcome
+            self._after = told  # of a run that is over: told with its outcome
             return
         self.cost.clear()
-        self.work.say(sentence)
+        self.work.say(told)
 
     def _on_finished(self, event: Any) -> None:
         after, self._after = self._after, ""

@@ -33,6 +33,12 @@ from qtpy.QtWidgets import (
 COLOURS = {"ok": "#2e7d32", "cpu": "#8a5a00", "bad": "#b3261e", "wait": "#5f6368"}
 """Badge backgrounds; white text on each has a contrast of at least 4.5:1 in both themes."""
 
+FILE_FIRST = re.compile(
+    r"(?!(?:the|a|an|got|no|this|that|there|cannot|of|in)\b)[^,;:()]{1,60}?"
+    r"\.(?:nii|tiff?|png|jpe?g|bmp|gif|dcm|nrrd|mha|mhd|zarr|csv|json|safetensors)\b",
+    re.IGNORECASE,
+)
+"""A name of a file, spaces in it included, at the beginning of a sentence."""
 _BAR = """
 #attnsegErrorBar {{ border: 1px solid {edge}; border-left: 4px solid {edge};
   border-radius: 3px; background: rgba({rgb}, 38); }}
@@ -153,11 +159,16 @@ class ErrorBar(QFrame):
         edge, rgb = _LEVELS[level]
         self.setStyleSheet(_BAR.format(edge=edge, rgb=rgb))
         self._copy.setVisible(level == "error")
-        word = message.partition(" ")[0].rstrip(",;:")
-        name = not word.replace("-", "").isalpha()  # a file's name keeps its letters
-        self._words.setText(message if name else message[:1].upper() + message[1:])
+        self._words.setText(sentence(message))
         self.report = report
         self.show()
+
+
+def sentence(message: str) -> str:
+    """``message`` with a capital, unless it begins with a file's name, which keeps its letters."""
+    word = message.partition(" ")[0].rstrip(",;:")
+    name = not word.replace("-", "").isalpha() or FILE_FIRST.match(message)
+    return message if name else message[:1].upper() + message[1:]
 
 
 class DeviceBadge(QPushButton):
