@@ -18,6 +18,7 @@ from qtpy.QtCore import QEvent, QPointF, Qt
 from qtpy.QtGui import QMouseEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
+from window_to_kill import steady
 
 from napari_attnseg.cards import read_card, shipped_checkpoints
 from napari_attnseg.control.child import ChildClient
@@ -117,7 +118,7 @@ def stroke(dock: RefineWidget, points: list[tuple[int, int]]) -> None:
     """Drag the mouse over the canvas from pixel to pixel."""
     canvas = dock.hub.viewer.window._qt_viewer.canvas
     native = canvas.native
-    QTest.qWait(150)  # new layers bring other controls: the canvas takes its place first
+    steady(canvas)
     none, left = Qt.MouseButton.NoButton, Qt.MouseButton.LeftButton
 
     def send(kind: QEvent.Type, pixel: tuple[int, int], button: Any, held: Any) -> None:
