@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,11 @@ def test_disk_is_what_the_files_of_a_run_take() -> None:
 def test_the_cost_in_words() -> None:
     event = Forecasted(memory_bytes=(1200 << 20) - WINDOW_BYTES, seconds=241.0)
     assert cost_words(event, LARGE) == "About 1.2 GB of memory, 1.0 GB of disk, 4 min."
+    kept = replace(event, stage_bytes=3 << 30, stage_limit=8 << 30)
+    assert cost_words(kept, LARGE) == (
+        "About 1.2 GB of memory, 1.0 GB of disk, "
+        "3.0 GB (limit 8.0 GB) more for values moved later, 4 min."
+    )
     small = Forecasted(memory_bytes=(500 << 20) - WINDOW_BYTES, seconds=None)
     assert cost_words(small, (32, 100, 122)) == "About 500 MB of memory."
     assert [duration(s) for s in (0.2, 8.4, 89, 95, 5000, 9000)] == [

@@ -61,6 +61,8 @@ class Forecasted(Event):
 
     ``seconds`` is ``None`` while no slice has been timed. ``note`` says in words what the figures
     stand on. ``memory_free`` and ``disk_free``: what is free now (0: not looked at).
+    ``stage_bytes``: those of ``disk_bytes`` that are kept for values moved later, ``stage_limit``
+    the most that may be (0: none are).
     """
 
     memory_bytes: int = 0
@@ -69,6 +71,8 @@ class Forecasted(Event):
     note: str = ""
     memory_free: int = 0
     disk_free: int = 0
+    stage_bytes: int = 0
+    stage_limit: int = 0
 
 
 AXES = ("axial", "coronal", "sagittal")

@@ -29,6 +29,8 @@ from napari_attnseg.io.limits import readable_bytes
 if TYPE_CHECKING:
     from napari_attnseg.engine.session import Session
 
+QUICK = 1.0
+"""Seconds: of a model that is quicker with a slice a third one is timed."""
 LOOK_SECONDS = 0.002
 """Between two looks at the memory of the process while a slice is computed."""
 
@@ -69,25 +71,30 @@ class Forecaster:
 
 
 def measure(session: Session, work: Forecast) -> Generator[None, None, Measured]:
-    """Compute slice ``work.z``, as a run would begin, and one more beside it.
+    """Compute slice ``work.z``, as a run would begin, and one or two more beside it.
 
-    The first of all slices also pays for what libraries prepare, so the time is the second's
-    where there are two. A 3D model works in windows that serve many slices: those of one slice
+    The first of all slices also pays for what libraries prepare, so its time does not count where
+    there are others. Other programs can only make a slice slower: the quickest counts, of two
+    where a slice is quick. A 3D model works in windows that serve many slices: those of one slice
     are timed.
     """
     if session.model.ndim == 3:
         return (yield from _measure_windows(session, work))
     pipeline, count = session.pipeline, session.n_slices
-    slices = [z for z in (work.z, work.z + 1, work.z - 1) if 0 <= z < count][:2]
-    peak = 0
-    for z in slices:
+    near = [z for z in (work.z, *(work.z + k for k in (1, -1, 2, -2))) if 0 <= z < count]
+    peak, slices, times = 0, [], []
+    for z in near[:3]:
         before = pipeline.heavy.used, pipeline.light.used
         began = time.perf_counter()
         with watched_memory() as most:
             yield from _through(session.stepwise(z, work.tuning, live=z == work.z))
-        seconds = time.perf_counter() - began
+        slices.append(z)
+        times.append(time.perf_counter() - began)
         peak = max(peak, most() - resident())
         yield
+        if len(times) == 2 and times[1] > QUICK:
+            break
+    seconds = min(times[1:] or times)
     heavy, light = pipeline.heavy.used - before[0], pipeline.light.used - before[1]
     maps = 0
     if not session.tiled:
@@ -132,7 +139,8 @@ def tell(session: Session, work: Forecast, measured: Measured) -> Forecasted:
     disk = result_bytes(shape) + measured.maps * slices + stages
     free, disk_free = _free(work)
     note = _words(measured, stages, memory - now, free)
-    return Forecasted(work.id, memory, disk, measured.seconds * slices, note, free, disk_free)
+    about = note, free, disk_free, stages, work.stage_bytes
+    return Forecasted(work.id, memory, disk, measured.seconds * slices, *about)
 
 
 def _tell_turned(session: Session, work: Forecast, measured: Measured) -> Forecasted:
@@ -176,8 +184,8 @@ def _free(work: Forecast) -> tuple[int, int]:
 
 def _words(measured: Measured, stages: int, more: int, free: int) -> str:
     if measured.slices:
-        which = " and ".join(str(z) for z in measured.slices)
-        stands = f"slice{'s' if len(measured.slices) > 1 else ''} {which}"
+        *others, last = (str(z) for z in measured.slices)
+        stands = f"slices {', '.join(others)} and {last}" if others else f"slice {last}"
     else:
         stands = "the last run"
     words = (

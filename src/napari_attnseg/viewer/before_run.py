@@ -93,6 +93,9 @@ def cost_words(event: Any, shape: tuple[int, int, int], gathering: int = 0) -> s
     parts = [f"{amount(event.memory_bytes + WINDOW_BYTES)} of memory"]
     if (disk := disk_bytes(shape) + gathering) >= WORTH_SAYING:
         parts.append(f"{amount(disk)} of disk")
+    if event.stage_bytes >= WORTH_SAYING:
+        room = f"{amount(event.stage_bytes)} (limit {amount(event.stage_limit)})"
+        parts.append(f"{room} more for values moved later")
     if event.seconds is not None:
         parts.append(duration(event.seconds))
     return f"About {', '.join(parts)}."
