@@ -36,6 +36,21 @@ def shown(form: SettingsForm, path: str) -> bool:
     return not form.editors[path].widget.isHidden()
 
 
+def test_an_attention_of_slices_that_nobody_chose_gives_way(form: SettingsForm) -> None:
+    form.set_model("placed_unet")
+    first = form.model.editors["attention"].value
+    form.model.editors["ndim"].widget.setCurrentIndex(1)
+    chosen = form.settings.options["attention"]
+    assert chosen == form.model.editors["attention"].value == "bottleneck=nonlocal"
+    create_model("placed_unet", in_channels=1, classes=1, width=0.1, levels=2, ndim=3,
+                 attention=chosen)  # fmt: skip
+    form.model.editors["ndim"].widget.setCurrentIndex(0)
+    assert form.model.editors["attention"].value == first
+    form.set_model("placed_unet", attention="skip=cbam")
+    form.model.editors["ndim"].widget.setCurrentIndex(1)
+    assert form.settings.options["attention"] == "skip=cbam"
+
+
 def test_a_patch_is_asked_for_where_a_model_is_of_volumes(form: SettingsForm) -> None:
     form.set_model("placed_unet", attention="bottleneck=se")
     assert not shown(form, "preprocessing.patch")

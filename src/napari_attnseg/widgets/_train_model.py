@@ -13,6 +13,7 @@ from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QComboBox, QFileDialog, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
+from napari_attnseg.placement import parse_placements
 from napari_attnseg.viewer.preferences import recall, remember
 from napari_attnseg.widgets._parts import Field, button, hint, narrow, row
 from napari_attnseg.widgets._placing import PlacingEditor
@@ -26,6 +27,8 @@ QUIET = (
 ELSEWHERE = ("rule", "threshold")
 """Options that are training values of their own."""
 AXES_WORDS = {2: "slices (2D)", 3: "volumes (3D)"}
+IN_VOLUMES = "bottleneck=nonlocal"
+"""What stands in a network of volumes whose own default knows slices alone."""
 IMAGENET = "imagenet"
 FILTER = "Weights (*.safetensors *.pt *.pth)"
 
@@ -234,9 +237,19 @@ class ModelPanel(QWidget):
     def _edited(self, name: str) -> None:
         self.values[name] = self.editors[name].value
         if name == "ndim":  # other attention can be placed
+            self._legal_attention()
             self._rebuild()
         self._tell_levels()
         self.changed.emit()
+
+    def _legal_attention(self) -> None:
+        """The attention that nobody chose gives way to one that knows these axes."""
+        default = self.default("attention")
+        placing = isinstance(self.editors.get("attention"), PlacingEditor)
+        if not placing or self.values.get("attention", default) not in (default, IN_VOLUMES):
+            return
+        legal = {p.use for p in parse_placements(str(default))} <= self.attentions.keys()
+        self.values["attention"] = default if legal else IN_VOLUMES
 
     # --- encoder weights ----------------------------------------------------------------------
 
