@@ -75,6 +75,23 @@ def test_a_run_that_ends_while_another_image_is_chosen(hub: Hub) -> None:
     assert facts(hub, two)["provenance"] != one.provenance
 
 
+def test_the_slice_that_was_last_worked_at_is_kept(hub: Hub) -> None:
+    one = run(hub, "one")
+    assert one.labels is not None
+    hub.viewer.dims.set_point(0, 2)
+    assert facts(hub, one)["z"] == 1, "looking alone is no work"
+    one.labels.data_setitem((np.array([2]), np.array([5]), np.array([7])), 9)
+    assert facts(hub, one)["z"] == 2
+    hub.viewer.dims.set_point(0, 0)
+    hub.tune(threshold=0.3)
+    finish(hub)
+    assert facts(hub, one)["z"] == 0
+    run(hub, "two")
+    hub.viewer.dims.set_point(0, 1)
+    one.labels.data_setitem((np.array([2]), np.array([5]), np.array([8])), 9)
+    assert facts(hub, one)["z"] == 0, "somebody looks at another image"
+
+
 @pytest.fixture
 def under_way(hub: Hub) -> tuple[Hub, ResultLayers, ResultLayers]:
     """The engine answers for the first labels, the second ones are chosen; both have a run and a

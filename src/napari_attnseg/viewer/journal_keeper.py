@@ -75,7 +75,7 @@ class Keeper:
         journal = self.begin(results.source, facts_of(hub, results) | more)
         if journal is None:
             return None
-        book = Book(results, journal, more)
+        book = Book(results, journal, more, lambda: self._seen(results))
         edits.about = lambda: results.provenance
         edits.travelled.connect(lambda step, back: self._on_travelled(results, step, back))
         self._books[id(results)] = book
@@ -158,6 +158,10 @@ class Keeper:
 
     # --- inside ---------------------------------------------------------------------------------
 
+    def _seen(self, results: ResultLayers) -> int | None:
+        hub = self._hub()
+        return hub.visible_z() if hub is not None and hub.source is results.source else None
+
     def _kept_beside(self, folder: Path, image: Layer) -> dict[str, str]:
         """The name of the file with the pixels of ``image``, which is written in a thread."""
         known, name = self._pixels.get(id(image), (lambda: None, ""))
@@ -227,6 +231,7 @@ class Keeper:
         book = self._books.get(id(results))
         if book is not None:
             book.journal.facts(**facts)
+            book.looked()
 
     def _on_travelled(self, results: ResultLayers, step: Step, back: bool) -> None:
         hub = self._hub()
@@ -263,12 +268,23 @@ class Keeper:
 
 
 class Book:
-    """The journal of one labels layer; it is told of every change by :class:`HandEdits`."""
+    """The journal of one labels layer; it is told of every change by :class:`HandEdits`.
 
-    def __init__(self, results: ResultLayers, journal: Journal, more: dict[str, Any]) -> None:
+    ``seen`` tells the slice that the person looks at, or ``None`` when he looks at another image.
+    """
+
+    def __init__(
+        self,
+        results: ResultLayers,
+        journal: Journal,
+        more: dict[str, Any],
+        seen: Callable[[], int | None],
+    ) -> None:
         assert results.edits is not None
         self.edits, self.source, self.journal = results.edits, results.source, journal
         self._saved = bool(more.get("saved"))
+        self._seen = seen
+        self._z: int | None = None
         self._kind = self.edits.data.dtype.str
         self.changes = 0
         self.noted: dict[str, Any] = {}
@@ -281,11 +297,19 @@ class Book:
         """See :class:`napari_attnseg.viewer.edits.Recorder`."""
         self.changes += 1
         self.saved(False)
+        self.looked()
         kind = self.edits.data.dtype.str
         if kind != self._kind:  # a person has converted the layer
             self._kind = kind
             self.journal.facts(dtype=kind)
         self.journal.tiles(what, dict(pages))
+
+    def looked(self) -> None:
+        """A restore goes to the slice that was last worked at."""
+        z = self._seen()
+        if z not in (None, self._z):
+            self._z = z
+            self.journal.facts(z=z)
 
     def saved(self, on: bool) -> None:
         """Whether somebody else keeps the labels as they are now."""
