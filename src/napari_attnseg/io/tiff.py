@@ -121,15 +121,12 @@ def _layout(path: Path, series: Any) -> tuple[list[tuple[str, int]], list[str]]:
             f"{path.name} has axes {'x'.join(map(str, series.shape))} ({series.axes}); expected a "
             "2D image or one stack of slices, save one time point or channel of it"
         )
-    if colour and not 2 <= sizes[colour[0]] <= 4:
+    count, separate = sizes[colour[0]] if colour else 1, colour == ["C"]
+    if colour and (count != 3 if separate else not 2 <= count <= 4):
+        slices = ", or if they are slices say so in ImageJ (Image > Properties)"
         raise InputError(
-            f"{path.name} has {sizes[colour[0]]} channels; expected grey or RGB, "
-            "save the channel to be segmented on its own"
-        )
-    if colour == ["C"] and sizes["C"] != 3:
-        raise InputError(
-            f"{path.name} has {sizes['C']} separate channels; expected grey or RGB, "
-            "save the channel to be segmented on its own"
+            f"{path.name} has {count} {'separate ' * separate}channels; expected grey or RGB, save "
+            f"the channel to be segmented on its own{slices * (separate and not stack)}"
         )
     return stored, [*stack, "Y", "X", *colour]
 
