@@ -157,7 +157,7 @@ def test_what_cannot_be_guessed_is_refused(tmp_path):
     with pytest.raises(InputError, match="has 7 channels"):
         read_image(tmp_path / "c.tif")
     saved(tmp_path / "d.tif", data[:, 0], imagej=True)  # told nothing, it says channels
-    with pytest.raises(InputError, match="4 separate channels.* slices say so in ImageJ"):
+    with pytest.raises(InputError, match=r"4 separate channels.* slices say so in ImageJ"):
         read_image(tmp_path / "d.tif")
 
 
