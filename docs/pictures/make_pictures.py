@@ -51,7 +51,7 @@ def open_sample(viewer: Any, sample: str, model: str) -> Any:
     if viewer.dims.ndim == 3:
         viewer.dims.set_current_step(0, viewer.layers[0].data.shape[0] // 2)
     hub.run()
-    wait(lambda: not hub.live.state.busy, "segmentation")
+    wait(lambda: not hub.live.state.busy and not hub.making, "segmentation")
     viewer.reset_view()
     return hub
 

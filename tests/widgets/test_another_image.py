@@ -187,7 +187,7 @@ def test_the_mask_of_a_running_segmentation_is_counted_after_it(hub: Hub, qtbot:
         qtbot.wait(2 * SETTLE_MS)
         assert panel.count == before
     hub.client.let_go()
-    qtbot.waitUntil(lambda: not hub.live.state.busy, timeout=30_000)
+    qtbot.waitUntil(lambda: not hub.live.state.busy and not hub.making, timeout=30_000)
     mask.data[:] = 1
     panel._on_paint()
     qtbot.waitUntil(lambda: panel.count.counts[1:] == (mask.data.size,), timeout=30_000)

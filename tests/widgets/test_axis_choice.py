@@ -54,7 +54,7 @@ def test_a_volume_by_all_axes(dock: SegmentWidget, qtbot: Any) -> None:
     said: list[str] = []
     dock.hub.live.stepped.connect(lambda event: said.append(dock.work.moving.text()))
     qtbot.mouseClick(dock.run, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: not dock.hub.live.state.busy, timeout=90_000)
+    qtbot.waitUntil(lambda: not dock.hub.live.state.busy and not dock.hub.making, timeout=90_000)
     qtbot.wait(50)
     assert any("of 79 on the way" in words for words in said)
     results = dock.hub.results

@@ -43,7 +43,7 @@ def dock(
 
 
 def wait_idle(dock: SegmentWidget, qtbot: Any) -> None:
-    qtbot.waitUntil(lambda: not dock.hub.live.state.busy, timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: not dock.hub.live.state.busy and not dock.hub.making, timeout=WAIT_MS)
     qtbot.wait(30)
 
 

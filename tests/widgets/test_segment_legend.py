@@ -40,7 +40,7 @@ def dock(
 
 def run(dock: SegmentWidget, qtbot: Any) -> None:
     dock.run.click()
-    qtbot.waitUntil(lambda: not dock.hub.live.state.busy, timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: not dock.hub.live.state.busy and not dock.hub.making, timeout=WAIT_MS)
     qtbot.wait(30)
 
 

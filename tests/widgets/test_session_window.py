@@ -68,14 +68,14 @@ def worked(
     strokes.data[2:4, 3:9] = 2
     hub.set_model(str(tiny_checkpoint))
     dock.run.click()
-    qtbot.waitUntil(lambda: not hub.live.state.busy, timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: not hub.live.state.busy and not hub.making, timeout=WAIT_MS)
     got: list[Any] = []
     hub.live.retuned.connect(lambda *answer: got.append(answer))
     hub.viewer.dims.set_point(0, hub.source.data_to_world((2, 0, 0))[0])
     hub.tune(threshold=0.03, cut=0.45)
     qtbot.waitUntil(lambda: bool(got), timeout=WAIT_MS)
     hub.live.release()
-    qtbot.waitUntil(lambda: not hub.live.state.busy, timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: not hub.live.state.busy and not hub.making, timeout=WAIT_MS)
     edits = hub.results.edits
     edits.layer.selected_label = 3
     edits.layer.paint((2, 10, 12), 3)
@@ -130,7 +130,7 @@ def test_dropped_on_another_window_it_goes_on(
     check(worked, dock.hub.viewer, qtbot)
     assert not dock.session.where.isVisibleTo(dock)
     dock.run.click()
-    qtbot.waitUntil(lambda: not dock.hub.live.state.busy, timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: not dock.hub.live.state.busy and not dock.hub.making, timeout=WAIT_MS)
     np.testing.assert_array_equal(dock.hub.results.edits.data, worked["labels"])
 
 

@@ -46,7 +46,7 @@ def test_every_kind_of_step_goes_back_and_forth_exactly(
     hub.live.retuned.connect(lambda *answer: answers.append(answer))
 
     def idle() -> None:
-        qtbot.waitUntil(lambda: not hub.live.state.busy, timeout=WAIT_MS)
+        qtbot.waitUntil(lambda: not hub.live.state.busy and not hub.making, timeout=WAIT_MS)
         qtbot.wait(50)
 
     def drag(name: str, *values: float) -> None:

@@ -33,7 +33,7 @@ def until(true: Callable[[], bool], what: str) -> None:
 
 def idle(dock: Any) -> None:
     QTest.qWait(100)
-    until(lambda: not dock.hub.live.state.busy, "the run")
+    until(lambda: not dock.hub.live.state.busy and not dock.hub.making, "the run")
     QTest.qWait(200)
 
 
