@@ -128,11 +128,22 @@ def slow(answer: Tensor, seen: Look, anchors: Anchors) -> np.ndarray:
         offsets.append(m[p] / c.SOFT)
         targets.append(1 / (1 + math.exp(-m[p] / c.SOFT)))
         weights.append(c.TRUST / len(pixels) * 0.5 / (share if m[p] > 0 else 1 - share))
+
+    def touching(p: tuple[int, int]) -> int:
+        found, todo = {p}, [p]
+        while todo:
+            y, x = todo.pop()
+            near = {(y + i, x + j) for i in (-1, 0, 1) for j in (-1, 0, 1)} & set(painted)
+            more = {n for n in near if (h[n] > 0) == (h[p] > 0)} - found
+            found |= more
+            todo += more
+        return len(found)
+
     for p in painted:
         rows.append(inputs(p))
         offsets.append(m[p] / c.SOFT)
         targets.append(float(h[p] > 0))
-        weights.append(w[p] / c.STROKE)
+        weights.append(w[p] / max(c.STROKE, touching(p)))
     x, o, t, u = (np.array(k) for k in (rows, offsets, targets, weights))
 
     def loss(theta: np.ndarray) -> float:
@@ -150,7 +161,9 @@ def test_it_equals_the_loop(monkeypatch: pytest.MonkeyPatch, channels: int) -> N
     monkeypatch.setattr(likeness, "NEAR", 3.0)  # some pixels are further off than three of them
     monkeypatch.setattr(likeness, "CELL", 40)
     answer, seen = case(channels=channels)
-    anchors = held(answer, (BOX, 1, 1.0), (LOW, 0, 0.5))
+    line, corner = np.s_[8:10, 1:20], np.s_[10:11, 20:22]  # 40 pixels that touch
+    strokes = (BOX, 1, 1.0), (LOW, 0, 0.5), (line, 1, 1.0), (corner, 1, 1.0)
+    anchors = held(answer, *strokes)
     assert np.allclose(adapt(answer, seen, anchors)[0, 0], slow(answer, seen, anchors), atol=1e-3)
 
 
@@ -174,6 +187,17 @@ def test_one_stroke_finds_all_that_look_alike() -> None:
     assert not (mask & ~truth).any(), "the ground was taken along"
     for cx in (15, 45, 75):  # the one that is painted and two that are not
         assert truth[38:53, cx - 7 : cx + 8].sum() < 2 * mask[38:53, cx - 7 : cx + 8].sum()
+
+
+def test_much_painted_in_one_place_takes_no_other_nucleus_away() -> None:
+    """A broad stroke of background on one bright nucleus: the others stay whole."""
+    image, answer, truth = blobs()
+    others = truth & (image[0, 0] > 0.7)
+    others[:, :30] = False
+    for height in (2, 7, 10):
+        stroke = np.s_[15 : 15 + height, 8:23]
+        mask = adapt(answer, look(image), held(answer, (stroke, 0, 1.0)))[0, 0] > 0
+        assert mask[others].all(), height
 
 
 def test_a_stroke_that_agrees_changes_no_class() -> None:

@@ -13,12 +13,14 @@ any direction: what holds only here needs no exception made everywhere. With sig
 function and H the cross-entropy, theta and beta minimise
 
     ``TRUST mean_p v(p) H(sigma(m / SOFT), sigma((m + g) / SOFT))``  (the answer is kept, ...)
-    ``+ sum_i w_i / STROKE H(t_i, sigma((m + g) / SOFT))``  (strokes are met)
+    ``+ sum_i w_i / max(STROKE, n_i) H(t_i, sigma((m + g) / SOFT))``  (strokes are met)
     ``+ RIDGE / 2 |theta / SOFT|^2 + LOCAL_RIDGE / 2 |beta / SOFT|^2``  (and g is small)
 
 over a grid of at most POINTS pixels p, where v gives each side of the answer half of the weight,
-and the painted pixels i with weight w and class t. The function is convex; Newton's method with
-halved steps finds its only minimum. Without strokes it is g = 0.
+and the painted pixels i with weight w and class t; n_i: painted pixels of that class that touch
+each other and pixel i. One stroke counts once at most, however long: a line between two nuclei is
+one decision, and drawn over bright pixels it must not outweigh all bright nuclei. The function is
+convex; Newton's method with halved steps finds its only minimum. Without strokes it is g = 0.
 
 This is logistic regression with an offset; to adapt a network's answer to clicks by a few values
 that are fitted while its answer is kept is the idea of f-BRS (Sofiiuk et al., CVPR 2020), here
@@ -31,7 +33,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -187,7 +191,7 @@ def _correction(scene: _Scene, weight: Tensor, target: Tensor) -> Tensor:
     inputs = torch.cat([scene.features((y, x)), local], 1)
     offset = scene.margin[y, x] / SOFT
     trust = _trust(offset[: len(grid[0])])
-    held = weight[rows, cols] * (every / STROKE)
+    held = _counted(weight, target)[rows, cols] * every
     kept = torch.sigmoid(offset[: len(grid[0])])
     examples = Examples(
         inputs, offset, torch.cat([kept, target[rows, cols].to(kept)]), torch.cat([trust, held])
@@ -214,6 +218,16 @@ def _trust(offset: Tensor) -> Tensor:
     inside = offset > 0
     share = inside.to(offset).mean().clamp(0.01, 0.99)
     return TRUST / len(offset) * torch.where(inside, 0.5 / share, 0.5 / (1 - share))
+
+
+def _counted(weight: Tensor, target: Tensor) -> Tensor:
+    """(H, W): the weight of every painted pixel as an example."""
+    painted, side = (weight != 0).cpu().numpy(), target.cpu().numpy()
+    touching = np.zeros(painted.shape, np.float32)
+    for stroke in (painted & side, painted & ~side):
+        which, _ = ndimage.label(stroke, np.ones((3, 3)))
+        touching += np.where(stroke, np.bincount(which.ravel())[which], 0)
+    return weight / torch.from_numpy(touching).to(weight).clamp(min=STROKE)
 
 
 def _places(painted: tuple[Tensor, Tensor], target: Tensor, scene: _Scene) -> tuple[Tensor, Tensor]:
