@@ -136,3 +136,25 @@ def test_a_name_of_ours_says_who_writes_it(tmp_path: Path) -> None:
         assert int(found["pid"]) == os.getpid()
         assert draft.name.endswith(".nii.gz")
         draft.write_bytes(b"")
+
+
+def test_a_program_that_is_ended_takes_its_own_drafts_along(tmp_path: Path) -> None:
+    own, aside = (tmp_path / f"{atomic.draft_prefix()}{n}" for n in ("x.csv", "was-m.csv"))
+    other = tmp_path / ".attnseg-1-1@elsewhere@y.csv"
+    for path in (own, aside, other):
+        path.touch()
+    atomic.drop_own(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([aside, other])
+
+
+def test_a_key_right_after_the_draft_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begun(draft: Path) -> None:
+        draft.touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(atomic, "_begin", begun)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(tmp_path / "a.csv", b"new")
+    assert not list(tmp_path.iterdir())

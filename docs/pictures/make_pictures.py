@@ -128,6 +128,29 @@ def strokes_gif(viewer: Any, dock: Any) -> None:
     )
 
 
+def train_picture(viewer: Any) -> None:
+    """A few strokes on nuclei and on the ground, ready to train."""
+    from skimage.measure import label, regionprops
+
+    viewer.layers.clear()
+    viewer.open_sample(PLUGIN, "nuclei")
+    _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, "Train", tabify=True)
+    dock.layers.image.choose(next(x for x in viewer.layers if type(x).__name__ == "Image"))
+    dock.layers.new.click()
+    strokes, truth = dock.layers.labels.layer, np.asarray(viewer.layers["nuclei_truth"].data) > 0
+    strokes.brush_size = 5
+    for found in regionprops(label(truth))[::5]:
+        y, x = found.centroid
+        for off in range(-4, 5, 2):
+            strokes.paint((round(y), round(x + off)), 2)
+    for y in (28, 150, 205):
+        for x in range(60, 200, 2):
+            if not truth[y - 5 : y + 6, x - 5 : x + 6].any():
+                strokes.paint((y, x), 1)
+    settle(1.5)
+    keep(grab(viewer), "train")
+
+
 def main() -> None:
     """All pictures, with settings and journals of nobody."""
     with tempfile.TemporaryDirectory() as folder:
@@ -163,8 +186,7 @@ def take_all() -> None:
     tune.maps_button.setChecked(False)
     threshold_gif(viewer, tune)
     refine_pictures(viewer)
-    viewer.window.add_plugin_dock_widget(PLUGIN, "Train", tabify=True)
-    keep(grab(viewer), "train")
+    train_picture(viewer)
     del segment_dock, tune_dock
     viewer.close()
 

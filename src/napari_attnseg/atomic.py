@@ -10,8 +10,8 @@ import contextlib
 import errno
 import os
 import re
+import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,8 +38,10 @@ def whole(path: Path, suffix: str = "") -> Iterator[Path]:
     """
     path = through(path)
     sweep(path.parent)
-    draft = _draft(path, suffix or ".nii" * path.name.lower().endswith(".nii.gz") + path.suffix)
-    try:
+    suffix = suffix or ".nii" * path.name.lower().endswith(".nii.gz") + path.suffix
+    draft = path.parent / f"{draft_prefix()}{secrets.token_hex(6)}{suffix}"
+    try:  # its name is known before it is there: a Ctrl+C in between leaves nothing
+        _begin(draft)
         yield draft
         to_disk(draft)
         move(draft, path)
@@ -129,25 +131,23 @@ def _clear(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def drop_own(folder: Path) -> None:
+    """Remove the drafts of this very process from ``folder``: for a program that is being ended,
+    whose Ctrl+C may have fallen between two lines that no ``finally`` holds."""
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            found = DRAFT.match(path.name) if path.name.startswith(draft_prefix()) else None
+            if found and not found["of"] and path.is_file():
+                path.unlink(missing_ok=True)
+
+
 def draft_prefix() -> str:
     """How the name of a draft of this process begins: while it lives, :func:`sweep` leaves it."""
     return f"{PREFIX}{mark()}@"
 
 
-def _draft(path: Path, suffix: str) -> Path:
-    prefix = draft_prefix()
-    if suffix.endswith(".zarr"):
-        draft = Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=path.parent))
-        draft.chmod(0o777 & ~_umask())
-        return draft
-    handle, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=path.parent)
-    os.close(handle)
-    draft = Path(name)
-    draft.chmod(0o666 & ~_umask())
-    return draft
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
+def _begin(draft: Path) -> None:
+    if draft.suffix == ".zarr":
+        draft.mkdir()
+    else:
+        draft.touch(exist_ok=False)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_attnseg.atomic import sweep
+from napari_attnseg.atomic import drop_own, sweep
 from napari_attnseg.cli._common import ensure_folder, say
 from napari_attnseg.errors import AttnSegError
 
@@ -171,6 +171,7 @@ def run_batch(
                     report.add(row)
         except KeyboardInterrupt:
             say("stopped; what was finished is kept, the same command goes on from there")
+            drop_own(out)
             report.end()
             raise typer.Exit(130) from None
         except AttnSegError:
